@@ -1,0 +1,2 @@
+//! The toolbox daemon that Pinfold injects into every sandbox.
+fn main() {}

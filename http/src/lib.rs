@@ -1,0 +1,14 @@
+//! What every HTTP server of Pinfold shares: one error type that becomes the contract's JSON, extractors that read what real clients send,
+//! the WebSocket handshake rules, and serving with bounded headers and a graceful end.
+
+mod error;
+mod extract;
+mod serve;
+pub mod ws;
+
+pub use error::{ApiError, ErrorStyle, render_errors};
+pub use extract::{JsonBody, OptionalJsonBody, Query};
+pub use serve::{ServeError, serve};
+
+/// Result of a handler.
+pub type ApiResult<T> = Result<T, ApiError>;

@@ -1,0 +1,91 @@
+//! Serving an axum router: header-read deadline, keep-alive longer than our proxies', upgrades, and an end within a deadline.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// Longest time between two requests on one connection. Proxies reuse connections that idled up to 30 s, so ours stay open longer.
+/// hyper has no idle timer apart from the header-read deadline, which starts when a connection waits for its next request.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The deadline passed with connections still open.
+    #[error("{0} connection(s) were cut at shutdown")]
+    Cut(usize),
+}
+
+/// Serves `router` on `listener` until `stop` resolves; then accepts no more and gives open requests `grace`.
+///
+/// Long-lived upgrades (WebSockets) do not count as open requests: they end with the process.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let (closing, closed) = watch::channel(());
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok(pair) => pair,
+                Err(error) => {
+                    // Out of descriptors, or the peer is gone already: neither is a reason to stop serving.
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(connection(stream, peer, router.clone(), closed.clone()));
+    }
+    drop(listener);
+    drop(closed);
+    let _ = closing.send(());
+    match tokio::time::timeout(grace, closing.closed()).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(ServeError::Cut(closing.receiver_count())),
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, router: Router, mut closed: watch::Receiver<()>) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            let mut request: Request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            Ok::<_, Infallible>(match router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        _ = closed.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}

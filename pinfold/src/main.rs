@@ -1,0 +1,2 @@
+//! Pinfold, the node agent of a sandbox cloud.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Shapes of the runner HTTP API that are not job payloads.
