@@ -8,6 +8,7 @@
 mod environment;
 mod exit;
 mod reaper;
+mod sandbox;
 pub mod shell;
 mod spawner;
 pub mod tree;
@@ -15,4 +16,5 @@ pub mod users;
 
 pub use environment::{Environment, InvalidName, is_valid_name};
 pub use exit::Exit;
+pub use sandbox::Sandbox;
 pub use spawner::{Process, SpawnError, Spawner};
