@@ -1,1 +1,8 @@
-//! (being written)
+//! Pseudo-terminals: a small core that the SSH server uses too, PTY sessions over REST and WebSocket, and the web terminal.
+//!
+//! The core ([`Pty`], [`PtyMaster`]) is non-blocking I/O on the runtime, with no thread for each terminal. It must not know HTTP.
+
+mod pty;
+mod sys;
+
+pub use pty::{Pty, PtyError, PtyMaster, Size};
