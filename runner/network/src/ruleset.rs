@@ -1,0 +1,151 @@
+//! The rules as text. Pure functions, so that what is installed can be read and tested without a kernel.
+//!
+//! Every name that reaches the text is made of hexadecimal digits or comes from a parsed type: nothing a user writes is pasted in.
+
+use std::fmt::Write;
+
+use crate::nft::Known;
+use crate::{Bridge, Endpoint, Policy};
+
+/// Packets of limited sandboxes carry this mark for the operator's traffic shaping (runner contract 9.2).
+pub(crate) const EGRESS_MARK: u32 = 999;
+
+/// Ports of the daemon that no other sandbox may ever reach, linked or not.
+const DAEMON_PORTS: &str = "{ 2280, 22220, 22222, 33333 }";
+
+/// The tables, the hooks and the closed bridge. Applying it again keeps the sandboxes' chains and swaps everything else at once.
+pub(crate) fn base(bridge: &Bridge) -> String {
+    let name = &bridge.interface;
+    let mut s = String::from(
+        "table inet pinfold {\n\
+         map sandboxes { type ether_addr . ipv4_addr : verdict; }\n\
+         set resolving { type ether_addr . ipv4_addr; }\n\
+         set limited { type ipv4_addr; }\n\
+         chain forward { type filter hook forward priority -10; policy accept; }\n\
+         chain input { type filter hook input priority -10; policy accept; }\n\
+         chain marking { type filter hook prerouting priority mangle; policy accept; }\n\
+         chain resolving_dns { type nat hook prerouting priority dstnat; policy accept; }\n\
+         chain outbound {\n}\n\
+         chain to_host {\n}\n\
+         }\n",
+    );
+    for chain in ["forward", "input", "marking", "resolving_dns", "outbound", "to_host"] {
+        let _ = writeln!(s, "flush chain inet pinfold {chain}");
+    }
+    let mut rule = |chain: &str, text: &str| {
+        let _ = writeln!(s, "add rule inet pinfold {chain} {text}");
+    };
+    rule("forward", &format!("iifname \"{name}\" jump outbound"));
+    rule("forward", &format!("oifname \"{name}\" ct state established,related accept"));
+    rule("forward", &format!("oifname \"{name}\" drop"));
+    // Answers to connections that were opened towards the sandbox. What it opened itself is judged packet by packet, so that a stricter policy cuts it at once.
+    rule("outbound", "ct direction reply ct state established,related accept");
+    rule("outbound", "meta nfproto ipv6 drop");
+    if bridge.inter_sandbox {
+        rule("outbound", &format!("oifname \"{name}\" tcp dport {DAEMON_PORTS} drop"));
+    } else {
+        rule("outbound", &format!("oifname \"{name}\" drop"));
+    }
+    rule("outbound", "oifname \"docker0\" drop");
+    rule("outbound", "oifname \"br-*\" drop");
+    // Link-local addresses are where clouds keep their metadata and credentials.
+    rule("outbound", "ip daddr 169.254.0.0/16 drop");
+    rule("outbound", "ether saddr . ip saddr vmap @sandboxes");
+    rule("outbound", "drop");
+    rule("input", &format!("iifname \"{name}\" jump to_host"));
+    rule("to_host", "ct direction reply ct state established,related accept");
+    if let Some(port) = bridge.resolver_port {
+        let gateway = bridge.gateway;
+        rule("to_host", &format!("ether saddr . ip saddr @resolving ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport {port} accept"));
+        rule(
+            "resolving_dns",
+            &format!("iifname \"{name}\" ether saddr . ip saddr @resolving meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {gateway}:{port}"),
+        );
+    }
+    rule("to_host", "drop");
+    rule("marking", &format!("iifname \"{name}\" ip saddr @limited meta mark set {EGRESS_MARK}"));
+    s
+}
+
+/// Frames from port to port of the bridge, of every protocol. Kernels without `CONFIG_NFT_BRIDGE_META` refuse it.
+pub(crate) fn isolation(bridge: &Bridge) -> String {
+    let rule = match bridge.inter_sandbox {
+        true => String::new(),
+        false => format!("add rule bridge pinfold forward meta ibrname \"{}\" drop\n", bridge.interface),
+    };
+    format!(
+        "table bridge pinfold {{\nchain forward {{ type filter hook forward priority -10; policy accept; }}\n}}\n\
+         flush chain bridge pinfold forward\n{rule}"
+    )
+}
+
+/// The whole policy of one sandbox, replacing what it had.
+pub(crate) fn sandbox(key: &str, endpoint: &Endpoint, policy: &Policy) -> String {
+    let Endpoint { ip, .. } = endpoint;
+    let mac = endpoint.mac_text();
+    let mut s = format!(
+        "add chain inet pinfold sb_{key}\n\
+         add set inet pinfold dom_{key} {{ type ipv4_addr; flags timeout; }}\n\
+         flush chain inet pinfold sb_{key}\n\
+         add element inet pinfold resolving {{ {mac} . {ip} }}\n\
+         delete element inet pinfold resolving {{ {mac} . {ip} }}\n\
+         add element inet pinfold limited {{ {ip} }}\n"
+    );
+    if !policy.limit_egress {
+        let _ = writeln!(s, "delete element inet pinfold limited {{ {ip} }}");
+    }
+    if policy.domains.is_empty() {
+        let _ = writeln!(s, "flush set inet pinfold dom_{key}");
+    } else {
+        let _ = writeln!(s, "add element inet pinfold resolving {{ {mac} . {ip} }}");
+        let _ = writeln!(s, "add rule inet pinfold sb_{key} ip daddr @dom_{key} accept");
+    }
+    match &policy.networks {
+        None => {
+            let _ = writeln!(s, "add rule inet pinfold sb_{key} accept");
+        }
+        Some(networks) => {
+            for network in networks {
+                let _ = writeln!(s, "add rule inet pinfold sb_{key} ip daddr {network} accept");
+            }
+            let _ = writeln!(s, "add rule inet pinfold sb_{key} drop");
+        }
+    }
+    let _ = writeln!(s, "add element inet pinfold sandboxes {{ {mac} . {ip} : jump sb_{key} }}");
+    s
+}
+
+/// Forgets one sandbox: its address is unknown again, and so without a network.
+pub(crate) fn removal(key: &str, endpoint: &Endpoint) -> String {
+    let Endpoint { ip, .. } = endpoint;
+    let mac = endpoint.mac_text();
+    // Adding first makes each deletion succeed, whatever was there.
+    format!(
+        "add chain inet pinfold sb_{key}\n\
+         add set inet pinfold dom_{key} {{ type ipv4_addr; flags timeout; }}\n\
+         add element inet pinfold sandboxes {{ {mac} . {ip} : jump sb_{key} }}\n\
+         delete element inet pinfold sandboxes {{ {mac} . {ip} }}\n\
+         add element inet pinfold resolving {{ {mac} . {ip} }}\n\
+         delete element inet pinfold resolving {{ {mac} . {ip} }}\n\
+         add element inet pinfold limited {{ {ip} }}\n\
+         delete element inet pinfold limited {{ {ip} }}\n\
+         flush chain inet pinfold sb_{key}\n\
+         delete chain inet pinfold sb_{key}\n\
+         delete set inet pinfold dom_{key}\n"
+    )
+}
+
+/// Forgets a sandbox of an earlier run, known only from the kernel.
+pub(crate) fn stale_removal(known: &Known) -> Option<String> {
+    let key = known.chain.strip_prefix("sb_").filter(|k| k.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let mut mac = [0; 6];
+    for (byte, text) in mac.iter_mut().zip(known.mac.split(':')) {
+        *byte = u8::from_str_radix(text, 16).ok()?;
+    }
+    Some(removal(key, &Endpoint { ip: known.ip, mac }))
+}
+
+/// Removes every trace, for `pinfold` that ends for good.
+pub(crate) fn teardown() -> &'static str {
+    "add table inet pinfold\ndelete table inet pinfold\nadd table bridge pinfold\ndelete table bridge pinfold\n"
+}

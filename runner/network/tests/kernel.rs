@@ -1,0 +1,163 @@
+//! The rules in a real kernel: a bridge with two "sandboxes" in network namespaces, and an "internet" behind the host.
+//!
+//! Needs root, nftables and iproute2; everything it makes has names of its own and is removed at the end.
+
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pinfold_network::{Bridge, Endpoint, Firewall, Policy};
+
+const BRIDGE: &str = "pfnet0";
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 1);
+const A: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 2);
+const B: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 3);
+const INTERNET: &str = "10.213.78.2";
+
+fn sh(script: &str) -> bool {
+    Command::new("sh").arg("-ec").arg(script).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// Whether `namespace` can open a TCP connection there.
+fn reaches(namespace: &str, address: &str, port: u16) -> bool {
+    sh(&format!("ip netns exec {namespace} timeout 1 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"))
+}
+
+struct World(Vec<Child>);
+
+impl World {
+    fn new() -> Self {
+        Self::clean();
+        let mac = |ip| Endpoint::new(ip).mac_text();
+        let sandbox = |ns: &str, ip: Ipv4Addr| {
+            format!(
+                "ip netns add {ns}; ip link add {ns}v type veth peer name eth0 netns {ns} address {mac}
+                 ip link set {ns}v master {BRIDGE} up
+                 ip -n {ns} addr add {ip}/24 dev eth0; ip -n {ns} link set eth0 up; ip -n {ns} link set lo up; ip -n {ns} route add default via {GATEWAY}\n",
+                mac = mac(ip)
+            )
+        };
+        let script = format!(
+            "ip link add {BRIDGE} type bridge; ip addr add {GATEWAY}/24 dev {BRIDGE}; ip link set {BRIDGE} up
+             {}{}
+             ip netns add pfnet-i; ip link add pfneti type veth peer name eth0 netns pfnet-i
+             ip addr add 10.213.78.1/24 dev pfneti; ip link set pfneti up
+             ip -n pfnet-i addr add {INTERNET}/24 dev eth0; ip -n pfnet-i link set lo up; ip -n pfnet-i link set eth0 up; ip -n pfnet-i route add default via 10.213.78.1
+             sysctl -qw net.ipv4.ip_forward=1
+             iptables -I FORWARD -i {BRIDGE} -j ACCEPT; iptables -I FORWARD -o {BRIDGE} -j ACCEPT",
+            sandbox("pfnet-a", A),
+            sandbox("pfnet-b", B)
+        );
+        assert!(sh(&script), "the test network could not be set up (root? iproute2?)");
+        let serve = |ns: &str, port: u16| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", ns, "python3", "-m", "http.server", &port.to_string()]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let host = Command::new("python3")
+            .args(["-m", "http.server", "8899", "--bind", &GATEWAY.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let world = Self(vec![serve("pfnet-i", 80), serve("pfnet-b", 2280), serve("pfnet-b", 8000), host]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let up = || reaches("pfnet-b", "10.213.77.3", 8000) && reaches("pfnet-i", INTERNET, 80) && reaches("pfnet-a", "10.213.77.1", 8899);
+        while !up() {
+            assert!(Instant::now() < deadline, "the servers of the test network did not come up");
+        }
+        world
+    }
+
+    fn clean() {
+        sh("nft delete table inet pinfold");
+        sh("nft delete table bridge pinfold");
+        for ns in ["pfnet-a", "pfnet-b", "pfnet-i"] {
+            sh(&format!("ip netns del {ns}"));
+        }
+        sh(&format!("iptables -D FORWARD -i {BRIDGE} -j ACCEPT; iptables -D FORWARD -o {BRIDGE} -j ACCEPT"));
+        sh(&format!("ip link del {BRIDGE}"));
+        sh("ip link del pfneti");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        Self::clean();
+    }
+}
+
+fn bridge() -> Bridge {
+    Bridge {
+        interface: BRIDGE.to_owned(),
+        subnet: "10.213.77.0/24".parse().unwrap(),
+        gateway: GATEWAY,
+        inter_sandbox: false,
+        resolver_port: None,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root and nftables: make test-network"]
+async fn policy_holds_in_the_kernel() {
+    let _world = World::new();
+    let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    let internet = |ns| reaches(ns, INTERNET, 80);
+
+    let firewall = Firewall::install(bridge()).await.unwrap();
+    assert!(!internet("pfnet-a"), "an unknown address has no network");
+    assert!(!reaches("pfnet-a", "10.213.77.1", 8899), "the host is closed");
+
+    let started = Instant::now();
+    firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+    println!("policy installed in {:?}", started.elapsed());
+    firewall.apply(&b, Endpoint::new(B), Policy::default()).await.unwrap();
+    assert!(internet("pfnet-a"), "the open policy reaches the internet");
+    assert!(!reaches("pfnet-a", "10.213.77.1", 8899), "the host stays closed");
+    for port in [2280, 8000] {
+        assert!(!reaches("pfnet-a", "10.213.77.3", port), "a neighbour's port {port} is closed");
+    }
+    assert!(sh("timeout 1 bash -c 'exec 3<>/dev/tcp/10.213.77.3/2280'"), "the host reaches the sandbox");
+
+    let list = Policy::parse(None, Some("10.213.78.0/24"), None, false).unwrap();
+    firewall.apply(&a, Endpoint::new(A), list).await.unwrap();
+    assert!(internet("pfnet-a"), "a listed network is reached");
+    let other = Policy::parse(None, Some("203.0.113.0/24"), None, true).unwrap();
+    firewall.apply(&a, Endpoint::new(A), other).await.unwrap();
+    assert!(!internet("pfnet-a"), "an unlisted network is not");
+    firewall.apply(&a, Endpoint::new(A), Policy::block_all()).await.unwrap();
+    assert!(!internet("pfnet-a"));
+
+    // A spoofed source: b takes an address whose owner may do more.
+    firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+    firewall.apply(&b, Endpoint::new(B), Policy::block_all()).await.unwrap();
+    let take = |ip: Ipv4Addr| {
+        format!("ip -n pfnet-b addr flush dev eth0; ip -n pfnet-b addr add {ip}/24 dev eth0; ip -n pfnet-b route replace default via {GATEWAY}")
+    };
+    assert!(sh("ip -n pfnet-a link set eth0 down") && sh(&take(A)));
+    assert!(!internet("pfnet-b"), "a spoofed address has no network");
+    assert!(sh(&take(B)) && sh(&format!("ip -n pfnet-a link set eth0 up; ip -n pfnet-a route replace default via {GATEWAY}")));
+
+    // A new run keeps what it is told to keep and drops the rest.
+    drop(firewall);
+    let firewall = Firewall::install(bridge()).await.unwrap();
+    assert!(internet("pfnet-a"), "a restart does not interrupt");
+    assert_eq!(firewall.retain(&[a.clone()].into()).await.unwrap(), 1);
+    assert!(internet("pfnet-a"));
+    firewall.retain(&[].into()).await.unwrap();
+    assert!(!internet("pfnet-a"), "a sandbox that is gone leaves nothing open");
+
+    // Domains: only what was looked up, only while it lasts.
+    let domains = Policy::parse(None, None, Some("example.com"), false).unwrap();
+    firewall.apply(&a, Endpoint::new(A), domains).await.unwrap();
+    assert!(!internet("pfnet-a"));
+    firewall.allow_resolved(&a, &[INTERNET.parse().unwrap()], 60).await.unwrap();
+    assert!(internet("pfnet-a"), "a resolved address is reached");
+    firewall.remove(&a).await.unwrap();
+    assert!(!internet("pfnet-a"));
+    firewall.uninstall().await.unwrap();
+}
