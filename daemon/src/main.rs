@@ -1,2 +1,70 @@
 //! The toolbox daemon that Pinfold injects into every sandbox.
-fn main() {}
+//!
+//! Exit codes: 2 for configuration, home or session start failures; 1 for a failure afterwards, or a missing log with `entrypoint logs`; 0 otherwise.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pinfold_daemon::config::Config;
+use pinfold_daemon::logging::Log;
+use pinfold_daemon::{Listeners, Servers, VERSION, sandbox};
+use pinfold_settings::ProcessEnv;
+
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let config = match Config::read(&ProcessEnv) {
+        Ok(config) => config,
+        Err(error) => return failed(2, &error),
+    };
+    let log = match Log::start(config.level, config.log_file.clone()) {
+        Ok(log) => log,
+        Err(error) => return failed(2, &error),
+    };
+    tracing::info!(
+        version = VERSION,
+        sandbox = config.sandbox_id,
+        pid = std::process::id(),
+        "the daemon starts"
+    );
+    let code = match runtime() {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => failed(1, &error),
+    };
+    log.flush(LAST_LINES);
+    code
+}
+
+/// As many workers as the cgroup's CPU quota allows: one runs everything on this thread.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n.min(8)).enable_all().build(),
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
+    let sandbox = match sandbox(&config) {
+        Ok(sandbox) => sandbox,
+        Err(error) => return failed(2, &error),
+    };
+    let servers = Servers::new(&config, &sandbox);
+    let listeners = match Listeners::bind(&config.listen).await {
+        Ok(listeners) => listeners,
+        Err(error) => return failed(1, &error),
+    };
+    listeners.print();
+    match servers.run(listeners).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(1, &error),
+    }
+}
+
+/// Before the log runs, standard error is all there is.
+fn failed(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(%error, "the daemon cannot go on");
+    let _ =
+        std::io::Write::write_all(&mut std::io::stderr(), format!("pinfold-daemon: {error}\n").as_bytes());
+    ExitCode::from(code)
+}

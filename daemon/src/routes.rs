@@ -1,0 +1,113 @@
+//! Puts the groups of routes together and answers everything that is none of them as the contract says (2.2).
+//!
+//! Unknown routes and wrong methods answer 404 in plain text. A route asked for with a trailing slash too many, or too few, redirects: 301 for GET,
+//! 307 for the rest, so that a body is sent again.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
+use http::{Method, StatusCode, Uri};
+use pinfold_http::{ErrorStyle, render_errors};
+use tower::ServiceExt;
+
+/// The largest JSON body. Uploads have limits of their own, or none.
+const MAX_BODY: usize = 64 << 20;
+
+/// Adds to the routes what all of them share: body limit, error bodies, redirects, 404.
+pub fn finish(routes: Router) -> Router {
+    let known = routes.clone();
+    routes
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(axum::Extension(Known(known)))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(ErrorStyle::Daemon, render_errors))
+}
+
+/// The routes alone, for asking whether a path is one of them.
+#[derive(Clone)]
+struct Known(Router);
+
+async fn unknown(axum::Extension(known): axum::Extension<Known>, request: Request) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    if let Some(location) = redirect(&known.0, &method, &uri).await {
+        let get = method == Method::GET;
+        let status = if get { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
+        return (status, [(LOCATION, location)]).into_response();
+    }
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain")], "404 page not found").into_response()
+}
+
+/// Where the request would have been understood, if that is one slash away.
+async fn redirect(known: &Router, method: &Method, uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    let other = match path.strip_suffix('/') {
+        Some("") => return None,
+        Some(stripped) => stripped.to_owned(),
+        None => format!("{path}/"),
+    };
+    // A method that no route has: a path that exists answers 405 and names its methods, and nothing is run.
+    let probe = Request::builder().method("PINFOLD-PROBE").uri(&other).body(Body::empty()).ok()?;
+    let answer = match known.clone().oneshot(probe).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    };
+    let methods = answer.headers().get(ALLOW)?.to_str().ok()?.to_owned();
+    let allowed = answer.status() == StatusCode::METHOD_NOT_ALLOWED
+        && methods.split(',').any(|allow| allow.trim() == method.as_str());
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    // Never `//host`: that would leave this server.
+    (allowed && !other.starts_with("//")).then(|| other + &query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::{get, post};
+    use http_body_util::BodyExt;
+
+    fn app() -> Router {
+        finish(
+            Router::new()
+                .route("/things", get(async || "list").post(async || "made"))
+                .route("/things/{id}", post(async || "changed"))
+                .route("/files", get(async || "a"))
+                .route("/files/", get(async || "b")),
+        )
+    }
+
+    async fn ask(method: &str, uri: &str) -> (u16, String, String) {
+        let request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        let response = app().oneshot(request).await.unwrap();
+        let header =
+            |name| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, location, kind) = (response.status().as_u16(), header(LOCATION), header(CONTENT_TYPE));
+        let body =
+            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        (status, if status < 400 { location } else { kind }, body)
+    }
+
+    #[tokio::test]
+    async fn unknown_routes_and_methods_answer_404_in_plain_text() {
+        for (method, uri) in [("GET", "/nope"), ("DELETE", "/things"), ("OPTIONS", "/things"), ("GET", "/")] {
+            assert_eq!(
+                ask(method, uri).await,
+                (404, "text/plain".into(), "404 page not found".into()),
+                "{method} {uri}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slash_too_many_redirects() {
+        assert_eq!(ask("GET", "/things/?a=%20b").await.1, "/things?a=%20b");
+        assert_eq!(ask("GET", "/things/").await.0, 301);
+        assert_eq!(ask("POST", "/things/").await.0, 307);
+        assert_eq!(ask("POST", "/things/7/").await.1, "/things/7");
+        assert_eq!(ask("GET", "//evil.example/things/").await.0, 404);
+        assert_eq!((ask("GET", "/files").await.2, ask("GET", "/files/").await.2), ("a".into(), "b".into()));
+    }
+}
