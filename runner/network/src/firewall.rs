@@ -102,6 +102,12 @@ impl Firewall {
         self.applied.lock().await.get(sandbox).cloned()
     }
 
+    /// Which sandbox has this address, and its policy.
+    pub async fn owner_of(&self, ip: Ipv4Addr) -> Option<(String, Policy)> {
+        let applied = self.applied.lock().await;
+        applied.iter().find(|(_, (endpoint, _))| endpoint.ip == ip).map(|(id, (_, policy))| (id.clone(), policy.clone()))
+    }
+
     /// Removes what `sandbox` had. Its address has no network afterwards.
     pub async fn remove(&self, sandbox: &str) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;

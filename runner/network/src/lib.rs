@@ -11,9 +11,11 @@ mod address;
 mod firewall;
 mod nft;
 mod policy;
+mod resolver;
 mod ruleset;
 
 pub use address::{AddressPool, Endpoint, PoolExhausted, mac_for};
 pub use firewall::{Bridge, Firewall, FirewallError};
 pub use nft::NftError;
 pub use policy::{Cidr, Domain, InvalidPolicy, Policy};
+pub use resolver::{Resolver, ResolverError, upstreams_of};

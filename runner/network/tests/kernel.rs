@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pinfold_network::{Bridge, Endpoint, Firewall, Policy};
+use pinfold_network::{Bridge, Endpoint, Firewall, Policy, Resolver};
 
 const BRIDGE: &str = "pfnet0";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 1);
@@ -151,13 +151,62 @@ async fn policy_holds_in_the_kernel() {
     firewall.retain(&[].into()).await.unwrap();
     assert!(!internet("pfnet-a"), "a sandbox that is gone leaves nothing open");
 
-    // Domains: only what was looked up, only while it lasts.
+    assert!(!sh("nft list set inet pinfold limited | grep -q 10.213.77"), "a policy without a limit leaves no mark");
+    firewall.uninstall().await.unwrap();
+}
+
+/// A name server for `example.com`, which is [`INTERNET`], and for nothing else.
+fn name_server() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = socket.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+            answer.extend(INTERNET.parse::<Ipv4Addr>().unwrap().octets());
+            socket.send_to(&answer, peer).unwrap();
+        }
+    });
+    (address, thread)
+}
+
+/// The response code and the number of answers that a sandbox gets for a name, over UDP, from a server that does not exist.
+fn look_up(namespace: &str, name: &str) -> String {
+    let script = format!(
+        "import socket,sys
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(3)
+q=b'\\x12\\x34\\x01\\x00\\x00\\x01'+bytes(6)+b''.join(bytes([len(l)])+l.encode() for l in '{name}'.split('.'))+b'\\x00\\x00\\x01\\x00\\x01'
+s.sendto(q,('198.51.100.53',53))
+r=s.recv(512); print(r[3]&15, r[7])"
+    );
+    let output = Command::new("ip").args(["netns", "exec", namespace, "python3", "-c", &script]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn domain_lists_hold_in_the_kernel() {
+    let _world = World::new();
+    let a = uuid::Uuid::new_v4().to_string();
+    let internet = |ns| reaches(ns, INTERNET, 80);
+    let firewall = std::sync::Arc::new(Firewall::install(Bridge { resolver_port: Some(8853), ..bridge() }).await.unwrap());
+    let (upstream, _thread) = name_server();
+    let listen = (GATEWAY, 8853).into();
+    let resolver = Resolver::bind(std::sync::Arc::clone(&firewall), listen, vec![upstream]).await.unwrap();
+    let resolver = tokio::spawn(resolver);
+
     let domains = Policy::parse(None, None, Some("example.com"), false).unwrap();
     firewall.apply(&a, Endpoint::new(A), domains).await.unwrap();
     assert!(!internet("pfnet-a"));
-    firewall.allow_resolved(&a, &[INTERNET.parse().unwrap()], 60).await.unwrap();
+    assert_eq!(look_up("pfnet-a", "other.org"), "5 0", "a name that is not listed is refused");
+    assert!(!internet("pfnet-a"));
+    assert_eq!(look_up("pfnet-a", "example.com"), "0 1", "a listed name is answered");
     assert!(internet("pfnet-a"), "a resolved address is reached");
+    resolver.abort();
+    assert_eq!(look_up("pfnet-a", "example.com"), "", "names stop resolving with the resolver");
     firewall.remove(&a).await.unwrap();
     assert!(!internet("pfnet-a"));
-    firewall.uninstall().await.unwrap();
 }
