@@ -1,2 +1,78 @@
-//! Pinfold, the node agent of a sandbox cloud.
-fn main() {}
+//! Pinfold, the node side of a sandbox cloud: `pinfold run` is the agent of a compute host, `pinfold up` a whole cloud on one machine.
+
+mod api;
+mod commands;
+mod exit;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::exit::Failure;
+
+/// The node side of a sandbox cloud for code that nobody has read
+#[derive(Debug, Parser)]
+#[command(name = "pinfold", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List, create, use and delete sandboxes
+    #[command(subcommand)]
+    Sandbox(commands::sandbox::SandboxCommand),
+    /// List, create and revoke API keys
+    #[command(subcommand)]
+    Key(commands::key::KeyCommand),
+    /// List, register and delete snapshots
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::SnapshotCommand),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The host binary brings its own cryptography; a second provider in the process would make the choice ambiguous.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(cli.command) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("pinfold: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::runtime(format!("could not start the runtime: {error}")))?;
+    match command {
+        Command::Sandbox(command) => runtime.block_on(commands::sandbox::run(command)),
+        Command::Key(command) => runtime.block_on(commands::key::run(command)).map(|()| 0),
+        Command::Snapshot(command) => runtime.block_on(commands::snapshot::run(command)).map(|()| 0),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pinfold", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// Where a node keeps its state: `PINFOLD_DATA_DIR`, else `/var/lib/pinfold` for root and a directory below `$HOME` for everybody else.
+fn data_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("PINFOLD_DATA_DIR").filter(|d| !d.is_empty()) {
+        return dir.into();
+    }
+    match std::env::var_os("HOME") {
+        Some(home) if home != "/root" => PathBuf::from(home).join(".local/share/pinfold"),
+        _ => PathBuf::from("/var/lib/pinfold"),
+    }
+}

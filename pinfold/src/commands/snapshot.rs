@@ -1,0 +1,62 @@
+//! `pinfold snapshot …`
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::api::{Api, segment};
+use crate::exit::Failure;
+use crate::table::{cell, print_json, print_line, print_table};
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// List snapshots
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Register an image as a snapshot
+    Create {
+        /// The snapshot's name
+        name: String,
+        /// The image, with a tag other than `latest`
+        image: String,
+    },
+    /// Delete snapshots
+    Rm {
+        /// Names or ids
+        #[arg(required = true)]
+        snapshots: Vec<String>,
+    },
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: SnapshotCommand) -> Result<(), Failure> {
+    let api = Api::from_env()?;
+    match command {
+        SnapshotCommand::Ls { json } => {
+            let page = api.get("/snapshots?limit=200").await?;
+            if json {
+                print_json(&page["items"]);
+                return Ok(());
+            }
+            let columns = ["name", "id", "state", "imageName", "cpu", "mem", "disk", "size", "errorReason"];
+            let items = page["items"].as_array().into_iter().flatten();
+            let rows: Vec<_> = items.map(|s| columns.iter().map(|c| cell(s, c)).collect()).collect();
+            print_table(&["name", "id", "state", "image", "cpu", "mem GiB", "disk GiB", "size GiB", "reason"], &rows);
+        }
+        SnapshotCommand::Create { name, image } => {
+            let snapshot = api.post("/snapshots", json!({ "name": name, "imageName": image })).await?;
+            print_line(&cell(&snapshot, "id"));
+        }
+        SnapshotCommand::Rm { snapshots } => {
+            for name in snapshots {
+                let snapshot = api.get(&format!("/snapshots/{}", segment(&name))).await?;
+                api.delete(&format!("/snapshots/{}", cell(&snapshot, "id"))).await?;
+                print_line(&name);
+            }
+        }
+    }
+    Ok(())
+}
