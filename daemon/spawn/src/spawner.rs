@@ -111,10 +111,12 @@ impl Process {
     /// Waits for its end. Cancel-safe, and may be called by many.
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
+        // The guard is gone before the next await, or this future could not move between threads.
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        match ended {
+            Some(exit) => exit,
             // The reaper lives as long as the runtime; without it there is nobody left to ask.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
