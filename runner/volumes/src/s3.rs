@@ -1,0 +1,255 @@
+//! Volumes as S3 buckets, each mounted once on this host by a FUSE client (runner contract 8).
+//!
+//! The client is mount-s3 where it is installed, else s3fs. It is started outside our own cgroup and session where systemd runs, so that it outlives a restart of the runner;
+//! a mount whose client died is found, detached and mounted anew. Credentials reach the client by its environment or a private file, never by its arguments.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use pinfold_proto::id::{Secret, VolumeId};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::mounts::{Health, health};
+use crate::{VolumeError, VolumeStore};
+
+/// Mount directories carry this prefix; nothing without it is ever touched.
+const PREFIX: &str = "daytona-volume-";
+/// How long a client has to bring its mount up.
+const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// A probe of a mount that takes longer than this counts as dead.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How to reach the object store.
+#[derive(Debug, Clone, Default)]
+pub struct S3Credentials {
+    /// Endpoint URL, scheme included; AWS itself if unset.
+    pub endpoint: Option<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Access key id.
+    pub access_key: Secret,
+    /// Secret access key.
+    pub secret_key: Secret,
+}
+
+/// Buckets mounted below a base directory.
+#[derive(Debug)]
+pub struct S3Volumes {
+    base: PathBuf,
+    credentials: S3Credentials,
+    exclusion: Duration,
+    locks: std::sync::Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    MountS3,
+    S3fs,
+}
+
+impl Client {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::MountS3 => "mount-s3",
+            Self::S3fs => "s3fs",
+        }
+    }
+}
+
+impl S3Volumes {
+    /// Volumes mounted at `<base>/daytona-volume-<id>`; [`VolumeStore::cleanup`] leaves directories alone that changed less than `exclusion` ago.
+    pub fn new(base: impl Into<PathBuf>, credentials: S3Credentials, exclusion: Duration) -> Self {
+        Self { base: base.into(), credentials, exclusion, locks: std::sync::Mutex::default() }
+    }
+
+    fn path_of(&self, volume: &VolumeId) -> PathBuf {
+        self.base.join(format!("{PREFIX}{volume}"))
+    }
+
+    /// The volume's own lock; those that nobody holds are forgotten, so that the map stays as small as the work in hand.
+    fn lock_of(&self, volume: &VolumeId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(volume.clone()).or_default())
+    }
+
+    async fn mount(&self, volume: &VolumeId, path: &Path) -> Result<(), VolumeError> {
+        let client = find_client().ok_or(VolumeError::NoClient)?;
+        let bucket = format!("{PREFIX}{volume}");
+        let failed = |reason: String| VolumeError::Mount { volume: volume.clone(), client: client.program(), reason };
+        let password_file = self.password_file(client)?;
+        let mut command = self.command(client, &bucket, path, password_file.as_deref());
+        let output = tokio::time::timeout(MOUNT_DEADLINE, command.output()).await;
+        let output = output.map_err(|_| failed(format!("no answer within {MOUNT_DEADLINE:?}")))?;
+        let output = output.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(words.trim().chars().take(500).collect()));
+        }
+        let deadline = Instant::now() + MOUNT_DEADLINE;
+        while probe(path).await != Health::Live {
+            if Instant::now() > deadline {
+                return Err(failed(format!("the mount did not come up within {MOUNT_DEADLINE:?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    fn command(&self, client: Client, bucket: &str, path: &Path, password_file: Option<&Path>) -> Command {
+        let program = client.program();
+        let mut command = if Path::new("/run/systemd/system").exists() {
+            // A scope of its own: stopping our service must not stop the file system under running sandboxes.
+            let mut scope = Command::new("systemd-run");
+            scope.args(["--scope", "--collect", "--quiet", "--", program]);
+            scope
+        } else {
+            let mut session = Command::new("setsid");
+            session.arg("--fork").arg("--wait").arg(program);
+            session
+        };
+        match client {
+            Client::MountS3 => {
+                command.args(["--allow-other", "--allow-delete", "--allow-overwrite", "--file-mode", "0666", "--dir-mode", "0777"]);
+                command.arg(bucket).arg(path);
+            }
+            Client::S3fs => {
+                command.arg(bucket).arg(path);
+                let mut options = vec!["allow_other".to_owned(), "umask=0000".to_owned(), "use_path_request_style".to_owned()];
+                options.extend(self.credentials.endpoint.as_ref().map(|url| format!("url={url}")));
+                options.extend(self.credentials.region.as_ref().map(|region| format!("endpoint={region}")));
+                options.extend(password_file.map(|file| format!("passwd_file={}", file.display())));
+                command.arg("-o").arg(options.join(","));
+            }
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let S3Credentials { endpoint, region, access_key, secret_key } = &self.credentials;
+        if client == Client::MountS3 {
+            let pairs = [
+                ("AWS_ENDPOINT_URL", endpoint.as_deref()),
+                ("AWS_REGION", region.as_deref()),
+                ("AWS_ACCESS_KEY_ID", Some(access_key.expose())),
+                ("AWS_SECRET_ACCESS_KEY", Some(secret_key.expose())),
+            ];
+            command.envs(pairs.into_iter().filter_map(|(k, v)| Some((k, v?))));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// s3fs reads its credentials from a file that only root can read.
+    fn password_file(&self, client: Client) -> Result<Option<PathBuf>, VolumeError> {
+        if client != Client::S3fs {
+            return Ok(None);
+        }
+        let path = self.base.join(".pinfold-s3fs");
+        let failed = |source| VolumeError::Io { step: "write", path: path.clone(), source };
+        let text = format!("{}:{}\n", self.credentials.access_key.expose(), self.credentials.secret_key.expose());
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(Some(path));
+        }
+        let new = path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+        let mut file = options.open(&new).map_err(failed)?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+        std::fs::rename(&new, &path).map_err(failed)?;
+        Ok(Some(path))
+    }
+}
+
+#[async_trait]
+impl VolumeStore for S3Volumes {
+    async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError> {
+        let lock = self.lock_of(volume);
+        let _mounting = lock.lock().await;
+        let path = self.path_of(volume);
+        match probe(&path).await {
+            Health::Live => return Ok(path),
+            Health::Dead => {
+                tracing::warn!(%volume, path = %path.display(), "the volume's mount is dead; mounting it anew");
+                unmount(&path).await?;
+            }
+            Health::Absent => {}
+        }
+        let made = !path.exists();
+        std::fs::create_dir_all(&path).map_err(|source| VolumeError::Io { step: "make", path: path.clone(), source })?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .map_err(|source| VolumeError::Io { step: "open up", path: path.clone(), source })?;
+        if let Err(error) = self.mount(volume, &path).await {
+            let _ = unmount(&path).await;
+            if made {
+                let _ = std::fs::remove_dir(&path);
+            }
+            return Err(error);
+        }
+        Ok(path)
+    }
+
+    async fn cleanup(&self, in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync)) -> Result<Vec<VolumeId>, VolumeError> {
+        let failed = |source| VolumeError::Io { step: "list", path: self.base.clone(), source };
+        let mut removed = Vec::new();
+        for entry in std::fs::read_dir(&self.base).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(volume) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|id| id.parse::<VolumeId>().ok()) else { continue };
+            let changed = entry.metadata().ok().and_then(|m| m.modified().ok()).and_then(|t| SystemTime::now().duration_since(t).ok());
+            if in_use(&volume) || changed.is_some_and(|age| age < self.exclusion) {
+                continue;
+            }
+            let lock = self.lock_of(&volume);
+            let _mounting = lock.lock().await;
+            let path = entry.path();
+            if probe(&path).await != Health::Absent {
+                unmount(&path).await?;
+            }
+            match std::fs::remove_dir(&path) {
+                Ok(()) => removed.push(volume),
+                // Written before the mount was ready: somebody may want it.
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => quarantine(&self.base, &path, &volume)?,
+                Err(source) => return Err(VolumeError::Io { step: "remove", path, source }),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Moves a directory with data in it out of the way, under a name that says what it was.
+fn quarantine(base: &Path, path: &Path, volume: &VolumeId) -> Result<(), VolumeError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let target = base.join(format!("garbage-{now}-{volume}"));
+    tracing::warn!(%volume, to = %target.display(), "an unmounted volume directory holds data; moved away");
+    std::fs::rename(path, &target).map_err(|source| VolumeError::Io { step: "move away", path: path.to_owned(), source })
+}
+
+/// The mount's state; a file system that does not answer is dead.
+async fn probe(path: &Path) -> Health {
+    let path = path.to_owned();
+    let asked = tokio::task::spawn_blocking(move || health(&path));
+    match tokio::time::timeout(PROBE_DEADLINE, asked).await {
+        Ok(Ok(health)) => health,
+        _ => Health::Dead,
+    }
+}
+
+async fn unmount(path: &Path) -> Result<(), VolumeError> {
+    let owned = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || nix::mount::umount2(&owned, nix::mount::MntFlags::MNT_DETACH)).await;
+    match done {
+        Ok(Ok(()) | Err(nix::errno::Errno::EINVAL)) => Ok(()),
+        Ok(Err(error)) => Err(VolumeError::Io { step: "unmount", path: path.to_owned(), source: error.into() }),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn find_client() -> Option<Client> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = |client: &Client| std::env::split_paths(&path).any(|dir| dir.join(client.program()).is_file());
+    [Client::MountS3, Client::S3fs].into_iter().find(installed)
+}
