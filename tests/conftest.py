@@ -1,0 +1,104 @@
+"""The harness: one instance of `pinfold up` on the real engine for the whole run, and clients of it.
+
+The network tables are one set for a host, so there is one instance at a time. Tests that need another environment restart this one
+with it and put it back; a restart keeps the sandboxes, which is itself a promise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tools")]
+
+from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox  # noqa: E402
+from stack import STATE, Background, Stack, StackError, tables  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The instance under test. Whatever it leaves behind at the end is a failure."""
+    if Background().pid() is not None:
+        pytest.exit("make up is running, and a host carries one instance at a time: make down first", 2)
+    (STATE / "tmp").mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="e2e-", dir=STATE / "tmp"))
+    instance = Stack(directory)
+    try:
+        instance.start()
+    except StackError as error:
+        pytest.exit(f"pinfold up did not come up: {error}", error.status)
+    yield instance
+    instance.remove_sandboxes()
+    left = instance.containers()
+    status = instance.stop()
+    swept = instance.sweep()
+    for table in tables():
+        subprocess.run(["nft", "delete", "table", *table.split()], check=False)
+    shutil.copy(instance.log, STATE / "logs" / "e2e-pinfold.log")
+    shutil.rmtree(directory, ignore_errors=True)
+    assert status == 0, f"pinfold ended with status {status}"
+    assert not left, f"containers were left after deleting every sandbox: {left}"
+    assert not swept, f"left behind: {swept}"
+
+
+@pytest.fixture(scope="session")
+def daytona(stack: Stack) -> Daytona:
+    """The official SDK, set up as a user would."""
+    return Daytona(DaytonaConfig(api_key=stack.key, api_url=stack.api_url))
+
+
+@contextlib.contextmanager
+def _deleting(daytona: Daytona) -> Iterator[Callable[..., Sandbox]]:
+    made: list[Sandbox] = []
+
+    def make(params: object | None = None, **keywords: object) -> Sandbox:
+        if params is None:
+            params = CreateSandboxFromSnapshotParams(**keywords)
+        sandbox = daytona.create(params, timeout=120)
+        made.append(sandbox)
+        return sandbox
+
+    try:
+        yield make
+    finally:
+        for sandbox in made:
+            with contextlib.suppress(DaytonaNotFoundError):
+                daytona.delete(sandbox)
+
+
+@pytest.fixture
+def make_sandbox(daytona: Daytona) -> Iterator[Callable[..., Sandbox]]:
+    """Makes sandboxes that are deleted when the test ends; keywords are those of CreateSandboxFromSnapshotParams."""
+    with _deleting(daytona) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def sandbox(daytona: Daytona) -> Iterator[Sandbox]:
+    """One sandbox for the tests of a module that leave it as they found it."""
+    with _deleting(daytona) as make:
+        yield make()
+
+
+@pytest.fixture
+def restart(stack: Stack) -> Iterator[Callable[..., None]]:
+    """Restarts the instance with other variables for the length of one test."""
+    before = dict(stack.extra)
+
+    def again(**environment: str) -> None:
+        stack.stop()
+        stack.extra = before | environment
+        stack.start()
+
+    yield again
+    if stack.extra != before or stack.process is None or stack.process.poll() is not None:
+        stack.stop()
+        stack.extra = before
+        stack.start()

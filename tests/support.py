@@ -1,0 +1,58 @@
+"""What the tests share: waiting for a condition, and reaching things the way users do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+REPO = Path(__file__).resolve().parent.parent
+
+
+def eventually(condition: Callable[[], T], what: str, timeout: float = 20) -> T:
+    """Waits until the condition is true and returns its value. Fails with what was awaited, and what was seen last.
+
+    This is no retry of a failed check: it waits for something that another process does in its own time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:.0f} s for {what}; last seen: {value!r}")
+        time.sleep(0.05)
+
+
+def inspect(container: str) -> dict:
+    """The engine's word on one container; a sandbox's container is named like the sandbox's id."""
+    answer = subprocess.run(["docker", "inspect", "--type", "container", container], check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout)[0]
+
+
+def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
+    """Runs the docker client and returns what it printed."""
+    return subprocess.run(["docker", *arguments], check=check, capture_output=True, text=True, timeout=timeout).stdout
+
+
+def address(sandbox_id: str) -> str:
+    """The address of a sandbox's container on the host."""
+    networks = inspect(sandbox_id)["NetworkSettings"]["Networks"]
+    return next(n["IPAddress"] for n in networks.values() if n["IPAddress"])
+
+
+def connects(sandbox, host: str, port: int, timeout: float = 2) -> bool:
+    """Whether a TCP connection from inside the sandbox to that place comes about."""
+    code = (
+        "import socket, sys\n"
+        f"try: socket.create_connection(({host!r}, {port}), {timeout}).close()\n"
+        "except OSError: print('no')\n"
+        "else: print('yes')\n"
+    )
+    answer = sandbox.process.code_run(code)
+    assert answer.exit_code == 0, answer.result
+    return answer.result.strip() == "yes"
