@@ -24,7 +24,11 @@ pub struct Environment {
 impl Environment {
     /// Starts from the process's own environment; variables that are not UTF-8 are left out.
     pub fn inherited() -> Self {
-        Self::from_map(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self::from_map(
+            std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// Starts from `variables`.
@@ -44,7 +48,12 @@ impl Environment {
 
     /// Removes the names in `unset`, then every variable whose *value* starts with `unset_value_prefix` and whose name is not in `set`, then applies
     /// `set`: in one step, as the contract (section 4) has it.
-    pub fn update(&self, set: &BTreeMap<String, String>, unset: &[String], unset_value_prefix: Option<&str>) -> Result<(), InvalidName> {
+    pub fn update(
+        &self,
+        set: &BTreeMap<String, String>,
+        unset: &[String],
+        unset_value_prefix: Option<&str>,
+    ) -> Result<(), InvalidName> {
         if let Some(bad) = set.keys().chain(unset).find(|name| !is_valid_name(name)) {
             return Err(InvalidName(bad.clone()));
         }
@@ -60,7 +69,11 @@ impl Environment {
     }
 
     /// Gives `command` exactly this environment and `extra` over it.
-    pub fn apply<'a>(&self, command: &mut std::process::Command, extra: impl IntoIterator<Item = (&'a String, &'a String)>) {
+    pub fn apply<'a>(
+        &self,
+        command: &mut std::process::Command,
+        extra: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) {
         command.env_clear().envs(self.snapshot().iter()).envs(extra);
     }
 }
@@ -85,7 +98,9 @@ mod tests {
         let env = Environment::from_map(map(&[("A", "1")]));
         assert!(env.update(&map(&[("1X", "")]), &["A".to_owned()], None).is_err());
         assert_eq!(env.get("A").as_deref(), Some("1"));
-        for (name, ok) in [("_", true), ("aZ9_", true), ("", false), ("9a", false), ("a-b", false), ("a=b", false)] {
+        for (name, ok) in
+            [("_", true), ("aZ9_", true), ("", false), ("9a", false), ("a-b", false), ("a=b", false)]
+        {
             assert_eq!(is_valid_name(name), ok, "{name}");
         }
     }

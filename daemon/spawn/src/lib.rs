@@ -7,12 +7,15 @@
 
 mod environment;
 mod exit;
+pub mod oom;
+pub mod pidfd;
 mod reaper;
 mod sandbox;
 pub mod shell;
 mod spawner;
 pub mod tree;
 pub mod users;
+mod wait;
 
 pub use environment::{Environment, InvalidName, is_valid_name};
 pub use exit::Exit;

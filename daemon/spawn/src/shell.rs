@@ -15,7 +15,9 @@ static CACHE: Mutex<Option<(SystemTime, PathBuf)>> = Mutex::new(None);
 ///
 /// Remembered until `/etc/shells` changes.
 pub fn preferred(shell_variable: Option<&str>) -> PathBuf {
-    let Some(changed) = std::fs::metadata(SHELLS).ok().filter(|m| m.len() < MAX_SHELLS).and_then(|m| m.modified().ok()) else {
+    let Some(changed) =
+        std::fs::metadata(SHELLS).ok().filter(|m| m.len() < MAX_SHELLS).and_then(|m| m.modified().ok())
+    else {
         return PathBuf::from("sh");
     };
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +33,8 @@ pub fn preferred(shell_variable: Option<&str>) -> PathBuf {
 }
 
 fn choose(listed: &str, shell_variable: Option<&str>, exists: impl Fn(&Path) -> bool) -> PathBuf {
-    let lines: Vec<&str> = listed.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let lines: Vec<&str> =
+        listed.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
     if lines.is_empty() {
         return PathBuf::from("sh");
     }
@@ -52,7 +55,10 @@ mod tests {
         let all = |_: &Path| true;
         assert_eq!(choose("/bin/sh\n/bin/bash\n/usr/bin/bash\n", None, all), Path::new("/usr/bin/bash"));
         assert_eq!(choose("# /bin/zsh\n/bin/bash\n", None, all), Path::new("/bin/bash"));
-        assert_eq!(choose("/bin/bash\n/bin/zsh", None, |p| p != Path::new("/bin/zsh")), Path::new("/bin/bash"));
+        assert_eq!(
+            choose("/bin/bash\n/bin/zsh", None, |p| p != Path::new("/bin/zsh")),
+            Path::new("/bin/bash")
+        );
         assert_eq!(choose("/bin/bash-static\n", Some("/bin/ash"), all), Path::new("/bin/ash"));
         assert_eq!(choose("/bin/sh\n", None, all), Path::new("sh"));
         assert_eq!(choose("", Some("/bin/ash"), all), Path::new("sh"));

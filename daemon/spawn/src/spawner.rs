@@ -1,5 +1,6 @@
 //! Starting processes.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use crate::reaper::{self, Registry};
-use crate::{Exit, tree};
+use crate::tree::Mark;
+use crate::{Exit, oom, tree};
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,7 @@ pub enum SpawnError {
 #[derive(Debug, Clone)]
 pub struct Spawner {
     registry: Arc<Registry>,
+    childrens_oom_score: Option<i32>,
 }
 
 impl Spawner {
@@ -49,7 +52,7 @@ impl Spawner {
         let registry = Arc::new(Registry::default());
         let signals = reaper::child_signals().map_err(SpawnError::Watch)?;
         tokio::spawn(reaper::run(Arc::clone(&registry), signals));
-        Ok(Self { registry })
+        Ok(Self { registry, childrens_oom_score: oom::childrens_score() })
     }
 
     /// Starts `command`. Its `stdin`, `stdout` and `stderr` are whatever the caller set; piped ones come back in the [`Process`].
@@ -59,6 +62,9 @@ impl Spawner {
         let started = self.registry.register(|| {
             let child = command.spawn()?;
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+            if let Some(score) = self.childrens_oom_score {
+                oom::set(pid, score);
+            }
             Ok::<_, std::io::Error>((pid, child))
         });
         let (pid, child, exit) = started.map_err(|source| {
@@ -70,6 +76,7 @@ impl Spawner {
             }
         })?;
         Ok(Process {
+            registry: Arc::clone(&self.registry),
             pid,
             exit,
             stdin: child.stdin.map(OwnedFd::from),
@@ -79,9 +86,13 @@ impl Spawner {
     }
 }
 
+/// How often a family is looked for when it is killed.
+const PASSES: usize = 32;
+
 /// A started process. Dropping it neither kills nor forgets the process: the reaper collects it all the same.
 #[derive(Debug)]
 pub struct Process {
+    registry: Arc<Registry>,
     pid: Pid,
     exit: watch::Receiver<Option<Exit>>,
     /// Write end of its standard input, if piped.
@@ -122,19 +133,55 @@ impl Process {
 
     /// Signals the process alone. Signalling one that has ended does nothing: its pid may be somebody else's by then.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let _no_reaping = self.registry.hold();
         if self.exited().is_some() { Ok(()) } else { kill(self.pid, signal) }
     }
 
-    /// Signals the process group that this process leads.
+    /// Signals the process group that this process leads. What outlives its leader in the group is signalled too.
     pub fn signal_group(&self, signal: Signal) -> Result<(), Errno> {
+        let _no_reaping = self.registry.hold();
         match killpg(self.pid, signal) {
             Err(Errno::ESRCH) => Ok(()),
             other => other,
         }
     }
 
-    /// Kills the process, its group and every descendant, those in sessions of their own included.
+    /// Kills the process, its group and every descendant, those in sessions of their own included. One that has ended has no descendants left.
     pub fn kill_tree(&self) {
-        tree::kill_tree(self.pid, Signal::SIGKILL);
+        let _no_reaping = self.registry.hold();
+        if self.exited().is_none() {
+            tree::kill_tree(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Signals the process and its [`tree::family`], descendants first (`SIGKILL`: ancestors first). Says which there were besides the process itself.
+    pub fn signal_family(&self, mark: &Mark, signal: Signal) -> Vec<Pid> {
+        let _no_reaping = self.registry.hold();
+        let family: Vec<Pid> = tree::family(self.pid, mark).iter().map(|e| Pid::from_raw(e.pid)).collect();
+        let root = || if self.exited().is_none() { kill(self.pid, signal) } else { Ok(()) };
+        if signal == Signal::SIGKILL {
+            // Parents first: none must live to act on the death of its child.
+            let _ = root();
+            for pid in &family {
+                let _ = kill(*pid, signal);
+            }
+        } else {
+            for pid in family.iter().rev() {
+                let _ = kill(*pid, signal);
+            }
+            let _ = root();
+        }
+        family
+    }
+
+    /// Kills the process and its [`tree::family`], until a look at the tree finds nobody new: what forks while it dies is met again.
+    pub fn kill_family(&self, mark: &Mark) {
+        let mut killed = HashSet::new();
+        for _ in 0..PASSES {
+            let family = self.signal_family(mark, Signal::SIGKILL);
+            if family.into_iter().filter(|pid| killed.insert(*pid)).count() == 0 {
+                return;
+            }
+        }
     }
 }

@@ -1,54 +1,133 @@
 //! The process tree, read from `/proc` on demand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// Every descendant of `root` that exists now, parents before children; `root` itself is not among them.
-pub fn descendants(root: Pid) -> Vec<Pid> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for (pid, parent) in processes() {
-        children.entry(parent).or_default().push(pid);
+/// One process, from `/proc/<pid>/stat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Process id.
+    pub pid: i32,
+    /// Its parent's.
+    pub parent: i32,
+    /// Its process group's.
+    pub group: i32,
+    /// Its session's.
+    pub session: i32,
+    /// State letter: `R`, `S`, `D`, `T`, `Z` and others.
+    pub state: char,
+    /// The executable's name, at most 15 bytes.
+    pub name: String,
+}
+
+/// Every process that this mount of `/proc` shows. Zombies are among them.
+pub fn all() -> Vec<Entry> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(entry).collect()
+}
+
+/// Those below `roots` (which are not among them), parents before children.
+pub fn below(all: &[Entry], roots: impl IntoIterator<Item = i32>) -> Vec<Entry> {
+    let mut children: HashMap<i32, Vec<&Entry>> = HashMap::new();
+    for entry in all {
+        children.entry(entry.parent).or_default().push(entry);
     }
     let mut found = Vec::new();
-    let mut next = vec![root.as_raw()];
+    let mut next: Vec<i32> = roots.into_iter().collect();
     while let Some(pid) = next.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
-            found.push(Pid::from_raw(child));
-            next.push(child);
+            next.push(child.pid);
+            found.push(child.clone());
         }
     }
     found
 }
 
-/// Signals every descendant of `root` (deepest first), then the group that `root` leads, then `root`.
+/// Every descendant of `root` that exists now, parents before children; `root` itself is not among them.
+pub fn descendants(root: Pid) -> Vec<Pid> {
+    below(&all(), [root.as_raw()]).into_iter().map(|e| Pid::from_raw(e.pid)).collect()
+}
+
+/// Signals the group that `root` leads, `root`, and every descendant of it: ancestors first, so that none lives to act on its child's death.
 ///
 /// `root` must not have been waited for, or its pid may be somebody else's.
 pub fn kill_tree(root: Pid, signal: Signal) {
-    for pid in descendants(root).into_iter().rev() {
-        let _ = kill(pid, signal);
-    }
+    let descendants = descendants(root);
     let _ = killpg(root, signal);
     let _ = kill(root, signal);
+    for pid in descendants {
+        let _ = kill(pid, signal);
+    }
 }
 
-/// All processes with their parents.
-fn processes() -> Vec<(i32, i32)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect()
+/// Whether the process has ended but nobody has waited for it.
+pub fn is_zombie(pid: Pid) -> bool {
+    entry(pid.as_raw()).is_some_and(|e| e.state == 'Z')
 }
 
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_parent(&stat)
+/// A variable in the environment of a command, by which its descendants are known even after they have left its tree (by a double fork) and its
+/// session: they become this process's children then, and still carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    value: String,
 }
 
-/// The fourth field of `/proc/<pid>/stat`; the second is in parentheses and may hold anything, so the last `)` counts.
-fn parse_parent(stat: &[u8]) -> Option<i32> {
-    let after = &stat[stat.iter().rposition(|b| *b == b')')? + 1..];
-    std::str::from_utf8(after).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+impl Mark {
+    /// The variable's name.
+    pub const NAME: &str = "PINFOLD_COMMAND";
+
+    /// A mark with this value, which has to be unique.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self { value: value.into() }
+    }
+
+    /// Marks what `command` will start.
+    pub fn apply(&self, command: &mut std::process::Command) {
+        command.env(Self::NAME, &self.value);
+    }
+
+    fn is_on(&self, pid: i32) -> bool {
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let wanted = format!("{}={}", Self::NAME, self.value);
+        environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes())
+    }
+}
+
+/// A command's processes: what descends from `root`, and what left the tree but carries the mark. Zombies are left out, and so is `root`.
+pub fn family(root: Pid, mark: &Mark) -> Vec<Entry> {
+    let all = all();
+    let own = std::process::id().cast_signed();
+    let orphans =
+        all.iter().filter(|e| (e.parent == own || e.parent == 1) && e.pid != root.as_raw() && e.pid != own);
+    let orphans: Vec<&Entry> = orphans.filter(|e| e.state != 'Z' && mark.is_on(e.pid)).collect();
+    let below = below(&all, orphans.iter().map(|e| e.pid).chain([root.as_raw()]));
+    let mut seen = HashSet::new();
+    let both = orphans.into_iter().cloned().chain(below);
+    both.filter(|e| e.state != 'Z' && seen.insert(e.pid)).collect()
+}
+
+fn entry(pid: i32) -> Option<Entry> {
+    parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `pid (name) state parent group session …`; the name may hold anything, so the last `)` counts.
+fn parse(stat: &[u8]) -> Option<Entry> {
+    let (open, close) = (stat.iter().position(|b| *b == b'(')?, stat.iter().rposition(|b| *b == b')')?);
+    let pid = std::str::from_utf8(&stat[..open]).ok()?.trim().parse().ok()?;
+    let mut fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Entry {
+        pid,
+        parent: number()?,
+        group: number()?,
+        session: number()?,
+        state,
+        name: String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -56,8 +135,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_parent_behind_any_name() {
-        assert_eq!(parse_parent(b"7 (a) b) S 3 7 7 0"), Some(3));
-        assert_eq!(parse_parent(b"7 (sh"), None);
+    fn reads_past_any_name() {
+        let entry = parse(b"7 (a) b) S 3 7 7 0").unwrap();
+        assert_eq!(
+            (entry.pid, entry.parent, entry.group, entry.state, entry.name.as_str()),
+            (7, 3, 7, 'S', "a) b")
+        );
+        for bad in [&b"7 (sh"[..], b")7 (", b"", b"7 (sh) "] {
+            assert_eq!(parse(bad), None);
+        }
+    }
+
+    #[test]
+    fn walks_down_from_several_roots() {
+        let entry =
+            |pid, parent| Entry { pid, parent, group: 0, session: 0, state: 'S', name: String::new() };
+        let all = [entry(2, 1), entry(3, 2), entry(4, 3), entry(5, 1), entry(6, 5)];
+        let pids: Vec<i32> = below(&all, [2, 6]).iter().map(|e| e.pid).collect();
+        assert_eq!(pids, [3, 4]);
     }
 }

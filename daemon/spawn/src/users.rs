@@ -31,7 +31,13 @@ pub fn by_uid(uid: u32) -> Option<User> {
 
 /// The id of the group with this name.
 pub fn gid_by_name(name: &str) -> Option<u32> {
-    read("/etc/group").lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f[0] == name)?.get(2)?.parse().ok()
+    read("/etc/group")
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| f[0] == name)?
+        .get(2)?
+        .parse()
+        .ok()
 }
 
 /// The name of the group with this id.

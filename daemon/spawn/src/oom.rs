@@ -1,0 +1,32 @@
+//! Who dies first when memory runs out: what the sandbox runs, not the daemon that everybody reaches it through.
+//!
+//! `oom_score_adj` is inherited, so a daemon that protects itself has to give its children back the score they would have had. That is written
+//! right after the child starts (a hook before `exec` would cost the quick `posix_spawn` path), long before an ordinary program forks.
+
+use std::fs;
+
+use nix::unistd::Pid;
+
+const OWN: &str = "/proc/self/oom_score_adj";
+/// Not -1000: that would exempt the daemon, and a leak of its own could take the whole sandbox down.
+const PROTECTED: i32 = -999;
+
+/// Makes this process a late victim, where that is permitted (`CAP_SYS_RESOURCE`). Says whether it is one now.
+pub fn protect() -> bool {
+    let _ = fs::write(OWN, PROTECTED.to_string());
+    score() == Some(PROTECTED)
+}
+
+fn score() -> Option<i32> {
+    fs::read_to_string(OWN).ok()?.trim().parse().ok()
+}
+
+/// What children have to be set to: nothing to do unless this process is protected.
+pub(crate) fn childrens_score() -> Option<i32> {
+    score().filter(|own| *own < 0).map(|_| 0)
+}
+
+/// Gives a child its score. It may be gone already.
+pub(crate) fn set(pid: Pid, score: i32) {
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+}
