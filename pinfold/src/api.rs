@@ -19,7 +19,10 @@ pub(crate) struct Api {
 impl Api {
     /// From `DAYTONA_API_URL` and `DAYTONA_API_KEY`, else from what a local `pinfold up` left in its data directory.
     pub(crate) fn from_env() -> Result<Self, Failure> {
-        let base = std::env::var("DAYTONA_API_URL").ok().filter(|v| !v.is_empty()).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let base = std::env::var("DAYTONA_API_URL")
+            .ok()
+            .filter(|v| !v.is_empty())
+            .unwrap_or_else(|| DEFAULT_URL.to_owned());
         let key = match std::env::var("DAYTONA_API_KEY").ok().filter(|v| !v.is_empty()) {
             Some(key) => key,
             None => local_key()?,
@@ -51,15 +54,22 @@ impl Api {
     }
 
     async fn call(&self, method: Method, url: &str, body: Option<Value>) -> Result<Value, Failure> {
-        let mut request = self.http.request(method, url).bearer_auth(&self.key).header("X-Daytona-Source", "pinfold-cli");
+        let mut request =
+            self.http.request(method, url).bearer_auth(&self.key).header("X-Daytona-Source", "pinfold-cli");
         if let Some(body) = body {
             request = request.json(&body);
         }
         let response = request.send().await.map_err(|error| {
-            Failure::unreachable(format!("could not reach {url}: {}; is `pinfold up` running, and is DAYTONA_API_URL right?", root_cause(&error)))
+            Failure::unreachable(format!(
+                "could not reach {url}: {}; is `pinfold up` running, and is DAYTONA_API_URL right?",
+                root_cause(&error)
+            ))
         })?;
         let status = response.status();
-        let text = response.text().await.map_err(|error| Failure::unreachable(format!("{url} stopped answering: {error}")))?;
+        let text = response
+            .text()
+            .await
+            .map_err(|error| Failure::unreachable(format!("{url} stopped answering: {error}")))?;
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         if status.is_success() {
             return Ok(value);
@@ -81,7 +91,10 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 fn local_key() -> Result<String, Failure> {
     let path = crate::data_dir().join("api-key");
     let key = std::fs::read_to_string(&path).map_err(|error| {
-        Failure::usage(format!("no API key: set DAYTONA_API_KEY (and {} cannot be read: {error})", path.display()))
+        Failure::usage(format!(
+            "no API key: set DAYTONA_API_KEY (and {} cannot be read: {error})",
+            path.display()
+        ))
     })?;
     Ok(key.trim().to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod commands;
+mod doctor;
 mod exit;
 mod table;
 
@@ -32,6 +33,12 @@ enum Command {
     /// List, register and delete snapshots
     #[command(subcommand)]
     Snapshot(commands::snapshot::SnapshotCommand),
+    /// Check whether this host can be a node, with a remedy for each finding
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -54,11 +61,13 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::runtime(format!("could not start the runtime: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Failure::runtime(format!("could not start the runtime: {error}")))?;
     match command {
         Command::Sandbox(command) => runtime.block_on(commands::sandbox::run(command)),
         Command::Key(command) => runtime.block_on(commands::key::run(command)).map(|()| 0),
         Command::Snapshot(command) => runtime.block_on(commands::snapshot::run(command)).map(|()| 0),
+        Command::Doctor { json } => runtime.block_on(doctor::run(json)).map(|()| 0),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pinfold", &mut std::io::stdout());
             Ok(0)

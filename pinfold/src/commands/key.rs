@@ -43,11 +43,18 @@ pub(crate) async fn run(command: KeyCommand) -> Result<(), Failure> {
                 return Ok(());
             }
             let columns = ["name", "value", "createdAt", "lastUsedAt", "expiresAt"];
-            let rows: Vec<_> = keys.as_array().into_iter().flatten().map(|k| columns.iter().map(|c| cell(k, c)).collect()).collect();
+            let rows: Vec<_> = keys
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|k| columns.iter().map(|c| cell(k, c)).collect())
+                .collect();
             print_table(&["name", "key", "created", "last used", "expires"], &rows);
         }
         KeyCommand::Create { name, expires_at } => {
-            let key = api.post("/api-keys", json!({ "name": name, "permissions": [], "expiresAt": expires_at })).await?;
+            let key = api
+                .post("/api-keys", json!({ "name": name, "permissions": [], "expiresAt": expires_at }))
+                .await?;
             print_line(&cell(&key, "value"));
         }
         KeyCommand::Rm { names } => {

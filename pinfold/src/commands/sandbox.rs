@@ -98,9 +98,13 @@ pub(crate) async fn run(command: SandboxCommand) -> Result<u8, Failure> {
     match command {
         SandboxCommand::Ls { json } => list(&api, json).await?,
         SandboxCommand::Create(create) => make(&api, create).await?,
-        SandboxCommand::Exec { sandbox, timeout, command } => return exec(&api, &sandbox, timeout, &command).await,
+        SandboxCommand::Exec { sandbox, timeout, command } => {
+            return exec(&api, &sandbox, timeout, &command).await;
+        }
         SandboxCommand::Ssh { sandbox } => return Err(ssh(&api, &sandbox).await?),
-        SandboxCommand::Start { sandbox } => drop(api.post(&format!("/sandbox/{}/start", segment(&sandbox)), json!({})).await?),
+        SandboxCommand::Start { sandbox } => {
+            drop(api.post(&format!("/sandbox/{}/start", segment(&sandbox)), json!({})).await?)
+        }
         SandboxCommand::Stop { sandbox, force } => {
             drop(api.post(&format!("/sandbox/{}/stop?force={force}", segment(&sandbox)), json!({})).await?);
         }
@@ -132,12 +136,17 @@ async fn list(api: &Api, as_json: bool) -> Result<(), Failure> {
     }
     let columns = ["name", "id", "state", "snapshot", "cpu", "memory", "disk", "createdAt", "errorReason"];
     let rows: Vec<_> = items.iter().map(|item| columns.iter().map(|c| cell(item, c)).collect()).collect();
-    print_table(&["name", "id", "state", "snapshot", "cpu", "mem GiB", "disk GiB", "created", "reason"], &rows);
+    print_table(
+        &["name", "id", "state", "snapshot", "cpu", "mem GiB", "disk GiB", "created", "reason"],
+        &rows,
+    );
     Ok(())
 }
 
 async fn make(api: &Api, create: Create) -> Result<(), Failure> {
-    let object = |pairs: Vec<(String, String)>| Value::Object(pairs.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>());
+    let object = |pairs: Vec<(String, String)>| {
+        Value::Object(pairs.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>())
+    };
     let mut body = json!({ "env": object(create.env), "labels": object(create.labels) });
     for (member, value) in [("name", create.name), ("snapshot", create.snapshot)] {
         if let Some(value) = value {
@@ -161,7 +170,11 @@ async fn make(api: &Api, create: Create) -> Result<(), Failure> {
         sandbox = api.get(&format!("/sandbox/{id}")).await?;
     }
     if sandbox["state"] != "started" {
-        return Err(Failure::runtime(format!("sandbox {id} is in state {}: {}", cell(&sandbox, "state"), cell(&sandbox, "errorReason"))));
+        return Err(Failure::runtime(format!(
+            "sandbox {id} is in state {}: {}",
+            cell(&sandbox, "state"),
+            cell(&sandbox, "errorReason")
+        )));
     }
     if create.json {
         print_json(&sandbox);
@@ -195,7 +208,8 @@ fn quote(word: &str) -> String {
 
 /// Replaces this process by `ssh`; returns only if that failed.
 async fn ssh(api: &Api, name: &str) -> Result<Failure, Failure> {
-    let access = api.post(&format!("/sandbox/{}/ssh-access?expiresInMinutes=1440", segment(name)), json!({})).await?;
+    let access =
+        api.post(&format!("/sandbox/{}/ssh-access?expiresInMinutes=1440", segment(name)), json!({})).await?;
     let command = cell(&access, "sshCommand");
     let mut words = command.split_ascii_whitespace();
     let program = words.next().unwrap_or("ssh");
@@ -210,7 +224,10 @@ mod tests {
     #[test]
     fn words_survive_the_shell() {
         for word in ["a b", "it's", "$HOME", "", "a\nb", "\\"] {
-            let output = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quote(word))]).output().unwrap();
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quote(word))])
+                .output()
+                .unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
         }
     }

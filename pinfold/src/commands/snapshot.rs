@@ -44,7 +44,10 @@ pub(crate) async fn run(command: SnapshotCommand) -> Result<(), Failure> {
             let columns = ["name", "id", "state", "imageName", "cpu", "mem", "disk", "size", "errorReason"];
             let items = page["items"].as_array().into_iter().flatten();
             let rows: Vec<_> = items.map(|s| columns.iter().map(|c| cell(s, c)).collect()).collect();
-            print_table(&["name", "id", "state", "image", "cpu", "mem GiB", "disk GiB", "size GiB", "reason"], &rows);
+            print_table(
+                &["name", "id", "state", "image", "cpu", "mem GiB", "disk GiB", "size GiB", "reason"],
+                &rows,
+            );
         }
         SnapshotCommand::Create { name, image } => {
             let snapshot = api.post("/snapshots", json!({ "name": name, "imageName": image })).await?;

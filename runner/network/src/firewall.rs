@@ -63,7 +63,8 @@ impl Firewall {
     /// Closes the bridge. What earlier runs allowed stays allowed until it is changed or [`Firewall::retain`] drops it.
     pub async fn install(bridge: Bridge) -> Result<Self, FirewallError> {
         let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if bridge.interface.is_empty() || bridge.interface.len() > 15 || !bridge.interface.chars().all(valid) {
+        if bridge.interface.is_empty() || bridge.interface.len() > 15 || !bridge.interface.chars().all(valid)
+        {
             return Err(FirewallError::Interface(bridge.interface));
         }
         nft::apply(&ruleset::base(&bridge)).await.map_err(FirewallError::Install)?;
@@ -80,7 +81,12 @@ impl Firewall {
     }
 
     /// Puts `policy` in force for `sandbox` at `endpoint`, in one step. Returns when the kernel has it.
-    pub async fn apply(&self, sandbox: &str, endpoint: Endpoint, policy: Policy) -> Result<(), FirewallError> {
+    pub async fn apply(
+        &self,
+        sandbox: &str,
+        endpoint: Endpoint,
+        policy: Policy,
+    ) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
         let failed = |source| FirewallError::Apply { sandbox: sandbox.to_owned(), source };
         let mut applied = self.applied.lock().await;
@@ -105,7 +111,10 @@ impl Firewall {
     /// Which sandbox has this address, and its policy.
     pub async fn owner_of(&self, ip: Ipv4Addr) -> Option<(String, Policy)> {
         let applied = self.applied.lock().await;
-        applied.iter().find(|(_, (endpoint, _))| endpoint.ip == ip).map(|(id, (_, policy))| (id.clone(), policy.clone()))
+        applied
+            .iter()
+            .find(|(_, (endpoint, _))| endpoint.ip == ip)
+            .map(|(id, (_, policy))| (id.clone(), policy.clone()))
     }
 
     /// Removes what `sandbox` had. Its address has no network afterwards.
@@ -121,7 +130,8 @@ impl Firewall {
 
     /// Removes what earlier runs left for sandboxes that are not in `keep`, and says how many that were.
     pub async fn retain(&self, keep: &HashSet<String>) -> Result<usize, FirewallError> {
-        let keep: HashSet<String> = keep.iter().filter_map(|id| key_of(id).ok()).map(|key| format!("sb_{key}")).collect();
+        let keep: HashSet<String> =
+            keep.iter().filter_map(|id| key_of(id).ok()).map(|key| format!("sb_{key}")).collect();
         let mut applied = self.applied.lock().await;
         let known = nft::known().await.map_err(FirewallError::Install)?;
         let stale: Vec<_> = known.iter().filter(|k| !keep.contains(&k.chain)).collect();
@@ -132,7 +142,12 @@ impl Firewall {
     }
 
     /// Allows a sandbox's domain-listed address for `seconds`, after its name was looked up.
-    pub async fn allow_resolved(&self, sandbox: &str, addresses: &[Ipv4Addr], seconds: u32) -> Result<(), FirewallError> {
+    pub async fn allow_resolved(
+        &self,
+        sandbox: &str,
+        addresses: &[Ipv4Addr],
+        seconds: u32,
+    ) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
         if addresses.is_empty() {
             return Ok(());
@@ -160,7 +175,9 @@ impl Firewall {
 
 /// Makes the kernel show bridged packets to the `inet` rules, which then judge sandbox to sandbox as any other way.
 async fn bridged_packets_through_ip_rules() -> Result<(), FirewallError> {
-    for path in ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"] {
+    for path in
+        ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"]
+    {
         let set = tokio::fs::write(path, "1").await;
         set.map_err(|source| FirewallError::BridgeFilter { path, source })?;
     }

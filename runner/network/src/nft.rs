@@ -58,7 +58,12 @@ fn parse_known(json: &str) -> Vec<Known> {
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
     let mut command = Command::new("nft");
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(NftError::Run)?;
     let stdin = child.stdin.take();
     let talk = async {

@@ -25,7 +25,8 @@ pub struct Cidr {
 impl Cidr {
     /// The network with this address and prefix length; host bits are cleared.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
-        (prefix <= 32).then(|| Self { network: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)), prefix })
+        (prefix <= 32)
+            .then(|| Self { network: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)), prefix })
     }
 
     /// Whether `address` belongs to the network.
@@ -78,7 +79,9 @@ impl Domain {
     pub fn allows(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if self.wildcard {
-            name.strip_suffix(&self.name).and_then(|rest| rest.strip_suffix('.')).is_some_and(|label| !label.is_empty())
+            name.strip_suffix(&self.name)
+                .and_then(|rest| rest.strip_suffix('.'))
+                .is_some_and(|label| !label.is_empty())
         } else {
             name == self.name
         }
@@ -163,7 +166,9 @@ mod tests {
     fn networks_clear_host_bits_and_need_a_prefix() {
         assert_eq!("10.1.2.3/8".parse::<Cidr>().unwrap().to_string(), "10.0.0.0/8");
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().to_string(), "0.0.0.0/0");
-        for bad in ["", "10.0.0.1", "10.0.0.1/33", "10.0.0.1/-1", "10.0.0.1/+8", "::1/64", "10.0.0.0/8 }", "a/8"] {
+        for bad in
+            ["", "10.0.0.1", "10.0.0.1/33", "10.0.0.1/-1", "10.0.0.1/+8", "::1/64", "10.0.0.0/8 }", "a/8"]
+        {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
     }
@@ -172,7 +177,9 @@ mod tests {
     fn wildcards_match_below_only() {
         let wild: Domain = "*.Example.com".parse().unwrap();
         assert!(wild.allows("a.example.com") && wild.allows("a.b.EXAMPLE.com."));
-        assert!(!wild.allows("example.com") && !wild.allows("badexample.com") && !wild.allows(".example.com"));
+        assert!(
+            !wild.allows("example.com") && !wild.allows("badexample.com") && !wild.allows(".example.com")
+        );
         let exact: Domain = "example.com".parse().unwrap();
         assert!(exact.allows("Example.Com.") && !exact.allows("a.example.com"));
         for bad in ["", "*", "*.", "a..b", "-a.com", "a b.com", "*.*.com", "a;b", "\"x"] {

@@ -91,8 +91,12 @@ impl Resolver {
             let resolver = Arc::clone(&self);
             tokio::spawn(async move {
                 let Ok(_permit) = resolver.in_flight.try_acquire() else { return };
-                while let Ok(Ok(query)) = tokio::time::timeout(UPSTREAM_DEADLINE, read_framed(&mut stream)).await {
-                    let Some(answer) = resolver.answer(&query, peer.ip(), Transport::Tcp).await else { return };
+                while let Ok(Ok(query)) =
+                    tokio::time::timeout(UPSTREAM_DEADLINE, read_framed(&mut stream)).await
+                {
+                    let Some(answer) = resolver.answer(&query, peer.ip(), Transport::Tcp).await else {
+                        return;
+                    };
                     if write_framed(&mut stream, &answer).await.is_err() {
                         return;
                     }
@@ -107,7 +111,8 @@ impl Resolver {
             Verdict::Answer(answer) => Some(answer),
             Verdict::Forward { sandbox } => {
                 for upstream in &self.upstreams {
-                    let asked = tokio::time::timeout(UPSTREAM_DEADLINE, ask(*upstream, query, transport)).await;
+                    let asked =
+                        tokio::time::timeout(UPSTREAM_DEADLINE, ask(*upstream, query, transport)).await;
                     let Ok(Ok(answer)) = asked else { continue };
                     let Ok(response) = Message::from_vec(&answer) else { continue };
                     if response.metadata.id != request.metadata.id || response.queries != request.queries {
@@ -127,7 +132,9 @@ impl Resolver {
     async fn judge(&self, request: &Message, from: IpAddr) -> Option<Verdict> {
         let IpAddr::V4(from) = from else { return None };
         let (sandbox, policy) = self.firewall.owner_of(from).await?;
-        let [question] = request.queries.as_slice() else { return reply(request, ResponseCode::FormErr).map(Verdict::Answer) };
+        let [question] = request.queries.as_slice() else {
+            return reply(request, ResponseCode::FormErr).map(Verdict::Answer);
+        };
         let name = question.name().to_ascii();
         if !policy.domains.iter().any(|domain| domain.allows(&name)) {
             tracing::debug!(sandbox, name, "name is not on the domain allow list");
@@ -178,7 +185,11 @@ enum Transport {
 async fn ask(upstream: SocketAddr, query: &[u8], transport: Transport) -> std::io::Result<Vec<u8>> {
     match transport {
         Transport::Udp => {
-            let local: SocketAddr = if upstream.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { "[::]:0".parse().map_err(std::io::Error::other)? };
+            let local: SocketAddr = if upstream.is_ipv4() {
+                (Ipv4Addr::UNSPECIFIED, 0).into()
+            } else {
+                "[::]:0".parse().map_err(std::io::Error::other)?
+            };
             let socket = UdpSocket::bind(local).await?;
             socket.connect(upstream).await?;
             socket.send(query).await?;

@@ -56,10 +56,17 @@ pub(crate) fn base(bridge: &Bridge) -> String {
     rule("to_host", "ct direction reply ct state established,related accept");
     if let Some(port) = bridge.resolver_port {
         let gateway = bridge.gateway;
-        rule("to_host", &format!("ether saddr . ip saddr @resolving ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport {port} accept"));
+        rule(
+            "to_host",
+            &format!(
+                "ether saddr . ip saddr @resolving ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport {port} accept"
+            ),
+        );
         rule(
             "resolving_dns",
-            &format!("iifname \"{name}\" ether saddr . ip saddr @resolving meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {gateway}:{port}"),
+            &format!(
+                "iifname \"{name}\" ether saddr . ip saddr @resolving meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {gateway}:{port}"
+            ),
         );
     }
     rule("to_host", "drop");

@@ -15,7 +15,14 @@ const B: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 3);
 const INTERNET: &str = "10.213.78.2";
 
 fn sh(script: &str) -> bool {
-    Command::new("sh").arg("-ec").arg(script).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    Command::new("sh")
+        .arg("-ec")
+        .arg(script)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
 }
 
 /// Whether `namespace` can open a TCP connection there.
@@ -62,7 +69,11 @@ impl World {
             .unwrap();
         let world = Self(vec![serve("pfnet-i", 80), serve("pfnet-b", 2280), serve("pfnet-b", 8000), host]);
         let deadline = Instant::now() + Duration::from_secs(10);
-        let up = || reaches("pfnet-b", "10.213.77.3", 8000) && reaches("pfnet-i", INTERNET, 80) && reaches("pfnet-a", "10.213.77.1", 8899);
+        let up = || {
+            reaches("pfnet-b", "10.213.77.3", 8000)
+                && reaches("pfnet-i", INTERNET, 80)
+                && reaches("pfnet-a", "10.213.77.1", 8899)
+        };
         while !up() {
             assert!(Instant::now() < deadline, "the servers of the test network did not come up");
         }
@@ -136,11 +147,18 @@ async fn policy_holds_in_the_kernel() {
     firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
     firewall.apply(&b, Endpoint::new(B), Policy::block_all()).await.unwrap();
     let take = |ip: Ipv4Addr| {
-        format!("ip -n pfnet-b addr flush dev eth0; ip -n pfnet-b addr add {ip}/24 dev eth0; ip -n pfnet-b route replace default via {GATEWAY}")
+        format!(
+            "ip -n pfnet-b addr flush dev eth0; ip -n pfnet-b addr add {ip}/24 dev eth0; ip -n pfnet-b route replace default via {GATEWAY}"
+        )
     };
     assert!(sh("ip -n pfnet-a link set eth0 down") && sh(&take(A)));
     assert!(!internet("pfnet-b"), "a spoofed address has no network");
-    assert!(sh(&take(B)) && sh(&format!("ip -n pfnet-a link set eth0 up; ip -n pfnet-a route replace default via {GATEWAY}")));
+    assert!(
+        sh(&take(B))
+            && sh(&format!(
+                "ip -n pfnet-a link set eth0 up; ip -n pfnet-a route replace default via {GATEWAY}"
+            ))
+    );
 
     // A new run keeps what it is told to keep and drops the rest.
     drop(firewall);
@@ -151,7 +169,10 @@ async fn policy_holds_in_the_kernel() {
     firewall.retain(&[].into()).await.unwrap();
     assert!(!internet("pfnet-a"), "a sandbox that is gone leaves nothing open");
 
-    assert!(!sh("nft list set inet pinfold limited | grep -q 10.213.77"), "a policy without a limit leaves no mark");
+    assert!(
+        !sh("nft list set inet pinfold limited | grep -q 10.213.77"),
+        "a policy without a limit leaves no mark"
+    );
     firewall.uninstall().await.unwrap();
 }
 
@@ -182,7 +203,8 @@ q=b'\\x12\\x34\\x01\\x00\\x00\\x01'+bytes(6)+b''.join(bytes([len(l)])+l.encode()
 s.sendto(q,('198.51.100.53',53))
 r=s.recv(512); print(r[3]&15, r[7])"
     );
-    let output = Command::new("ip").args(["netns", "exec", namespace, "python3", "-c", &script]).output().unwrap();
+    let output =
+        Command::new("ip").args(["netns", "exec", namespace, "python3", "-c", &script]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -192,7 +214,9 @@ async fn domain_lists_hold_in_the_kernel() {
     let _world = World::new();
     let a = uuid::Uuid::new_v4().to_string();
     let internet = |ns| reaches(ns, INTERNET, 80);
-    let firewall = std::sync::Arc::new(Firewall::install(Bridge { resolver_port: Some(8853), ..bridge() }).await.unwrap());
+    let firewall = std::sync::Arc::new(
+        Firewall::install(Bridge { resolver_port: Some(8853), ..bridge() }).await.unwrap(),
+    );
     let (upstream, _thread) = name_server();
     let listen = (GATEWAY, 8853).into();
     let resolver = Resolver::bind(std::sync::Arc::clone(&firewall), listen, vec![upstream]).await.unwrap();

@@ -38,12 +38,21 @@ impl Binder {
     }
 
     /// The bind strings (`host:container`) for `mounts`, in their order. Every volume is mounted and every subpath exists when this returns; calling it again is harmless.
-    pub async fn bind(&self, sandbox: &SandboxId, mounts: &[VolumeMount]) -> Result<Vec<String>, VolumeError> {
+    pub async fn bind(
+        &self,
+        sandbox: &SandboxId,
+        mounts: &[VolumeMount],
+    ) -> Result<Vec<String>, VolumeError> {
         let all = mounts.iter().enumerate().map(|(index, wanted)| self.bind_one(sandbox, index, wanted));
         futures_util::future::try_join_all(all).await
     }
 
-    async fn bind_one(&self, sandbox: &SandboxId, index: usize, wanted: &VolumeMount) -> Result<String, VolumeError> {
+    async fn bind_one(
+        &self,
+        sandbox: &SandboxId,
+        index: usize,
+        wanted: &VolumeMount,
+    ) -> Result<String, VolumeError> {
         let volume: VolumeId = wanted.volume_id.parse()?;
         let target = mount_path(&wanted.mount_path)?;
         let root = self.store.ensure(&volume).await?;
@@ -69,13 +78,19 @@ impl Binder {
                 // Not recursive: if the unmounting failed, the volume's data is below.
                 let _ = std::fs::remove_dir(entry.path());
             }
-            std::fs::remove_dir(&directory).map_err(|source| VolumeError::Io { step: "remove", path: directory, source })
+            std::fs::remove_dir(&directory).map_err(|source| VolumeError::Io {
+                step: "remove",
+                path: directory,
+                source,
+            })
         })
         .await
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static) -> Result<T, VolumeError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -84,7 +99,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, VolumeErro
 
 /// An absolute path in a sandbox that may be a mount point.
 fn mount_path(text: &str) -> Result<&str, VolumeError> {
-    let refuse = |reason: &str| VolumeError::Path { path: text.to_owned(), what: "mount path", reason: reason.to_owned() };
+    let refuse = |reason: &str| VolumeError::Path {
+        path: text.to_owned(),
+        what: "mount path",
+        reason: reason.to_owned(),
+    };
     let trimmed = text.trim_end_matches('/');
     if !text.starts_with('/') || trimmed.is_empty() {
         return Err(refuse("it must be absolute and not the root"));
@@ -92,10 +111,13 @@ fn mount_path(text: &str) -> Result<&str, VolumeError> {
     if text.contains([':', '\0']) || text.contains("//") {
         return Err(refuse("it holds a character that the engine would misread"));
     }
-    if Path::new(text).components().any(|c| matches!(c, Component::ParentDir | Component::CurDir)) || text.contains("/./") {
+    if Path::new(text).components().any(|c| matches!(c, Component::ParentDir | Component::CurDir))
+        || text.contains("/./")
+    {
         return Err(refuse("it must not hold . or .."));
     }
-    let reserved = |r: &str| trimmed == r || trimmed.starts_with(&format!("{r}/")) || trimmed.starts_with("/lib64");
+    let reserved =
+        |r: &str| trimmed == r || trimmed.starts_with(&format!("{r}/")) || trimmed.starts_with("/lib64");
     if RESERVED.iter().any(|r| reserved(r)) {
         return Err(refuse("it belongs to the system"));
     }
@@ -122,12 +144,15 @@ fn stage(root: &Path, subpath: &str, staged: &Path) -> Result<(), VolumeError> {
 /// Opens the directory `subpath` below `root`, making each missing component; links are not followed, so nothing leads out.
 fn open_beneath(root: &Path, subpath: &str) -> Result<File, VolumeError> {
     let refuse = |reason: String| VolumeError::Path { path: subpath.to_owned(), what: "subpath", reason };
-    let mut directory = File::open(root).map_err(|source| VolumeError::Io { step: "open", path: root.to_owned(), source })?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut directory =
+        File::open(root).map_err(|source| VolumeError::Io { step: "open", path: root.to_owned(), source })?;
+    let how = OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+    );
     for component in Path::new(subpath).components() {
-        let Component::Normal(name) = component else { return Err(refuse("it must not hold . or ..".to_owned())) };
+        let Component::Normal(name) = component else {
+            return Err(refuse("it must not hold . or ..".to_owned()));
+        };
         let opened = match openat2(&directory, name, how) {
             Err(nix::errno::Errno::ENOENT) => {
                 match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
@@ -139,7 +164,9 @@ fn open_beneath(root: &Path, subpath: &str) -> Result<File, VolumeError> {
             other => other,
         };
         directory = opened.map(File::from).map_err(|error| match error {
-            nix::errno::Errno::ELOOP | nix::errno::Errno::EXDEV => refuse("it leads through a link".to_owned()),
+            nix::errno::Errno::ELOOP | nix::errno::Errno::EXDEV => {
+                refuse("it leads through a link".to_owned())
+            }
             other => refuse(other.to_string()),
         })?;
     }
@@ -155,7 +182,9 @@ mod tests {
         for good in ["/data", "/home/daytona/data/", "/library", "/devices"] {
             assert!(mount_path(good).is_ok(), "{good}");
         }
-        for bad in ["", "/", "data", "/a/../etc", "/./a", "/a//b", "/proc", "/etc/x", "/lib64/x", "/a:b", "///"] {
+        for bad in
+            ["", "/", "data", "/a/../etc", "/./a", "/a//b", "/proc", "/etc/x", "/lib64/x", "/a:b", "///"]
+        {
             assert!(mount_path(bad).is_err(), "{bad}");
         }
     }

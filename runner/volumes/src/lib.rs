@@ -67,7 +67,10 @@ pub trait VolumeStore: std::fmt::Debug + Send + Sync {
     async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError>;
 
     /// Removes what no container uses any more; `in_use` says which volumes are. Returns what was removed.
-    async fn cleanup(&self, in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync)) -> Result<Vec<VolumeId>, VolumeError>;
+    async fn cleanup(
+        &self,
+        in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
+    ) -> Result<Vec<VolumeId>, VolumeError>;
 }
 
 /// A store that may be shared.

@@ -24,7 +24,8 @@ impl LocalVolumes {
 impl VolumeStore for LocalVolumes {
     async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError> {
         let path = self.root.join(volume.as_str());
-        let failed = |source| VolumeError::Io { step: "make the volume directory", path: path.clone(), source };
+        let failed =
+            |source| VolumeError::Io { step: "make the volume directory", path: path.clone(), source };
         if !tokio::fs::try_exists(&path).await.map_err(failed)? {
             tokio::fs::create_dir_all(&path).await.map_err(failed)?;
             // Sandboxes of any user share it, as they would a bucket.
@@ -34,7 +35,10 @@ impl VolumeStore for LocalVolumes {
         Ok(path)
     }
 
-    async fn cleanup(&self, _in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync)) -> Result<Vec<VolumeId>, VolumeError> {
+    async fn cleanup(
+        &self,
+        _in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
+    ) -> Result<Vec<VolumeId>, VolumeError> {
         // The directory is the volume: only its deletion at the control plane may remove it.
         Ok(Vec::new())
     }

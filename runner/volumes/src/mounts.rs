@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn finds_mount_points_with_odd_names() {
-        let info = "36 35 98:0 /mnt1 /mnt/a\\040b rw,noatime master:1 - ext3 /dev/root rw\n1 0 0:1 / / rw - x y z\n";
+        let info =
+            "36 35 98:0 /mnt1 /mnt/a\\040b rw,noatime master:1 - ext3 /dev/root rw\n1 0 0:1 / / rw - x y z\n";
         assert!(is_mount_point(info, Path::new("/mnt/a b")));
         assert!(is_mount_point(info, Path::new("/")));
         assert!(!is_mount_point(info, Path::new("/mnt")));

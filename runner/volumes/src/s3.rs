@@ -82,7 +82,8 @@ impl S3Volumes {
     async fn mount(&self, volume: &VolumeId, path: &Path) -> Result<(), VolumeError> {
         let client = find_client().ok_or(VolumeError::NoClient)?;
         let bucket = format!("{PREFIX}{volume}");
-        let failed = |reason: String| VolumeError::Mount { volume: volume.clone(), client: client.program(), reason };
+        let failed =
+            |reason: String| VolumeError::Mount { volume: volume.clone(), client: client.program(), reason };
         let password_file = self.password_file(client)?;
         let mut command = self.command(client, &bucket, path, password_file.as_deref());
         let output = tokio::time::timeout(MOUNT_DEADLINE, command.output()).await;
@@ -116,12 +117,24 @@ impl S3Volumes {
         };
         match client {
             Client::MountS3 => {
-                command.args(["--allow-other", "--allow-delete", "--allow-overwrite", "--file-mode", "0666", "--dir-mode", "0777"]);
+                command.args([
+                    "--allow-other",
+                    "--allow-delete",
+                    "--allow-overwrite",
+                    "--file-mode",
+                    "0666",
+                    "--dir-mode",
+                    "0777",
+                ]);
                 command.arg(bucket).arg(path);
             }
             Client::S3fs => {
                 command.arg(bucket).arg(path);
-                let mut options = vec!["allow_other".to_owned(), "umask=0000".to_owned(), "use_path_request_style".to_owned()];
+                let mut options = vec![
+                    "allow_other".to_owned(),
+                    "umask=0000".to_owned(),
+                    "use_path_request_style".to_owned(),
+                ];
                 options.extend(self.credentials.endpoint.as_ref().map(|url| format!("url={url}")));
                 options.extend(self.credentials.region.as_ref().map(|region| format!("endpoint={region}")));
                 options.extend(password_file.map(|file| format!("passwd_file={}", file.display())));
@@ -150,7 +163,8 @@ impl S3Volumes {
         }
         let path = self.base.join(".pinfold-s3fs");
         let failed = |source| VolumeError::Io { step: "write", path: path.clone(), source };
-        let text = format!("{}:{}\n", self.credentials.access_key.expose(), self.credentials.secret_key.expose());
+        let text =
+            format!("{}:{}\n", self.credentials.access_key.expose(), self.credentials.secret_key.expose());
         if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
             return Ok(Some(path));
         }
@@ -179,7 +193,11 @@ impl VolumeStore for S3Volumes {
             Health::Absent => {}
         }
         let made = !path.exists();
-        std::fs::create_dir_all(&path).map_err(|source| VolumeError::Io { step: "make", path: path.clone(), source })?;
+        std::fs::create_dir_all(&path).map_err(|source| VolumeError::Io {
+            step: "make",
+            path: path.clone(),
+            source,
+        })?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(|source| VolumeError::Io { step: "open up", path: path.clone(), source })?;
         if let Err(error) = self.mount(volume, &path).await {
@@ -192,14 +210,25 @@ impl VolumeStore for S3Volumes {
         Ok(path)
     }
 
-    async fn cleanup(&self, in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync)) -> Result<Vec<VolumeId>, VolumeError> {
+    async fn cleanup(
+        &self,
+        in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
+    ) -> Result<Vec<VolumeId>, VolumeError> {
         let failed = |source| VolumeError::Io { step: "list", path: self.base.clone(), source };
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&self.base).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
-            let Some(volume) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|id| id.parse::<VolumeId>().ok()) else { continue };
-            let changed = entry.metadata().ok().and_then(|m| m.modified().ok()).and_then(|t| SystemTime::now().duration_since(t).ok());
+            let Some(volume) =
+                name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|id| id.parse::<VolumeId>().ok())
+            else {
+                continue;
+            };
+            let changed = entry
+                .metadata()
+                .ok()
+                .and_then(|m| m.modified().ok())
+                .and_then(|t| SystemTime::now().duration_since(t).ok());
             if in_use(&volume) || changed.is_some_and(|age| age < self.exclusion) {
                 continue;
             }
@@ -212,7 +241,9 @@ impl VolumeStore for S3Volumes {
             match std::fs::remove_dir(&path) {
                 Ok(()) => removed.push(volume),
                 // Written before the mount was ready: somebody may want it.
-                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => quarantine(&self.base, &path, &volume)?,
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                    quarantine(&self.base, &path, &volume)?
+                }
                 Err(source) => return Err(VolumeError::Io { step: "remove", path, source }),
             }
         }
@@ -225,7 +256,11 @@ fn quarantine(base: &Path, path: &Path, volume: &VolumeId) -> Result<(), VolumeE
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let target = base.join(format!("garbage-{now}-{volume}"));
     tracing::warn!(%volume, to = %target.display(), "an unmounted volume directory holds data; moved away");
-    std::fs::rename(path, &target).map_err(|source| VolumeError::Io { step: "move away", path: path.to_owned(), source })
+    std::fs::rename(path, &target).map_err(|source| VolumeError::Io {
+        step: "move away",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The mount's state; a file system that does not answer is dead.
@@ -240,16 +275,21 @@ async fn probe(path: &Path) -> Health {
 
 async fn unmount(path: &Path) -> Result<(), VolumeError> {
     let owned = path.to_owned();
-    let done = tokio::task::spawn_blocking(move || nix::mount::umount2(&owned, nix::mount::MntFlags::MNT_DETACH)).await;
+    let done =
+        tokio::task::spawn_blocking(move || nix::mount::umount2(&owned, nix::mount::MntFlags::MNT_DETACH))
+            .await;
     match done {
         Ok(Ok(()) | Err(nix::errno::Errno::EINVAL)) => Ok(()),
-        Ok(Err(error)) => Err(VolumeError::Io { step: "unmount", path: path.to_owned(), source: error.into() }),
+        Ok(Err(error)) => {
+            Err(VolumeError::Io { step: "unmount", path: path.to_owned(), source: error.into() })
+        }
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
 fn find_client() -> Option<Client> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = |client: &Client| std::env::split_paths(&path).any(|dir| dir.join(client.program()).is_file());
+    let installed =
+        |client: &Client| std::env::split_paths(&path).any(|dir| dir.join(client.program()).is_file());
     [Client::MountS3, Client::S3fs].into_iter().find(installed)
 }

@@ -1,0 +1,170 @@
+//! Checks of what a node works with: the engine and its storage, the packet filter, our ports, the control plane and its clock.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use pinfold_cgroup::Kernel;
+use pinfold_engine::{Docker, Engine, EngineInfo};
+
+use super::Finding;
+
+/// Free space below which pulls and builds soon fail.
+const LOW_DISK: u64 = 5 << 30;
+/// A clock that is further off breaks tokens and certificates, and makes jobs look stale.
+const MAX_SKEW: Duration = Duration::from_secs(5);
+
+/// All checks of services.
+pub(crate) async fn check() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match engine().await {
+        Ok(info) => {
+            let detail = format!(
+                "Docker Engine {} ({}, {}), data in {}",
+                info.version,
+                info.driver,
+                info.architecture,
+                info.data_root.display()
+            );
+            findings.push(Finding::ok("engine", detail));
+            findings.push(quota(&info));
+            findings.push(disk(&info.data_root));
+        }
+        Err(reason) => findings.push(Finding::failed(
+            "engine",
+            reason,
+            "install docker.io and start it: systemctl enable --now docker",
+        )),
+    }
+    findings.push(packet_filter().await);
+    findings.extend(ports());
+    findings.extend(control_plane().await);
+    findings
+}
+
+async fn engine() -> Result<EngineInfo, String> {
+    let docker = Docker::connect().await.map_err(|e| e.to_string())?;
+    docker.info().await.map_err(|e| e.to_string())
+}
+
+fn quota(info: &EngineInfo) -> Finding {
+    let xfs = info.backing_filesystem.as_deref() == Some("xfs");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let options = mount_options(&mounts, &info.data_root).unwrap_or_default();
+    if xfs && options.split(',').any(|o| o == "prjquota" || o == "pquota") {
+        Finding::ok("disk quota", "XFS with project quotas: each sandbox's disk is limited")
+    } else {
+        let detail = format!(
+            "{} without project quotas: a sandbox can fill the disk",
+            info.backing_filesystem.as_deref().unwrap_or("unknown filesystem")
+        );
+        Finding::warning("disk quota", detail, "put the engine's data directory on XFS mounted with prjquota")
+    }
+}
+
+/// The options of the mount that holds `path`: the longest mount point that is a prefix of it.
+fn mount_options<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
+    let entries = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let point = fields.nth(1)?;
+        Some((point, fields.nth(1)?))
+    });
+    entries
+        .filter(|(point, _)| path.starts_with(point))
+        .max_by_key(|(point, _)| point.len())
+        .map(|(_, options)| options)
+}
+
+fn disk(data_root: &Path) -> Finding {
+    match Kernel::at("/").disk(&data_root.to_string_lossy()) {
+        Ok(disk) if disk.available < LOW_DISK => {
+            let detail = format!("{} MiB left in {}", disk.available >> 20, data_root.display());
+            Finding::warning("disk", detail, "make room: docker image prune, or a larger disk")
+        }
+        Ok(disk) => {
+            Finding::ok("disk", format!("{} GiB left in {}", disk.available >> 30, data_root.display()))
+        }
+        Err(missing) => Finding::warning("disk", missing.to_string(), "run doctor as root"),
+    }
+}
+
+async fn packet_filter() -> Finding {
+    let remedy = "install nftables; the kernel needs nf_tables with the inet family";
+    match tokio::process::Command::new("nft")
+        .args(["--check", "add", "table", "inet", "pinfold_doctor"])
+        .output()
+        .await
+    {
+        Ok(output) if output.status.success() => Finding::ok("firewall", "nftables answers"),
+        Ok(output) => {
+            Finding::failed("firewall", String::from_utf8_lossy(&output.stderr).trim().to_owned(), remedy)
+        }
+        Err(error) => Finding::failed("firewall", format!("could not run nft: {error}"), remedy),
+    }
+}
+
+fn ports() -> Vec<Finding> {
+    let number =
+        |name: &str, default: u16| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let wanted =
+        [("API_PORT", number("API_PORT", 8080)), ("SSH_GATEWAY_PORT", number("SSH_GATEWAY_PORT", 2220))];
+    let check = |(setting, port): (&str, u16)| match std::net::TcpListener::bind(("0.0.0.0", port)) {
+        Ok(_) => Finding::ok("port", format!("{port} is free")),
+        Err(error) => Finding::warning(
+            "port",
+            format!("{port} cannot be used: {error}"),
+            format!("if that is not Pinfold itself, end what listens there or set {setting}"),
+        ),
+    };
+    wanted.into_iter().map(check).collect()
+}
+
+/// Whether the control plane answers, and how far its clock is from ours.
+async fn control_plane() -> Vec<Finding> {
+    let Some(base) = std::env::var("DAYTONA_API_URL").ok().filter(|v| !v.is_empty()) else {
+        return vec![Finding::ok("control plane", "DAYTONA_API_URL is not set; nothing to check")];
+    };
+    let url = format!("{}/health", base.trim_end_matches('/'));
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap_or_default();
+    let response = match client.get(&url).send().await {
+        Ok(response) => response,
+        Err(error) => {
+            return vec![Finding::failed(
+                "control plane",
+                format!("{url} does not answer: {error}"),
+                "check DAYTONA_API_URL, DNS and the way there",
+            )];
+        }
+    };
+    let mut findings = vec![Finding::ok("control plane", format!("{url} answers {}", response.status()))];
+    let date = response
+        .headers()
+        .get("date")
+        .and_then(|d| d.to_str().ok())
+        .and_then(|d| httpdate::parse_http_date(d).ok());
+    if let Some(theirs) = date {
+        let ours = SystemTime::now();
+        let skew = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
+        findings.push(if skew > MAX_SKEW {
+            Finding::warning(
+                "clock",
+                format!("{} s apart from the control plane's", skew.as_secs()),
+                "synchronise the clock: systemctl enable --now systemd-timesyncd",
+            )
+        } else {
+            Finding::ok("clock", "agrees with the control plane's")
+        });
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /var xfs rw,prjquota 0 0\n/dev/c /variable xfs rw,x 0 0\n";
+        assert_eq!(mount_options(mounts, Path::new("/var/lib/docker")), Some("rw,prjquota"));
+        assert_eq!(mount_options(mounts, Path::new("/srv")), Some("rw"));
+    }
+}
