@@ -75,13 +75,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Where a node keeps its state: `PINFOLD_DATA_DIR`, else `/var/lib/pinfold` for root and a directory below `$HOME` for everybody else.
+/// Where a node keeps its state: `PINFOLD_DATA_DIR`, else `/var/lib/pinfold`.
 fn data_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("PINFOLD_DATA_DIR").filter(|d| !d.is_empty()) {
-        return dir.into();
-    }
-    match std::env::var_os("HOME") {
-        Some(home) if home != "/root" => PathBuf::from(home).join(".local/share/pinfold"),
-        _ => PathBuf::from("/var/lib/pinfold"),
-    }
+    std::env::var_os("PINFOLD_DATA_DIR").filter(|d| !d.is_empty()).map_or_else(|| "/var/lib/pinfold".into(), PathBuf::from)
 }

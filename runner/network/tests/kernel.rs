@@ -2,6 +2,8 @@
 //!
 //! Needs root, nftables and iproute2; everything it makes has names of its own and is removed at the end.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on should stop")]
+
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
