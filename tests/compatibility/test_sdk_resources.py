@@ -1,0 +1,107 @@
+"""Volumes, snapshots, secrets and warm pools of the SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+import pytest
+from daytona import CreateSandboxFromImageParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, VolumeMount
+from support import eventually
+
+
+@pytest.fixture
+def volume(daytona):
+    volume = daytona.volume.create(f"vol-{uuid.uuid4()}")
+    eventually(lambda: daytona.volume.get(volume.name).state == "ready", "the volume to be ready")
+    yield daytona.volume.get(volume.name)
+    with contextlib.suppress(DaytonaNotFoundError):
+        daytona.volume.delete(daytona.volume.get(volume.name))
+
+
+def test_a_volume_outlives_its_sandboxes(daytona, make_sandbox, volume):
+    mount = [VolumeMount(volume_id=volume.id, mount_path="/home/daytona/shared")]
+    first = make_sandbox(volumes=mount)
+    first.fs.upload_file(b"kept", "shared/file")
+    daytona.delete(first, wait=True)
+    assert make_sandbox(volumes=mount).fs.download_file("shared/file") == b"kept"
+
+
+def test_a_volume_below_a_path(make_sandbox, volume):
+    inner = make_sandbox(volumes=[VolumeMount(volume_id=volume.id, mount_path="/data", subpath="a/b")])
+    inner.fs.upload_file(b"deep", "/data/file")
+    outer = make_sandbox(volumes=[VolumeMount(volume_id=volume.id, mount_path="/data")])
+    assert outer.fs.download_file("/data/a/b/file") == b"deep"
+
+
+def test_volumes_are_listed_found_and_deleted(daytona, volume):
+    assert volume.name in [v.name for v in daytona.volume.list()]
+    daytona.volume.delete(volume)
+    eventually(lambda: volume.name not in [v.name for v in daytona.volume.list()], "the volume to be gone")
+    with pytest.raises(DaytonaNotFoundError):
+        daytona.volume.get(volume.name)
+    again = daytona.volume.get(volume.name, create=True)
+    eventually(lambda: daytona.volume.get(again.name).state == "ready", "the new volume to be ready")
+
+
+def test_snapshots_are_listed_and_found(daytona):
+    page = daytona.snapshot.list(page=1, limit=2)
+    assert page.total > 0
+    assert page.page == 1
+    assert len(page.items) <= 2
+    assert daytona.snapshot.get(page.items[0].name).id == page.items[0].id
+    with pytest.raises(DaytonaNotFoundError):
+        daytona.snapshot.get("no-such-snapshot")
+
+
+def test_a_snapshot_of_a_local_image(daytona, make_sandbox):
+    name = f"busybox-{uuid.uuid4()}"
+    snapshot = daytona.snapshot.create(CreateSnapshotParams(name=name, image="pinfold/busybox:latest"), timeout=60)
+    try:
+        made = make_sandbox(snapshot=name)
+        assert made.process.exec("busybox | head -1").result.startswith("BusyBox")
+        daytona.delete(made, wait=True)
+    finally:
+        daytona.snapshot.delete(snapshot)
+    eventually(lambda: name not in [s.name for s in daytona.snapshot.list(limit=100).items], "the snapshot to be gone")
+
+
+def test_a_sandbox_from_an_image_by_name(daytona, make_sandbox):
+    made = make_sandbox(CreateSandboxFromImageParams(image="pinfold/busybox:latest"))
+    assert made.process.exec("ls /bin/busybox").result == "/bin/busybox\n"
+
+
+def test_a_declarative_image(daytona, make_sandbox):
+    logs: list[str] = []
+    mark = uuid.uuid4().hex
+    image = Image.base("pinfold/busybox:latest").env({"MARK": mark}).run_commands("echo built > /built").workdir("/tmp")
+    made = daytona.create(CreateSandboxFromImageParams(image=image), timeout=150, on_snapshot_create_logs=logs.append)
+    try:
+        assert made.process.exec('echo "$MARK"; cat /built; pwd').result == f"{mark}\nbuilt\n/tmp\n"
+        assert logs
+    finally:
+        daytona.delete(made)
+
+
+def test_a_build_that_fails_says_why(daytona):
+    image = Image.base("pinfold/busybox:latest").run_commands("echo reason-of-failure >&2; exit 3")
+    with pytest.raises(DaytonaError, match=r"(?i)build|exit|code|3"):
+        daytona.create(CreateSandboxFromImageParams(image=image), timeout=150)
+
+
+def test_an_image_that_is_missing_names_itself(daytona):
+    with pytest.raises(DaytonaError, match="no-such-image"):
+        daytona.create(CreateSandboxFromImageParams(image="registry.invalid/no-such-image:1"), timeout=120)
+
+
+def test_a_snapshot_of_a_sandbox(daytona, make_sandbox):
+    made = make_sandbox()
+    made.fs.upload_file(b"frozen", "kept.txt")
+    name = f"from-sandbox-{uuid.uuid4()}"
+    made.create_snapshot(name, timeout=120)
+    copy = make_sandbox(snapshot=name)
+    try:
+        assert copy.fs.download_file("kept.txt") == b"frozen"
+    finally:
+        daytona.delete(copy, wait=True)
+        daytona.snapshot.delete(name)
