@@ -1,1 +1,71 @@
-//! (being written)
+//! The toolbox's git routes (toolbox contract, section 12).
+//!
+//! The engine is libgit2, linked in: the routes have to work in images without git, one engine means one behaviour, and
+//! answers need no text of git's to be parsed. What libgit2 lacks is filled in here: an HTTP transport over the daemon's
+//! own rustls stack ([`remote`]), so that no OpenSSL is linked and credentials exist nowhere but in memory. The image's
+//! git binary carries only what libgit2 cannot: remotes reached by ssh, and transfers for which the sandbox's owner asked for
+//! the command line (`DAYTONA_EXPERIMENTAL_USE_GIT_CLI`).
+//!
+//! Invariants:
+//! * an operation that changes a repository has it to itself, and is cancelled when its client goes away;
+//! * a clone appears complete at its path, or not at all;
+//! * packs stream from the socket to the disk and back; the memory of maps and caches is bounded ([`library`]);
+//! * credentials reach neither argument lists, configuration, logs nor error texts;
+//! * no hook, filter command or credential program of a repository is run by libgit2.
+
+mod branches;
+mod clone;
+mod commit;
+mod config;
+mod credentials;
+mod error;
+mod guard;
+mod history;
+mod init;
+mod library;
+mod pull;
+mod push;
+mod remote;
+mod remotes;
+mod repository;
+mod reset;
+mod restore;
+mod stage;
+mod status;
+
+use axum::Router;
+use axum::routing::{get, post};
+use pinfold_http::{ApiError, ApiResult};
+use pinfold_spawn::Sandbox;
+
+use repository::Context;
+
+/// The routes under `/git`.
+pub fn router(sandbox: Sandbox) -> Router {
+    Router::new()
+        .route("/git/clone", post(clone::clone))
+        .route("/git/status", get(status::status))
+        .route("/git/branches", get(branches::list).post(branches::create).delete(branches::delete))
+        .route("/git/checkout", post(branches::checkout))
+        .route("/git/add", post(stage::add))
+        .route("/git/commit", post(commit::commit))
+        .route("/git/push", post(push::push))
+        .route("/git/pull", post(pull::pull))
+        .route("/git/history", get(history::history))
+        .route("/git/init", post(init::init))
+        .route("/git/remotes", get(remotes::list).post(remotes::add))
+        .route("/git/reset", post(reset::reset))
+        .route("/git/restore", post(restore::restore))
+        .route("/git/config", get(config::get).post(config::set))
+        .route("/git/config/user", post(config::user))
+        .route("/git/credentials", post(credentials::authenticate))
+        .with_state(Context::new(sandbox))
+}
+
+/// Refuses empty members where the contract requires one.
+fn required(members: &[(&str, &str)]) -> ApiResult<()> {
+    match members.iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(ApiError::invalid_body(format_args!("{name} is required"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,206 @@
+//! `POST /git/clone`: one branch of a remote, complete at its path or not there at all.
+
+use std::path::{Path, PathBuf};
+
+use axum::extract::State;
+use git2::build::CheckoutBuilder;
+use git2::{BranchType, Repository};
+use pinfold_http::{ApiResult, JsonBody};
+use pinfold_proto::toolbox::git::CloneRequest;
+
+use crate::branches;
+use crate::error::{Failure, Kind};
+use crate::guard;
+use crate::remote::{Address, Cli, Heads, Login, Wire};
+use crate::repository::{Context, Task};
+use crate::required;
+
+pub(crate) async fn clone(
+    State(context): State<Context>,
+    JsonBody(mut request): JsonBody<CloneRequest>,
+) -> ApiResult<()> {
+    required(&[("url", &request.url), ("path", &request.path)])?;
+    let login = Login::given(request.username.take(), request.password.take());
+    context
+        .write(&request.path.clone(), move |task| {
+            let address = Address::of(&request.url, task)?;
+            let place = Place::find(&task.sandbox.resolve(&request.path))?;
+            let mut wire = Wire::new(task, &address, login.clone(), request.insecure_skip_tls);
+            let legacy = task.sandbox.environment.get("DAYTONA_EXPERIMENTAL_USE_GIT_CLONE_CLI");
+            if legacy.is_some_and(|value| value == "true") && Cli::installed(task) {
+                wire.through_cli(login);
+            }
+            fill(task, &wire, &address, &request, place.directory())?;
+            place.keep()
+        })
+        .await
+}
+
+/// Where the clone grows until it is complete.
+enum Place {
+    /// Beside its path, which does not exist yet: one rename makes it appear.
+    Beside { growing: tempfile::TempDir, path: PathBuf },
+    /// In a directory that exists and is empty, and may be a mount point or somebody's working directory.
+    Inside { path: PathBuf, complete: bool },
+}
+
+impl Place {
+    fn find(path: &Path) -> Result<Self, Failure> {
+        let taken = |what| Failure::new(Kind::Conflict, format!("{} {what}", path.display()));
+        match std::fs::read_dir(path) {
+            Ok(mut entries) => match entries.next() {
+                None => Ok(Self::Inside { path: path.to_owned(), complete: false }),
+                Some(_) if Repository::open(path).is_ok() => Err(taken("already is a git repository")),
+                Some(_) => Err(taken("exists and is not empty")),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let parent = path.parent().ok_or_else(|| taken("has no parent"))?;
+                let step =
+                    |error| Failure::from(error).during(&format!("could not make {}", parent.display()));
+                std::fs::create_dir_all(parent).map_err(step)?;
+                let mut builder = tempfile::Builder::new();
+                // Not the private mode of temporary directories: it becomes the clone's.
+                builder
+                    .prefix(".pinfold-clone-")
+                    .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+                Ok(Self::Beside { growing: builder.tempdir_in(parent).map_err(step)?, path: path.to_owned() })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+                Err(taken("is not a directory"))
+            }
+            Err(error) => Err(Failure::from(error).during(&format!("could not look at {}", path.display()))),
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Beside { growing, .. } => growing.path(),
+            Self::Inside { path, .. } => path,
+        }
+    }
+
+    /// Makes the clone appear.
+    fn keep(mut self) -> Result<(), Failure> {
+        match &mut self {
+            Self::Inside { complete, .. } => *complete = true,
+            Self::Beside { growing, path } => {
+                std::fs::rename(growing.path(), &*path).map_err(|error| {
+                    Failure::from(error).during(&format!("could not move the clone to {}", path.display()))
+                })?;
+                growing.disable_cleanup(true);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    /// An incomplete clone leaves an empty directory empty. One that grows beside is a `TempDir`, which removes itself.
+    fn drop(&mut self) {
+        let Self::Inside { path, complete: false } = self else { return };
+        for entry in std::fs::read_dir(&*path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let removed = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "part of a failed clone remains");
+            }
+        }
+    }
+}
+
+/// What is checked out first.
+struct Start {
+    /// The reference at the remote, in full.
+    name: String,
+    /// The branch, unless it is a tag.
+    branch: Option<String>,
+}
+
+impl Start {
+    fn choose(heads: &Heads, branch: &str) -> Result<Self, Failure> {
+        if heads.names.is_empty() {
+            return Err(Failure::new(Kind::RepositoryNotFound, "the remote repository is empty"));
+        }
+        let wanted = if branch.is_empty() {
+            let first = || {
+                heads.names.iter().map(|(name, _)| name.clone()).find(|name| name.starts_with("refs/heads/"))
+            };
+            // A detached or unborn HEAD names no branch: any is better than none.
+            heads.default.clone().filter(|name| heads.find(name).is_some()).or_else(first)
+        } else {
+            let names = [format!("refs/heads/{branch}"), format!("refs/tags/{branch}")];
+            names.into_iter().find(|name| heads.find(name).is_some())
+        };
+        let missing = || Failure::no_branch(format!("the remote has no branch named {branch:?}"));
+        let name = wanted.ok_or_else(missing)?;
+        let branch = name.strip_prefix("refs/heads/").map(str::to_owned);
+        Ok(Self { name, branch })
+    }
+}
+
+fn fill(
+    task: &Task,
+    wire: &Wire<'_>,
+    address: &Address,
+    request: &CloneRequest,
+    directory: &Path,
+) -> Result<(), Failure> {
+    let mut options = git2::RepositoryInitOptions::new();
+    let repository = Repository::init_opts(directory, options.external_template(false))?;
+    let heads = wire.heads(&mut repository.remote_anonymous(address.url())?)?;
+    let start = Start::choose(&heads, &request.branch)?;
+    let refspec = match &start.branch {
+        Some(branch) => format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
+        None => format!("+{0}:{0}", start.name),
+    };
+    let remote = repository.remote_with_fetch("origin", address.url(), &refspec)?;
+    wire.fetch(&repository, remote, &[refspec], request.depth)?;
+    match &start.branch {
+        Some(branch) => {
+            let commit =
+                repository.find_reference(&format!("refs/remotes/origin/{branch}"))?.peel_to_commit()?;
+            repository.branch(branch, &commit, true).map(drop).or_else(|error| {
+                // The branch that HEAD names cannot be made while it is "current".
+                let made = repository.reference(&format!("refs/heads/{branch}"), commit.id(), true, "clone");
+                made.map(drop).map_err(|_| error)
+            })?;
+            repository.set_head(&format!("refs/heads/{branch}"))?;
+            repository
+                .find_branch(branch, BranchType::Local)?
+                .set_upstream(Some(&format!("origin/{branch}")))?;
+            if heads.default.as_ref() == Some(&start.name) {
+                let target = format!("refs/remotes/origin/{branch}");
+                repository.reference_symbolic("refs/remotes/origin/HEAD", &target, true, "clone")?;
+            }
+        }
+        None => {
+            let commit = repository.find_reference(&start.name)?.peel_to_commit()?;
+            repository.set_head_detached(commit.id())?;
+        }
+    }
+    if !request.commit_id.is_empty() {
+        detach(wire, &repository, &request.commit_id)?;
+    }
+    if let Some(cli) = wire.cli() {
+        return cli.checkout(&repository);
+    }
+    let tree = repository.head()?.peel_to_tree()?;
+    guard::checkout(task, &repository, &tree, CheckoutBuilder::new().force())
+}
+
+/// Puts `HEAD` on a commit, fetching the other branches if it is on one of those.
+fn detach(wire: &Wire<'_>, repository: &Repository, id: &str) -> Result<(), Failure> {
+    let commit = match branches::commit(repository, id) {
+        Ok(commit) => commit,
+        Err(_) => {
+            let remote = repository.find_remote("origin")?;
+            wire.fetch(repository, remote, &["+refs/heads/*:refs/remotes/origin/*".to_owned()], 0)?;
+            branches::commit(repository, id)?
+        }
+    };
+    Ok(repository.set_head_detached(commit.id())?)
+}
