@@ -31,6 +31,9 @@ BINARY = Path(os.environ.get("PINFOLD_BINARY", Path(os.environ.get("CARGO_TARGET
 
 NOT_READY = 8
 
+# Variables of these scripts, and where `make up` keeps its state; the rest of the caller's PINFOLD_* is for the instance.
+OURS = {"PINFOLD_STATE", "PINFOLD_BINARY", "PINFOLD_DATA_DIR"}
+
 
 class StackError(Exception):
     """Why an instance is not up, in one sentence, with the exit status of its class."""
@@ -102,9 +105,9 @@ class Stack:
         return inherited | {
             "PINFOLD_DATA_DIR": str(self.data),
             "PINFOLD_API_KEY": self.key,
-            "PINFOLD_API_PORT": str(self.port),
+            "PINFOLD_BIND": f"127.0.0.1:{self.port}",
             "PINFOLD_SSH_PORT": str(self.ssh_port),
-            "PINFOLD_DEFAULT_IMAGE": self.image,
+            "PINFOLD_SNAPSHOT_IMAGE": self.image,
         } | self.extra
 
     def client_environment(self) -> dict[str, str]:
@@ -266,9 +269,9 @@ class Background:
         """The instance, running or not."""
         return Stack(
             STATE,
-            port=int(os.environ.get("PINFOLD_API_PORT", "3000")),
+            port=int(os.environ.get("PINFOLD_BIND", ":3000").rpartition(":")[2]),
             ssh_port=int(os.environ.get("PINFOLD_SSH_PORT", "2222")),
-            environment={k: v for k, v in os.environ.items() if k.startswith("PINFOLD_") and k not in {"PINFOLD_STATE", "PINFOLD_BINARY"}},
+            environment={k: v for k, v in os.environ.items() if k.startswith("PINFOLD_") and k not in OURS},
         )
 
     def up(self) -> None:

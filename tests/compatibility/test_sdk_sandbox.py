@@ -101,8 +101,8 @@ def test_resources_are_the_sandboxs_own(sandbox):
 
 def test_metrics(sandbox):
     metrics = sandbox.get_metrics_latest()
-    assert metrics.memory_total_bytes == sandbox.memory << 30
-    assert 0 < metrics.memory_used_bytes < metrics.memory_total_bytes
+    assert metrics.mem_total == sandbox.memory << 30
+    assert 0 < metrics.mem_used < metrics.mem_total
     assert 0 <= metrics.cpu_used_pct <= 100
 
 
