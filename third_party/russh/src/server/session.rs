@@ -117,10 +117,26 @@ pub struct Handle {
     pub(crate) channel_buffer_size: usize,
 }
 
+/// PINFOLD: room for one message in the order of sending.
+#[derive(Debug)]
+pub struct PacketPermit<'a>(tokio::sync::mpsc::Permit<'a, Msg>);
+
+impl PacketPermit<'_> {
+    /// Sends one whole message of the connection protocol (type byte and payload).
+    pub fn send(self, packet: bytes::Bytes) {
+        self.0.send(Msg::Packet(packet));
+    }
+}
+
 impl Handle {
     /// PINFOLD: sends one whole message of the connection protocol (type byte and payload), in order with all others sent through this handle.
     pub async fn packet(&self, packet: bytes::Bytes) -> Result<(), Error> {
         self.sender.send(Msg::Packet(packet)).await.map_err(|_| Error::SendError)
+    }
+
+    /// PINFOLD: waits for room for one message. What is decided between this and [`PacketPermit::send`] holds when the message is sent.
+    pub async fn reserve_packet(&self) -> Result<PacketPermit<'_>, Error> {
+        self.sender.reserve().await.map(PacketPermit).map_err(|_| Error::SendError)
     }
 
     /// Send data to the session referenced by this handler.

@@ -1,0 +1,196 @@
+//! Accepting connections, and who may have one.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::socket::{Shutdown, shutdown};
+use pinfold_spawn::Sandbox;
+use russh::server::{Auth, Handler, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::{MethodKind, MethodSet, SshId};
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::Config;
+use crate::connection::{Connection, Violation};
+use crate::host_key::{self, HostKeyError};
+
+/// The platform's gateways use it; the toolbox contract (19.1) fixes it.
+const WELL_KNOWN_PASSWORD: &str = "sandbox-ssh";
+/// Messages that may wait for the session task.
+const QUEUED_MESSAGES: usize = 64;
+/// One read of the socket can hold several packets.
+const READ_BUFFER: usize = 256 << 10;
+/// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// There is no host key.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+    /// The listener is not usable.
+    #[error("could not watch the SSH listener: {0}")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Serves SSH on `listener` until it fails; dropping the future closes the listener and hangs up every connection.
+///
+/// Contract: toolbox, section 19.
+pub async fn serve(listener: TcpListener, sandbox: Sandbox, config: Config) -> Result<(), ServeError> {
+    listener.local_addr().map_err(ServeError::Listener)?;
+    let key = {
+        let home = Arc::clone(&sandbox.home);
+        // Writing the key may wait for a disk.
+        tokio::task::spawn_blocking(move || host_key::load_or_create(&home))
+            .await
+            .map_err(|e| ServeError::Listener(e.into()))??
+    };
+    let protocol = Arc::new(protocol(key, &config));
+    let config = Arc::new(config);
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept an SSH connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, limit = config.max_connections, "too many SSH connections: refused one");
+            continue;
+        };
+        let (protocol, sandbox, config) = (Arc::clone(&protocol), sandbox.clone(), Arc::clone(&config));
+        connections.spawn(async move {
+            let _place = place;
+            if let Err(error) = converse(stream, peer, protocol, sandbox, config).await {
+                tracing::debug!(%peer, %error, "an SSH connection ended early");
+            }
+        });
+    }
+}
+
+fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Config {
+    let mut methods = MethodSet::empty();
+    methods.push(MethodKind::PublicKey);
+    if config.well_known_password {
+        methods.push(MethodKind::Password);
+    }
+    russh::server::Config {
+        server_id: SshId::Standard(concat!("SSH-2.0-Pinfold_", env!("CARGO_PKG_VERSION")).into()),
+        methods,
+        auth_rejection_time: Duration::from_millis(500),
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        max_auth_attempts: 12,
+        keys: vec![key],
+        // Channels, and so windows, are not russh's; this is only its bound on what may arrive while keys are exchanged.
+        window_size: 1 << 30,
+        maximum_packet_size: crate::channel::MAX_PACKET - 1,
+        event_buffer_size: QUEUED_MESSAGES,
+        inactivity_timeout: None,
+        keepalive_interval: Some(config.keepalive),
+        keepalive_max: 3,
+        nodelay: true,
+        ..Default::default()
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    protocol: Arc<russh::server::Config>,
+    sandbox: Sandbox,
+    config: Arc<Config>,
+) -> Result<(), Violation> {
+    stream.set_nodelay(true).map_err(russh::Error::from)?;
+    let _hang_up = HangUp::of(&stream).map_err(russh::Error::from)?;
+    let local = stream.local_addr().map_err(russh::Error::from)?;
+    let (authenticated, mut is_authenticated) = watch::channel(false);
+    let grace = config.login_grace;
+    let client = Client { ends: (peer, local), sandbox, config, authenticated, connection: None };
+    let login = async {
+        let stream = BufReader::with_capacity(READ_BUFFER, stream);
+        let session = russh::server::run_stream(protocol, stream, client).await?;
+        // An error means that the session is over; it says why itself.
+        let _ = is_authenticated.wait_for(|yes| *yes).await;
+        Ok::<_, Violation>(session)
+    };
+    let session = tokio::time::timeout(grace, login).await.map_err(|_| Violation::LoginGrace(grace))??;
+    session.await
+}
+
+/// Shuts the socket down when dropped: russh's session runs in a task of its own, and the end of its stream is what ends it.
+struct HangUp(OwnedFd);
+
+impl HangUp {
+    fn of(stream: &TcpStream) -> std::io::Result<Self> {
+        stream.as_fd().try_clone_to_owned().map(Self)
+    }
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
+}
+
+/// One client: first a stranger, then the owner of a [`Connection`].
+struct Client {
+    ends: (SocketAddr, SocketAddr),
+    sandbox: Sandbox,
+    config: Arc<Config>,
+    authenticated: watch::Sender<bool>,
+    connection: Option<Connection>,
+}
+
+impl Handler for Client {
+    type Error = Violation;
+
+    async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, Violation> {
+        let accepted = self.config.well_known_password && password == WELL_KNOWN_PASSWORD;
+        Ok(if accepted { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        _user: &str,
+        _offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Violation> {
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_publickey(&mut self, _user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Violation> {
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Violation> {
+        self.connection = Some(Connection::new(
+            session.handle(),
+            self.sandbox.clone(),
+            Arc::clone(&self.config),
+            self.ends,
+        ));
+        self.authenticated.send_replace(true);
+        Ok(())
+    }
+
+    fn connection_packets(&self) -> bool {
+        true
+    }
+
+    async fn connection_packet(&mut self, packet: Bytes, session: &mut Session) -> Result<(), Violation> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        if let Some(answer) = connection.receive(packet)? {
+            session.packet(&answer)?;
+        }
+        Ok(())
+    }
+}
