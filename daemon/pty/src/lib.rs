@@ -3,6 +3,8 @@
 //! The core ([`Pty`], [`PtyMaster`]) is non-blocking I/O on the runtime, with no thread for each terminal. It must not know HTTP.
 
 mod pty;
+mod session;
 mod sys;
 
 pub use pty::{Pty, PtyError, PtyMaster, Size};
+pub use session::router;

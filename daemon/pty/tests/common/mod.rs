@@ -16,12 +16,22 @@ static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
     (runtime, spawner)
 });
 
+/// A home directory in which no shell asks new users questions.
+static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join(".zshrc"), "").unwrap();
+    home
+});
+
 pub(crate) fn sandbox() -> Sandbox {
-    let path = [("PATH".to_owned(), std::env::var("PATH").unwrap()), ("HOME".to_owned(), "/tmp".to_owned())];
+    let path = [
+        ("PATH".to_owned(), std::env::var("PATH").unwrap()),
+        ("HOME".to_owned(), HOME.path().to_str().unwrap().to_owned()),
+    ];
     Sandbox {
         spawner: REAPER.1.clone(),
         environment: Environment::from_map(BTreeMap::from(path)),
         work_dir: Path::new("/tmp").into(),
-        home: Path::new("/tmp").into(),
+        home: HOME.path().into(),
     }
 }

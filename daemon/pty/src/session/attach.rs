@@ -1,0 +1,210 @@
+//! One client's WebSocket, in one task: output goes out while input, pings and the close come in.
+//!
+//! The two directions run side by side, so that a client that reads slowly still gets its pongs: they go before the next piece of output, and a
+//! piece is small ([`super::output::CHUNK`]). Every socket ends with a close frame, and every wait on a peer has a deadline.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
+use pinfold_http::{ApiError, ApiResult, ws};
+use pinfold_proto::toolbox::pty::{Control, Status};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite;
+
+use super::exit;
+use super::output::{Next, Reader};
+use super::shell::Session;
+
+/// The largest paste that is taken as one message.
+const MAX_MESSAGE: usize = 16 << 20;
+/// Buffers of a socket; the default of 128 KiB each is a lot for a terminal that idles.
+const SOCKET_BUFFER: usize = 8 << 10;
+/// A peer has this long to take the last frames and to answer the close.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What axum makes of the request's headers.
+pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// An upgrade with its sub-protocol chosen.
+pub(super) struct Negotiated {
+    upgrade: WebSocketUpgrade,
+    exit_control: bool,
+}
+
+/// Chooses the sub-protocol and sets limits; 400 (or what the handshake demands) if this is no WebSocket request.
+pub(super) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Negotiated> {
+    let upgrade = upgrade.map_err(|rejection| {
+        let message = rejection.to_string();
+        ApiError::new(
+            rejection.into_response().status(),
+            format_args!("a WebSocket request is required: {message}"),
+        )
+    })?;
+    let offered = ws::offered(headers);
+    let mut upgrade = upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(SOCKET_BUFFER)
+        .write_buffer_size(SOCKET_BUFFER);
+    if let Some(protocol) = ws::select(&offered).and_then(|p| p.parse().ok()) {
+        upgrade.set_selected_protocol(protocol);
+    }
+    Ok(Negotiated { upgrade, exit_control: offered.iter().any(|t| t == ws::EXIT_CONTROL_TOKEN) })
+}
+
+impl Negotiated {
+    /// Answers 101 and gives the socket to `serve`.
+    pub(super) fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl FnOnce(Client) -> F + Send + 'static,
+    ) -> Response {
+        let exit_control = self.exit_control;
+        self.upgrade.on_upgrade(move |socket| {
+            let (sink, stream) = socket.split();
+            serve(Client { sink, stream, exit_control })
+        })
+    }
+}
+
+/// The environment in a sub-protocol token, empty if there is none; 400 if it cannot be read.
+pub(super) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, String>> {
+    let Some(token) = offered.iter().find_map(|t| t.strip_prefix(ws::PTY_ENVS_TOKEN)) else {
+        return Ok(BTreeMap::new());
+    };
+    let undecodable =
+        |why: String| ApiError::bad_request(format_args!("the environment token is undecodable: {why}"));
+    let json = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| undecodable(e.to_string()))?;
+    serde_json::from_slice(&json).map_err(|e| undecodable(e.to_string()))
+}
+
+/// An attached client.
+pub(super) struct Client {
+    sink: SplitSink<WebSocket, Message>,
+    stream: SplitStream<WebSocket>,
+    /// Whether it understands the `exited` message.
+    exit_control: bool,
+}
+
+/// Why the conversation is over.
+enum Over {
+    /// The peer closed, or the connection broke.
+    Left,
+    /// We say these last things and close.
+    Farewell(Option<Control>, CloseFrame),
+}
+
+impl Client {
+    /// Tells the client why it cannot be attached.
+    pub(super) async fn refuse(self, error: String) {
+        let close = ws::close_frame(ws::INTERNAL, &error);
+        let (sink, stream) = (self.sink, self.stream);
+        farewell(sink, stream, Some(Control { status: Status::Error { error } }), close).await;
+    }
+
+    /// Carries output to the client and input to the session until either is done.
+    pub(super) async fn serve(self, session: Arc<Session>, mut reader: Reader, tell_offset: bool) {
+        let Self { mut sink, mut stream, exit_control } = self;
+        let connected = Status::Connected { offset: tell_offset.then(|| reader.start()) };
+        if sink.send(text(&Control { status: connected })).await.is_err() {
+            return;
+        }
+        let over = tokio::select! {
+            over = outgoing(&mut sink, &mut reader, exit_control) => over,
+            over = incoming(&mut stream, &session) => over,
+        };
+        // From here on this client holds nobody up.
+        drop(reader);
+        drop(session);
+        match over {
+            // The answer to the peer's close is flushed by reading on.
+            Over::Left => {
+                drop(timeout(FAREWELL, async { while let Some(Ok(_)) = stream.next().await {} }).await)
+            }
+            Over::Farewell(control, close) => farewell(sink, stream, control, close).await,
+        }
+    }
+}
+
+async fn outgoing(sink: &mut SplitSink<WebSocket, Message>, reader: &mut Reader, exit_control: bool) -> Over {
+    loop {
+        let output = match reader.next().await {
+            Next::Output(bytes) => bytes,
+            Next::Overrun => return slow(),
+            Next::End(exit) => {
+                let notice = exit::notice(exit);
+                let close = exit::close(&notice);
+                return Over::Farewell(
+                    exit_control.then_some(Control { status: Status::Exited(notice) }),
+                    close,
+                );
+            }
+        };
+        tokio::select! {
+            sent = sink.send(Message::Binary(output)) => if sent.is_err() { return Over::Left },
+            () = reader.overrun() => return slow(),
+        }
+    }
+}
+
+fn slow() -> Over {
+    Over::Farewell(None, ws::close_frame(ws::POLICY, "slow consumer"))
+}
+
+async fn incoming(stream: &mut SplitStream<WebSocket>, session: &Session) -> Over {
+    loop {
+        let bytes = match stream.next().await {
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Text(text))) => Bytes::from(text),
+            // Pings are answered by the protocol layer as it reads on.
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Close(_))) | None => return Over::Left,
+            Some(Err(error)) => return broken(error),
+        };
+        session.type_in(bytes).await;
+    }
+}
+
+fn broken(error: axum::Error) -> Over {
+    match error.into_inner().downcast_ref::<tungstenite::Error>() {
+        Some(tungstenite::Error::Capacity(_)) => {
+            Over::Farewell(None, ws::close_frame(1009, "message too large"))
+        }
+        Some(tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_)) => {
+            Over::Farewell(None, ws::close_frame(ws::PROTOCOL_ERROR, "malformed frame"))
+        }
+        _ => Over::Left,
+    }
+}
+
+/// Sends the last frames and waits for the peer's close, so that it has read everything before the connection goes.
+async fn farewell(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut stream: SplitStream<WebSocket>,
+    control: Option<Control>,
+    close: CloseFrame,
+) {
+    let last_words = async {
+        if let Some(control) = control {
+            sink.send(text(&control)).await?;
+        }
+        sink.send(Message::Close(Some(close))).await
+    };
+    let answer = async { while let Some(Ok(_)) = stream.next().await {} };
+    // Reading on meanwhile keeps a peer that is busy sending from blocking itself and us.
+    let _ = timeout(FAREWELL, async { tokio::join!(last_words, answer) }).await;
+}
+
+fn text(control: &Control) -> Message {
+    Message::Text(serde_json::to_string(control).unwrap_or_default().into())
+}

@@ -1,0 +1,91 @@
+//! The names of sessions. Each change is one step under one lock, so that names cannot be taken twice and a kill frees a name at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pinfold_spawn::Sandbox;
+
+use super::output::Limits;
+use super::shell::{Plan, Session};
+use crate::PtyError;
+
+/// Why a session was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CreateError {
+    /// The name is in use.
+    #[error("the PTY session {0:?} exists already")]
+    Exists(String),
+    /// The shell did not start.
+    #[error("could not start the shell of the PTY session {id:?}: {source}")]
+    Start { id: String, source: PtyError },
+}
+
+/// All sessions of a sandbox. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Registry {
+    sandbox: Sandbox,
+    sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
+}
+
+impl Registry {
+    pub(super) fn new(sandbox: Sandbox) -> Self {
+        Self { sandbox, sessions: Arc::default() }
+    }
+
+    pub(super) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a session and, unless it is lazy, starts its shell. On failure the name is free again.
+    pub(super) fn create(&self, plan: Plan) -> Result<Arc<Session>, CreateError> {
+        let session = {
+            let mut sessions = self.sessions();
+            if sessions.contains_key(&plan.id) {
+                return Err(CreateError::Exists(plan.id));
+            }
+            let session = Session::new(plan, Limits::default());
+            sessions.insert(session.id().to_owned(), Arc::clone(&session));
+            session
+        };
+        if !session.is_lazy() {
+            self.start(&session)?;
+        }
+        Ok(session)
+    }
+
+    /// Starts a session's shell, unless it was started already.
+    pub(super) fn start(&self, session: &Arc<Session>) -> Result<(), CreateError> {
+        let registry = self.clone();
+        let ended = Arc::clone(session);
+        session.start(&self.sandbox, move || registry.forget(&ended)).map_err(|source| {
+            self.forget(session);
+            CreateError::Start { id: session.id().to_owned(), source }
+        })
+    }
+
+    /// Removes this very session; another that took its name stays.
+    fn forget(&self, session: &Arc<Session>) {
+        let mut sessions = self.sessions();
+        if sessions.get(session.id()).is_some_and(|s| Arc::ptr_eq(s, session)) {
+            sessions.remove(session.id());
+        }
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Arc<Session>> {
+        self.sessions().get(id).cloned()
+    }
+
+    /// Takes a name away.
+    pub(super) fn remove(&self, id: &str) -> Option<Arc<Session>> {
+        self.sessions().remove(id)
+    }
+
+    /// All sessions, in no order.
+    pub(super) fn list(&self) -> Vec<Arc<Session>> {
+        self.sessions().values().cloned().collect()
+    }
+}

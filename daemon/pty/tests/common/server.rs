@@ -1,0 +1,157 @@
+//! A router on a real socket, with REST and WebSocket clients for it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::{SinkExt, StreamExt};
+use http::{Request, StatusCode};
+use pinfold_http::{ErrorStyle, render_errors};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tower::ServiceExt;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    router: Router,
+}
+
+impl Server {
+    pub(crate) async fn start(router: Router) -> Self {
+        let router = router.layer(axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(pinfold_http::serve(listener, router.clone(), std::future::pending(), DEADLINE));
+        Self { address, router }
+    }
+
+    /// One REST call; an empty body is `Value::Null`.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
+        let response =
+            timeout(DEADLINE, self.router.clone().oneshot(request)).await.expect("an answer").unwrap();
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// A WebSocket; the answer's sub-protocol is kept.
+    pub(crate) async fn socket(&self, path: &str, protocols: &str) -> Result<Socket, Error> {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        if !protocols.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+        }
+        let (stream, response) = timeout(DEADLINE, connect_async(request)).await.expect("a handshake")?;
+        let protocol =
+            response.headers().get("sec-websocket-protocol").map(|v| v.to_str().unwrap().to_owned());
+        Ok(Socket { stream, protocol })
+    }
+}
+
+pub(crate) struct Socket {
+    pub(crate) stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(crate) protocol: Option<String>,
+}
+
+/// Everything a socket carried until it was closed.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    pub(crate) output: Vec<u8>,
+    pub(crate) texts: Vec<Value>,
+    /// `t` for a text frame, `b` for a run of binary ones.
+    pub(crate) order: String,
+    pub(crate) close: Option<(u16, String)>,
+}
+
+impl Transcript {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+}
+
+impl Socket {
+    pub(crate) async fn frame(&mut self, awaited: &str) -> Message {
+        loop {
+            match timeout(DEADLINE, self.stream.next()).await {
+                Ok(Some(Ok(Message::Ping(_)))) => {}
+                Ok(Some(Ok(message))) => return message,
+                Ok(other) => panic!("{other:?} instead of {awaited}"),
+                Err(_) => panic!("{awaited} did not come"),
+            }
+        }
+    }
+
+    pub(crate) async fn control(&mut self) -> Value {
+        match self.frame("a text frame").await {
+            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?} instead of a text frame"),
+        }
+    }
+
+    pub(crate) async fn type_in(&mut self, text: &str) {
+        self.stream.send(Message::Binary(text.to_owned().into())).await.unwrap();
+    }
+
+    /// Reads output until it holds `wanted`; answers the last of it.
+    pub(crate) async fn until(&mut self, wanted: &str) -> String {
+        const KEPT: usize = 4 << 10;
+        let mut tail = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&tail).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+            tail.drain(..tail.len().saturating_sub(KEPT));
+            match self.frame(&format!("{wanted:?} after {text:?}")).await {
+                Message::Binary(bytes) => tail.extend_from_slice(&bytes),
+                other => panic!("{other:?} instead of {wanted:?} after {text:?}"),
+            }
+        }
+    }
+
+    /// Changes to a shell that is silent but for what commands write, and the same on every machine.
+    pub(crate) async fn hush(&mut self) {
+        // Line editors throw away what was typed before they set up the terminal, so each line waits for the one before.
+        self.type_in(
+            "stty -echo; echo lea''ving; exec env PS1= HISTFILE= bash --norc --noprofile --noediting -i\n",
+        )
+        .await;
+        self.until("leaving\r\n").await;
+        self.type_in("echo hu''shed\n").await;
+        self.until("hushed\r\n").await;
+    }
+
+    /// Reads until the connection is over.
+    pub(crate) async fn to_end(mut self) -> Transcript {
+        let mut transcript = Transcript::default();
+        while let Some(message) = timeout(DEADLINE, self.stream.next()).await.expect("the end of the socket")
+        {
+            match message {
+                Ok(Message::Text(text)) => {
+                    transcript.texts.push(serde_json::from_str(&text).unwrap());
+                    transcript.order.push('t');
+                }
+                Ok(Message::Binary(bytes)) => {
+                    transcript.output.extend_from_slice(&bytes);
+                    if !transcript.order.ends_with('b') {
+                        transcript.order.push('b');
+                    }
+                }
+                Ok(Message::Close(frame)) => {
+                    transcript.close = frame.map(|f| (f.code.into(), f.reason.to_string()))
+                }
+                Ok(_) => {}
+                Err(_) if transcript.close.is_some() => break,
+                Err(error) => panic!("the socket broke: {error}; so far {} bytes", transcript.output.len()),
+            }
+        }
+        transcript
+    }
+}
