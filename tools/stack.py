@@ -76,7 +76,6 @@ class Stack:
         environment: Mapping[str, str] | None = None,
     ):
         self.directory = directory
-        self.data = directory / "data"
         self.log = directory / "logs" / "pinfold.log"
         self.port = port or free_port()
         self.ssh_port = ssh_port or free_port()
@@ -84,6 +83,11 @@ class Stack:
         self.extra = dict(environment or {})
         self.key_file = directory / "key"
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return Path(self.extra.get("PINFOLD_DATA_DIR", self.directory / "data"))
 
     @property
     def api_url(self) -> str:

@@ -1,0 +1,153 @@
+"""A sandbox's states: what they mean, what survives them, and that nothing is left after the last."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+from daytona import CreateSandboxFromSnapshotParams, DaytonaError, DaytonaNotFoundError
+from support import address, eventually, inspect
+
+
+def exists(sandbox_id: str) -> bool:
+    return subprocess.run(["docker", "inspect", sandbox_id], check=False, capture_output=True).returncode == 0
+
+
+def test_stop_and_start_keep_the_files(make_sandbox):
+    sandbox = make_sandbox()
+    sandbox.fs.upload_file(b"kept", "kept.txt")
+    sandbox.stop()
+    assert sandbox.state.value == "stopped"
+    assert not inspect(sandbox.id)["State"]["Running"]
+    sandbox.start()
+    assert sandbox.state.value == "started"
+    assert sandbox.fs.download_file("kept.txt") == b"kept"
+
+
+def test_a_stopped_sandbox_says_that_it_is_stopped(make_sandbox):
+    sandbox = make_sandbox()
+    sandbox.stop()
+    with pytest.raises(DaytonaError, match=r"(?i)stopped|not started|not running"):
+        sandbox.process.exec("true")
+
+
+def test_stopping_and_starting_twice_are_harmless(make_sandbox):
+    sandbox = make_sandbox()
+    sandbox.start()
+    sandbox.stop()
+    sandbox.stop()
+    sandbox.start()
+    assert sandbox.process.exec("echo up").result == "up\n"
+
+
+def test_five_cycles_lose_nothing(make_sandbox):
+    sandbox = make_sandbox()
+    for i in range(5):
+        sandbox.process.exec(f"echo {i} >> log")
+        sandbox.stop()
+        sandbox.start()
+    assert sandbox.process.exec("cat log").result == "0\n1\n2\n3\n4\n"
+
+
+def test_delete_removes_the_container(daytona):
+    sandbox = daytona.create()
+    daytona.delete(sandbox, wait=True)
+    eventually(lambda: not exists(sandbox.id), "the container to be gone")
+    with pytest.raises(DaytonaNotFoundError):
+        daytona.get(sandbox.id)
+
+
+def test_delete_of_a_stopped_sandbox(daytona):
+    sandbox = daytona.create()
+    sandbox.stop()
+    daytona.delete(sandbox, wait=True)
+    eventually(lambda: not exists(sandbox.id), "the container to be gone")
+
+
+def test_an_ephemeral_sandbox_ends_with_its_stop(daytona):
+    sandbox = daytona.create(CreateSandboxFromSnapshotParams(ephemeral=True))
+    sandbox.stop()
+    eventually(lambda: not exists(sandbox.id), "the container to be gone")
+
+
+def test_an_idle_sandbox_is_stopped(make_sandbox):
+    """The shortest interval there is, a minute, and no activity at all."""
+    sandbox = make_sandbox(auto_stop_interval=1)
+    began = time.monotonic()
+
+    def stopped() -> bool:
+        sandbox.refresh_data()
+        return sandbox.state.value == "stopped"
+
+    eventually(stopped, "the idle sandbox to be stopped", 90)
+    assert time.monotonic() - began > 50, "it was stopped too early"
+
+
+def test_archive_and_restore_or_an_honest_refusal(make_sandbox):
+    sandbox = make_sandbox()
+    sandbox.fs.upload_file(b"archived", "f")
+    sandbox.stop()
+    try:
+        sandbox.archive()
+    except DaytonaError as error:
+        assert "archive" in str(error).lower() or "not supported" in str(error).lower()  # noqa: PT017
+    else:
+        eventually(lambda: (sandbox.refresh_data(), sandbox.state.value == "archived")[1], "the sandbox to be archived", 60)
+    sandbox.start()
+    assert sandbox.fs.download_file("f") == b"archived"
+
+
+def test_a_crash_is_noticed(make_sandbox):
+    """What really happened comes to the user, who never asked: the container is killed behind our back."""
+    sandbox = make_sandbox()
+    subprocess.run(["docker", "kill", sandbox.id], check=True, capture_output=True)
+
+    def noticed() -> str | None:
+        sandbox.refresh_data()
+        return sandbox.state.value if sandbox.state.value in ("stopped", "error") else None
+
+    assert eventually(noticed, "the crash to be noticed", 20) == "stopped"
+    sandbox.start()
+    assert sandbox.process.exec("echo back").result == "back\n"
+
+
+def test_a_container_that_vanishes_is_noticed(make_sandbox):
+    sandbox = make_sandbox()
+    subprocess.run(["docker", "rm", "-f", sandbox.id], check=True, capture_output=True)
+
+    def noticed() -> str | None:
+        sandbox.refresh_data()
+        return sandbox.state.value if sandbox.state.value in ("error", "destroyed") else None
+
+    assert eventually(noticed, "the loss to be noticed", 20)
+    assert sandbox.error_reason
+
+
+def test_running_out_of_memory_is_named(make_sandbox):
+    sandbox = make_sandbox()
+    answer = sandbox.process.exec("python3 -c 'x = bytearray(64 << 30); x[::4096] = b\"x\" * len(x[::4096])' 2>&1", timeout=60)
+    assert answer.exit_code != 0
+    assert sandbox.process.exec("echo alive").result == "alive\n", "the daemon outlives its sandbox's hunger"
+
+
+def test_twenty_at_once(stack, daytona):
+    """Twenty creates at the same time, then as many deletes: no error, and nothing left over."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = set(stack.containers())
+
+    def life(number: int) -> str:
+        sandbox = daytona.create(timeout=150)
+        try:
+            return sandbox.process.exec(f"echo {number}").result
+        finally:
+            daytona.delete(sandbox, wait=True)
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(life, range(20))) == [f"{n}\n" for n in range(20)]
+    eventually(lambda: set(stack.containers()) <= before, "every container to be gone")
+
+
+def test_addresses_are_not_shared(make_sandbox):
+    assert address(make_sandbox().id) != address(make_sandbox().id)

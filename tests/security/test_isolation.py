@@ -1,0 +1,85 @@
+"""What a hostile sandbox must not reach: the host, its neighbours, the runner's secrets, more rights than it was given."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from support import address, connects, inspect
+
+
+@pytest.fixture(scope="module")
+def neighbour(daytona):
+    other = daytona.create()
+    yield other
+    daytona.delete(other)
+
+
+def test_nothing_is_privileged(sandbox):
+    host = inspect(sandbox.id)["HostConfig"]
+    assert not host["Privileged"]
+    assert not host["PidMode"]
+    assert host["NetworkMode"] != "host"
+    assert host["PidsLimit"] > 0
+    capabilities = int(re.search(r"CapBnd:\s*(\w+)", sandbox.process.exec("cat /proc/1/status").result).group(1), 16)
+    for name, bit in {"SYS_ADMIN": 21, "SYS_MODULE": 16, "SYS_PTRACE": 19, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_TIME": 25}.items():
+        assert not capabilities >> bit & 1, f"CAP_{name} is in the bounding set"
+    assert "Seccomp:\t2" in sandbox.process.exec("cat /proc/1/status").result
+
+
+def test_root_inside_cannot_touch_the_host(sandbox):
+    for command in ("mount -t tmpfs none /mnt", "mknod /tmp/disk b 253 0 && head -c1 /tmp/disk", "echo 1 > /proc/sys/kernel/sysrq", "dmesg"):
+        assert sandbox.process.exec(f"sudo sh -c '{command}'").exit_code != 0, command
+
+
+def test_the_daemon_is_mounted_read_only(sandbox):
+    assert sandbox.process.exec("sudo sh -c 'echo x > /usr/local/bin/daytona'").exit_code != 0
+
+
+def test_no_secret_of_ours_is_inside(stack, sandbox):
+    places = "env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '; cat /proc/mounts"
+    seen = sandbox.process.exec(f"sudo sh -c \"{places}\"").result
+    assert stack.key not in seen
+    configured = json.dumps(inspect(sandbox.id)["Config"])
+    assert stack.key not in configured
+    assert "RUNNER_TOKEN" not in configured
+    assert "API_TOKEN" not in configured
+
+
+def test_a_neighbours_toolbox_is_out_of_reach(sandbox, neighbour):
+    for port in (2280, 22220, 22222, 33333):
+        assert not connects(sandbox, address(neighbour.id), port), f"port {port}"
+    assert connects(sandbox, "127.0.0.1", 2280), "the probe itself works"
+
+
+def test_the_hosts_services_are_out_of_reach(stack, sandbox):
+    gateway = sandbox.process.exec("ip route | awk '/^default/ { print $3 }'").result.strip()
+    assert gateway
+    for port in (stack.port, stack.ssh_port, 22, 2375):
+        assert not connects(sandbox, gateway, port), f"port {port} of the gateway"
+    links = json.loads(subprocess.run(["ip", "-j", "-4", "addr"], check=True, capture_output=True, text=True).stdout)
+    own = [a["local"] for link in links for a in link["addr_info"] if not a["local"].startswith("127.")]
+    for host in own:
+        assert not connects(sandbox, host, stack.port, 1), f"{host}:{stack.port}"
+
+
+def test_every_listener_of_the_host_is_out_of_reach(sandbox):
+    """A listener on all addresses, as a careless service has, is the real question; so we are one."""
+    import socket
+
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        gateway = sandbox.process.exec("ip route | awk '/^default/ { print $3 }'").result.strip()
+        socket.create_connection(("127.0.0.1", port), 2).close()
+        assert not connects(sandbox, gateway, port)
+
+
+def test_link_local_metadata_is_out_of_reach(sandbox):
+    assert not connects(sandbox, "169.254.169.254", 80)
+
+
+def test_a_sandbox_cannot_take_another_address(sandbox, neighbour):
+    answer = sandbox.process.exec(f"sudo ip addr add {address(neighbour.id)}/16 dev eth0")
+    assert answer.exit_code != 0
