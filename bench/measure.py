@@ -1,0 +1,262 @@
+"""The benchmarks. Each returns rows for the table; those in WITH_STACK need a running instance, those in ALONE do not."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from daytona import Daytona, DaytonaConfig, Sandbox
+from engine import Engine
+from stack import REPO, Stack
+from table import Row, alternate, timed
+
+TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 1 << 20
+
+
+def client(stack: Stack) -> Daytona:
+    """The official SDK against the instance."""
+    return Daytona(DaytonaConfig(api_key=stack.key, api_url=stack.api_url))
+
+
+class Toolbox:
+    """One connection to a sandbox's toolbox through the whole chain: control plane, runner, daemon. No SDK in between."""
+
+    def __init__(self, stack: Stack, sandbox: Sandbox) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+        self.prefix = f"/toolbox/{sandbox.id}"
+        self.headers = {"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"}
+
+    def call(self, method: str, path: str, body: object | None = None) -> bytes:
+        self.connection.request(method, self.prefix + path, None if body is None else json.dumps(body), self.headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        assert answer.status < 300, text
+        return text
+
+
+def create(stack: Stack, count: int = 20) -> list[Row]:
+    """Create to first exec answered, image present, against the engine's create and start of the same container."""
+    daytona, engine = client(stack), Engine()
+    pattern = daytona.create()
+    body = engine.like(pattern.id)
+    daytona.delete(pattern, wait=True)
+
+    def floor() -> float:
+        made: list[str] = []
+        took = timed(lambda: made.append(engine.create_and_start(body)))
+        engine.remove(made[0])
+        return took
+
+    def ours() -> float:
+        made: list[Sandbox] = []
+
+        def until_answer() -> None:
+            made.append(daytona.create())
+            assert made[0].process.exec("echo ready").result == "ready\n"
+
+        took = timed(until_answer)
+        daytona.delete(made[0], wait=True)
+        return took
+
+    floor(), ours()
+    floors, figures = alternate(count, floor, ours)
+    return [Row("create → first exec answered, SDK", "ms", figures, floors, "engine create+start", ratio=1.25)]
+
+
+def execute(stack: Stack, count: int = 300) -> list[Row]:
+    """`exec true` through control plane and runner, against `docker exec true` through the engine's API."""
+    daytona, engine = client(stack), Engine()
+    sandbox = daytona.create()
+    toolbox = Toolbox(stack, sandbox)
+
+    def ours() -> None:
+        assert json.loads(toolbox.call("POST", "/process/execute", {"command": "true"}))["exitCode"] == 0
+
+    def floor() -> None:
+        assert engine.execute(sandbox.id, ["true"]) == 0
+
+    for _ in range(5):
+        ours(), floor()
+    floors, _ = alternate(count // 10, lambda: timed(floor), lambda: timed(ours))
+    figures = [timed(ours) for _ in range(count)]
+    sdk = [timed(lambda: sandbox.process.exec("true")) for _ in range(count)]
+    daytona.delete(sandbox, wait=True)
+    return [
+        Row("exec true, through the runner's proxy", "ms", figures, floors, "docker exec true, API", ratio=0.2),
+        Row("exec true, official SDK", "ms", sdk, floors, "docker exec true, API"),
+    ]
+
+
+def session(stack: Stack, count: int = 300) -> list[Row]:
+    """A command in a session, and a key's echo in a terminal, both through the whole chain."""
+    daytona = client(stack)
+    sandbox = daytona.create()
+    toolbox = Toolbox(stack, sandbox)
+    toolbox.call("POST", "/process/session", {"sessionId": "bench"})
+
+    def command() -> None:
+        assert json.loads(toolbox.call("POST", "/process/session/bench/exec", {"command": "true"}))["exitCode"] == 0
+
+    command()
+    commands = [timed(command) for _ in range(count)]
+    rows = [Row("session command", "ms", commands, limit=3)]
+
+    handle = sandbox.process.create_pty_session(f"bench-{uuid.uuid4()}")
+    handle.wait_for_connection()
+    # From here on the terminal's own echo answers each key, and nothing else speaks. The quotes keep the echoed command from matching.
+    handle.send_input("stty -icanon; printf 'be''gin'; exec cat >/dev/null\n")
+    chunks = iter(handle)
+    seen = b""
+    while b"begin" not in seen:
+        seen += next(chunks)
+
+    def echo() -> None:
+        handle.send_input("x")
+        while b"x" not in next(chunks):
+            pass
+
+    for _ in range(20):
+        echo()
+    echoes = [timed(echo) for _ in range(count)]
+    handle.kill()
+    handle.disconnect()
+    daytona.delete(sandbox, wait=True)
+    return [*rows, Row("terminal echo", "ms", echoes, limit=1)]
+
+
+def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
+    """Upload and download, against a plain TCP copy over the loopback."""
+    daytona = client(stack)
+    sandbox = daytona.create()
+    content = os.urandom(MIB) * (size // MIB)
+    path = Path(stack.directory) / "transfer.bin"
+    path.write_bytes(content)
+    target = path.with_suffix(".back")
+
+    def rate(action: Callable[[], object]) -> float:
+        return size / MIB / (timed(action) / 1000)
+
+    def copy() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def send() -> None:
+                with socket.create_connection(server.getsockname()) as out, path.open("rb") as file:
+                    out.sendfile(file)
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            peer, _ = server.accept()
+            with peer, target.open("wb") as file:
+                while data := peer.recv(MIB):
+                    file.write(data)
+            sender.join()
+
+    def upload() -> None:
+        sandbox.fs.upload_file(str(path), "bench.bin")
+
+    def download() -> None:
+        sandbox.fs.download_file("bench.bin", str(target))
+
+    floors, uploads, downloads = [], [], []
+    for _ in range(count):
+        floors.append(rate(copy))
+        uploads.append(rate(upload))
+        downloads.append(rate(download))
+    daytona.delete(sandbox, wait=True)
+    name = f"{size // MIB} MiB"
+    return [
+        Row(f"upload {name}, SDK", "MiB/s", uploads, floors, "TCP copy of a file", ratio=0.7, more=True),
+        Row(f"download {name}, SDK", "MiB/s", downloads, floors, "TCP copy of a file", ratio=0.7, more=True),
+    ]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far (proc(5), stat fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MiB."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+def idle(stack: Stack, sandboxes: int = 20, seconds: float = 20) -> list[Row]:
+    """What the instance costs while nobody asks anything of it and of twenty sandboxes."""
+    daytona = client(stack)
+    made = [daytona.create() for _ in range(sandboxes)]
+    assert stack.process is not None
+    pid = stack.process.pid
+    daemons = [Engine().call("GET", f"/containers/{s.id}/json")["State"]["Pid"] for s in made]
+    time.sleep(3)  # the creates' own after-work
+    before, daemons_before = cpu_seconds(pid), [cpu_seconds(p) for p in daemons]
+    time.sleep(seconds)
+    spent = (cpu_seconds(pid) - before) / seconds * 100
+    by_daemon = sum(cpu_seconds(p) - b for p, b in zip(daemons, daemons_before, strict=True)) / sandboxes / seconds * 100
+    rows = [
+        Row(f"idle, {sandboxes} sandboxes: pinfold up", "% of a core", [spent], limit=1),
+        Row(f"idle, {sandboxes} sandboxes: each daemon", "% of a core", [by_daemon], limit=0.1),
+        Row("idle: pinfold up, resident", "MiB", [resident(pid)]),
+        Row("idle: daemon in its sandbox, resident", "MiB", [resident(p) for p in daemons], limit=8),
+    ]
+    for sandbox in made:
+        daytona.delete(sandbox, wait=True)
+    return rows
+
+
+def daemon_binary() -> Path:
+    """The static daemon."""
+    return sorted(REPO.glob("target/*-linux-musl/release/pinfold-daemon"))[0]
+
+
+def daemon(count: int = 30) -> list[Row]:
+    """The daemon alone: start to ready, memory at rest, size. In a network namespace of its own, since its ports are fixed."""
+    script = Path(__file__).with_name("daemon_start.py")
+    command = ["unshare", "--net", sys.executable, str(script), str(daemon_binary()), str(count)]
+    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    return [
+        Row("daemon: start → ready", "ms", measured["ready"], measured["spawn"], "static busybox true", limit=10),
+        Row("daemon: resident at rest", "MiB", measured["resident"], limit=8),
+        Row("daemon: stripped size", "MiB", [daemon_binary().stat().st_size / MIB], limit=16),
+    ]
+
+
+def api(stack: Stack, count: int = 300) -> list[Row]:
+    """The control plane's own answers, no sandbox involved."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
+    headers = {"Authorization": f"Bearer {stack.key}"}
+
+    def get(path: str) -> None:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+
+    urllib.request.urlopen(f"{stack.api_url}/health", timeout=5).read()
+    return [
+        Row("GET /health", "ms", [timed(lambda: get("/api/health")) for _ in range(count)]),
+        Row("GET /sandbox, first page", "ms", [timed(lambda: get("/api/sandbox")) for _ in range(count)], limit=20),
+    ]
+
+
+ALONE: dict[str, Callable[[], list[Row]]] = {"daemon": daemon}
+WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
+    "create": create,
+    "exec": execute,
+    "session": session,
+    "transfer": transfer,
+    "api": api,
+    "idle": idle,
+}
+ALL = [*ALONE, *WITH_STACK]
