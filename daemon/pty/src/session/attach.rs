@@ -1,7 +1,7 @@
 //! One client's WebSocket, in one task: output goes out while input, pings and the close come in.
 //!
 //! The two directions run side by side, so that a client that reads slowly still gets its pongs: they go before the next piece of output, and a
-//! piece is small ([`super::output::CHUNK`]). Every socket ends with a close frame, and every wait on a peer has a deadline.
+//! piece is small ([`crate::relay::output::CHUNK`]). Every socket ends with a close frame, and every wait on a peer has a deadline.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 
 use super::exit;
-use super::output::{Next, Reader};
 use super::shell::Session;
+use crate::relay::output::{Next, Reader};
 
 /// The largest paste that is taken as one message.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -34,16 +34,16 @@ const SOCKET_BUFFER: usize = 8 << 10;
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What axum makes of the request's headers.
-pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// An upgrade with its sub-protocol chosen.
-pub(super) struct Negotiated {
+pub(crate) struct Negotiated {
     upgrade: WebSocketUpgrade,
     exit_control: bool,
 }
 
 /// Chooses the sub-protocol and sets limits; 400 (or what the handshake demands) if this is no WebSocket request.
-pub(super) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Negotiated> {
+pub(crate) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Negotiated> {
     let upgrade = upgrade.map_err(|rejection| {
         let message = rejection.to_string();
         ApiError::new(
@@ -65,7 +65,7 @@ pub(super) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Nego
 
 impl Negotiated {
     /// Answers 101 and gives the socket to `serve`.
-    pub(super) fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl FnOnce(Client) -> F + Send + 'static,
     ) -> Response {
@@ -78,7 +78,7 @@ impl Negotiated {
 }
 
 /// The environment in a sub-protocol token, empty if there is none; 400 if it cannot be read.
-pub(super) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, String>> {
+pub(crate) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, String>> {
     let Some(token) = offered.iter().find_map(|t| t.strip_prefix(ws::PTY_ENVS_TOKEN)) else {
         return Ok(BTreeMap::new());
     };
@@ -89,9 +89,9 @@ pub(super) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, Str
 }
 
 /// An attached client.
-pub(super) struct Client {
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
+pub(crate) struct Client {
+    pub(crate) sink: SplitSink<WebSocket, Message>,
+    pub(crate) stream: SplitStream<WebSocket>,
     /// Whether it understands the `exited` message.
     exit_control: bool,
 }
@@ -106,7 +106,7 @@ enum Over {
 
 impl Client {
     /// Tells the client why it cannot be attached.
-    pub(super) async fn refuse(self, error: String) {
+    pub(crate) async fn refuse(self, error: String) {
         let close = ws::close_frame(ws::INTERNAL, &error);
         let (sink, stream) = (self.sink, self.stream);
         farewell(sink, stream, Some(Control { status: Status::Error { error } }), close).await;
@@ -188,7 +188,7 @@ fn broken(error: axum::Error) -> Over {
 }
 
 /// Sends the last frames and waits for the peer's close, so that it has read everything before the connection goes.
-async fn farewell(
+pub(crate) async fn farewell(
     mut sink: SplitSink<WebSocket, Message>,
     mut stream: SplitStream<WebSocket>,
     control: Option<Control>,

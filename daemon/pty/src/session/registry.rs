@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pinfold_spawn::Sandbox;
 
-use super::output::Limits;
 use super::shell::{Plan, Session};
 use crate::PtyError;
+use crate::relay::output::Limits;
 
 /// Why a session was not made.
 #[derive(Debug, thiserror::Error)]

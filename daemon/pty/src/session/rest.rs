@@ -16,10 +16,10 @@ use pinfold_spawn::Sandbox;
 use serde_json::json;
 
 use super::attach::{self, Upgrade};
-use super::output::From;
 use super::registry::{CreateError, Registry};
 use super::shell::Plan;
 use crate::Size;
+use crate::relay::output::From;
 
 /// The routes under `/process/pty` (toolbox contract 10).
 pub fn router(sandbox: Sandbox) -> Router {

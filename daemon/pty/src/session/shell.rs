@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use pinfold_proto::toolbox::pty::{DEFAULT_TERM, SessionInfo};
 use pinfold_spawn::{Exit, Process, Sandbox, tree};
 
-use super::input::Input;
-use super::output::{Limits, OutputLog};
-use super::pump;
+use crate::relay::input::Input;
+use crate::relay::output::{Limits, OutputLog};
+use crate::relay::pump;
 use crate::{Pty, PtyError, PtyMaster, Size};
 
 /// What a session is made from.

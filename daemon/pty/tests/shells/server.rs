@@ -129,7 +129,7 @@ impl Socket {
     }
 
     /// Reads until the connection is over.
-    pub(crate) async fn to_end(mut self) -> Transcript {
+    pub(crate) async fn into_end(mut self) -> Transcript {
         let mut transcript = Transcript::default();
         while let Some(message) = timeout(DEADLINE, self.stream.next()).await.expect("the end of the socket")
         {

@@ -1,12 +1,9 @@
 //! The PTY core with real processes: sizes, end-of-file, exit statuses, and large input both ways.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod common;
 
 use std::process::Command;
 use std::time::Duration;
 
-use common::sandbox;
+use crate::common::sandbox;
 use pinfold_pty::{Pty, PtyMaster, Size};
 use pinfold_spawn::{Exit, Process, Sandbox};
 use tokio::time::timeout;

@@ -14,11 +14,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// The most bytes given to a client at once: a pong never waits behind more.
-pub(super) const CHUNK: usize = 16 << 10;
+pub(crate) const CHUNK: usize = 16 << 10;
 
 /// How much is kept, and for how long a slow client is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     pub kept: usize,
     pub patience: Duration,
 }
@@ -31,7 +31,7 @@ impl Default for Limits {
 
 /// Where a new client starts to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(crate) enum From {
     /// At what no client was given yet; at the end while others are attached.
     Unseen,
     /// At the oldest byte kept.
@@ -91,7 +91,7 @@ impl State {
 
 /// The log of one session.
 #[derive(Debug)]
-pub(super) struct OutputLog {
+pub(crate) struct OutputLog {
     limits: Limits,
     state: Mutex<State>,
     /// Something was written, a reader was overrun, or the session ended.
@@ -101,7 +101,7 @@ pub(super) struct OutputLog {
 }
 
 impl OutputLog {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
         let (changed, _) = watch::channel(());
         Arc::new(Self { limits, state: Mutex::default(), changed, taken: Notify::new() })
     }
@@ -111,7 +111,7 @@ impl OutputLog {
     }
 
     /// Adds what the terminal wrote; waits for clients that would lose something by it. To be called by one task only.
-    pub(super) async fn append(&self, bytes: &[u8]) {
+    pub(crate) async fn append(&self, bytes: &[u8]) {
         let mut deadline = Instant::now() + self.limits.patience;
         let mut slowest = None;
         loop {
@@ -136,13 +136,13 @@ impl OutputLog {
     }
 
     /// The session has ended and nothing more will be written.
-    pub(super) fn end(&self, exit: Exit) {
+    pub(crate) fn end(&self, exit: Exit) {
         self.state().ended.get_or_insert(exit);
         self.changed.send_replace(());
     }
 
     /// A new client.
-    pub(super) fn reader(self: &Arc<Self>, from: From) -> Reader {
+    pub(crate) fn reader(self: &Arc<Self>, from: From) -> Reader {
         let mut state = self.state();
         let at = match from {
             From::Unseen if state.readers.is_empty() => state.seen,
@@ -161,7 +161,7 @@ impl OutputLog {
 
 /// What a client gets next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Output, at most [`CHUNK`] bytes.
     Output(Bytes),
     /// It was too slow: bytes it has not read are gone.
@@ -172,7 +172,7 @@ pub(super) enum Next {
 
 /// One client's position.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     log: Arc<OutputLog>,
     id: u64,
     start: u64,
@@ -181,12 +181,12 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Where it started, counted in bytes from the session's start.
-    pub(super) fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
     /// Waits for what comes next. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Next {
+    pub(crate) async fn next(&mut self) -> Next {
         loop {
             self.changed.mark_unchanged();
             if let Some(next) = self.poll() {
@@ -200,7 +200,7 @@ impl Reader {
     }
 
     /// Resolves when this client has been overrun.
-    pub(super) async fn overrun(&self) {
+    pub(crate) async fn overrun(&self) {
         let mut changed = self.changed.clone();
         let is_overrun = |_: &()| self.log.state().readers.get(&self.id).is_none_or(|r| r.overrun);
         let _ = changed.wait_for(is_overrun).await;

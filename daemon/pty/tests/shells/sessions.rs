@@ -1,17 +1,12 @@
 //! PTY sessions over their routes, with real shells and a real WebSocket client: the contract's section 10.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod common;
-#[path = "common/server.rs"]
-mod server;
 
 use std::time::Instant;
 
-use common::sandbox;
+use crate::common::sandbox;
+use crate::server::{DEADLINE, Server, Socket};
 use futures_util::SinkExt;
 use http::StatusCode;
 use serde_json::json;
-use server::{DEADLINE, Server, Socket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 const EXIT: &str = "X-Daytona-Pty-Exit-Control";
@@ -139,7 +134,7 @@ async fn create_connect_carries_size_environment_and_the_first_byte() {
     assert_eq!(socket.protocol.as_deref(), Some(EXIT));
     assert_eq!(socket.control().await["status"], "connected");
     socket.type_in("PS1=; stty -echo; echo \"<$A|$TERM|$PWD|$(stty size)>\"; exit 7\n").await;
-    let transcript = socket.to_end().await;
+    let transcript = socket.into_end().await;
     assert!(transcript.text().contains("<ü 1|xterm-256color|/usr|33 90>"), "{transcript:?}");
     assert_eq!(transcript.order, "bt", "output, then exited, then close");
     assert_eq!(
@@ -159,7 +154,7 @@ async fn the_tail_of_large_output_precedes_the_exit() {
     let server = start().await;
     let mut socket = create_connect(&server, "tail").await;
     socket.type_in("stty -echo -onlcr; exec sh -c 'seq 1 200000; echo THE-END'\n").await;
-    let transcript = socket.to_end().await;
+    let transcript = socket.into_end().await;
     let text = transcript.text();
     assert!(text.ends_with("THE-END\n"), "{:?}", &text[text.len().saturating_sub(100)..]);
     assert!(text.contains("\n99999\n100000\n100001\n"));
@@ -184,7 +179,7 @@ async fn exit_codes_and_close_reasons() {
         assert_eq!(without.protocol, None);
         assert_eq!(without.control().await["status"], "connected");
         with.type_in(&format!("{script}\n")).await;
-        let (with, without) = tokio::join!(with.to_end(), without.to_end());
+        let (with, without) = tokio::join!(with.into_end(), without.into_end());
         assert_eq!(with.close, Some((code, reason.to_owned())), "{script}");
         assert_eq!(with.texts.len(), 1, "{script}");
         assert_eq!(without.close, Some((code, reason.to_owned())), "{script}");
@@ -207,9 +202,9 @@ async fn clients_share_a_session_and_may_come_back() {
     assert!(!seen.contains("one-kept"), "a second client sees what comes after it attached: {seen:?}");
     first.until("two-kept").await;
     first.stream.close(None).await.unwrap();
-    first.to_end().await;
+    first.into_end().await;
     second.stream.close(None).await.unwrap();
-    second.to_end().await;
+    second.into_end().await;
     assert_eq!(server.call("GET", "/process/pty/shared", "").await.1["active"], json!(true));
 
     let mut back = server.socket("/process/pty/shared/connect", EXIT).await.unwrap();
@@ -220,8 +215,8 @@ async fn clients_share_a_session_and_may_come_back() {
     assert_eq!(all.control().await, json!({"type":"control","status":"connected","offset":0}));
     all.until("three-kept").await;
     back.type_in("exit\n").await;
-    assert_eq!(back.to_end().await.close.unwrap().0, 1000);
-    assert_eq!(all.to_end().await.close.unwrap().0, 1000);
+    assert_eq!(back.into_end().await.close.unwrap().0, 1000);
+    assert_eq!(all.into_end().await.close.unwrap().0, 1000);
 }
 
 #[tokio::test]
@@ -237,7 +232,7 @@ async fn output_before_the_first_client_is_replayed() {
     assert_eq!(server.call("POST", "/process/pty", &body).await.0, StatusCode::CREATED);
     let mut lazy = server.socket("/process/pty/early/connect", EXIT).await.unwrap();
     assert_eq!(lazy.control().await["status"], "connected");
-    let transcript = lazy.to_end().await;
+    let transcript = lazy.into_end().await;
     assert!(transcript.text().contains("early"), "{transcript:?}");
     assert_eq!(transcript.texts[0]["exitCode"], 4);
 
@@ -256,12 +251,12 @@ async fn unknown_sessions_are_told_of_on_the_socket() {
     let control = socket.control().await;
     assert_eq!((&control["type"], &control["status"]), (&json!("control"), &json!("error")));
     assert!(control["error"].as_str().unwrap().contains("nobody"));
-    assert_eq!(socket.to_end().await.close.unwrap().0, 1011);
+    assert_eq!(socket.into_end().await.close.unwrap().0, 1011);
 
     server.call("POST", "/process/pty", r#"{"id":"lazy","lazyStart":true,"cwd":"/does/not/exist"}"#).await;
     let mut socket = server.socket("/process/pty/lazy/connect", EXIT).await.unwrap();
     assert!(socket.control().await["error"].as_str().unwrap().contains("/does/not/exist"));
-    assert_eq!(socket.to_end().await.close.unwrap().0, 1011);
+    assert_eq!(socket.into_end().await.close.unwrap().0, 1011);
     assert_eq!(server.call("GET", "/process/pty/lazy", "").await.0, StatusCode::NOT_FOUND);
 }
 
@@ -277,7 +272,7 @@ async fn a_kill_takes_the_whole_tree_and_tells_everyone() {
     assert!(pids.len() >= 3, "{text:?}");
     assert_eq!(server.call("DELETE", "/process/pty/kill", "").await.0, StatusCode::OK);
     assert_eq!(server.call("GET", "/process/pty/kill", "").await.0, StatusCode::NOT_FOUND);
-    let transcript = socket.to_end().await;
+    let transcript = socket.into_end().await;
     assert_eq!(
         transcript.texts,
         [json!({"type":"control","status":"exited","exitCode":137,"exitReason":"SIGKILL"})]
@@ -299,7 +294,7 @@ async fn a_paste_of_two_mebibytes_arrives() {
     socket.type_in("stty -echo raw; echo go; head -c 2097152 | cksum; stty sane; exit\n").await;
     socket.until("go\n").await;
     socket.type_in(&"0123456789abcdef".repeat(131_072)).await;
-    let transcript = socket.to_end().await;
+    let transcript = socket.into_end().await;
     assert!(transcript.text().contains(" 2097152"), "{:?}", transcript.text());
 }
 
@@ -310,7 +305,7 @@ async fn a_message_without_measure_is_refused_properly() {
     socket.hush().await;
     // The server may close while this is still being sent.
     let _ = socket.stream.send(Message::Binary(vec![b'x'; (16 << 20) + 1].into())).await;
-    assert_eq!(socket.to_end().await.close.unwrap().0, 1009);
+    assert_eq!(socket.into_end().await.close.unwrap().0, 1009);
     assert_eq!(server.call("GET", "/process/pty/huge", "").await.0, StatusCode::OK, "the session stays");
     server.call("DELETE", "/process/pty/huge", "").await;
 }
@@ -371,7 +366,7 @@ async fn a_background_job_on_the_terminal_does_not_hold_up_the_exit() {
     socket.hush().await;
     socket.type_in("(trap '' HUP; exec sleep 30) & echo bye; exit 5\n").await;
     let started = Instant::now();
-    let transcript = socket.to_end().await;
+    let transcript = socket.into_end().await;
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     assert!(transcript.text().contains("bye"));
     assert_eq!(transcript.close.unwrap().1, r#"{"exitCode":5,"exitReason":"non-zero exit"}"#);
@@ -393,7 +388,7 @@ async fn a_client_that_does_not_read_is_dropped_as_slow_and_the_session_goes_on(
     quick.type_in("\n").await;
     quick.until("THE-END").await;
     // Nothing was read from the first socket meanwhile; what it still holds ends with the verdict.
-    let transcript = stuck.to_end().await;
+    let transcript = stuck.into_end().await;
     assert_eq!(transcript.close, Some((1008, "slow consumer".to_owned())));
     server.call("DELETE", "/process/pty/slow", "").await;
 }

@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Runs until the shell has ended and the terminal is drained; answers how the shell ended.
-pub(super) async fn run(
+pub(crate) async fn run(
     process: Arc<Process>,
     master: PtyMaster,
     log: Arc<OutputLog>,

@@ -1,0 +1,41 @@
+//! The web terminal (toolbox contract 18): a page, and one fresh shell for each WebSocket.
+//!
+//! Unlike a session a terminal belongs to its socket: when the socket goes, the shell is hung up.
+
+mod socket;
+mod utf8;
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, get};
+use pinfold_spawn::Sandbox;
+
+/// The routes of the web terminal's port.
+pub fn router(sandbox: Sandbox) -> Router {
+    Router::new()
+        .route("/", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
+        .route("/index.html", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
+        .route("/xterm.js", asset("text/javascript; charset=utf-8", include_bytes!("assets/xterm.js")))
+        .route(
+            "/xterm-addon-fit.js",
+            asset("text/javascript; charset=utf-8", include_bytes!("assets/xterm-addon-fit.js")),
+        )
+        .route("/xterm.css", asset("text/css; charset=utf-8", include_bytes!("assets/xterm.css")))
+        .route(
+            "/LICENSE-xterm.txt",
+            asset("text/plain; charset=utf-8", include_bytes!("assets/LICENSE-xterm.txt")),
+        )
+        .route("/ws", get(socket::upgrade))
+        .with_state(sandbox)
+}
+
+fn asset(content_type: &'static str, bytes: &'static [u8]) -> MethodRouter<Sandbox> {
+    get(async move || {
+        (
+            [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache"), (X_CONTENT_TYPE_OPTIONS, "nosniff")],
+            bytes,
+        )
+            .into_response()
+    })
+}

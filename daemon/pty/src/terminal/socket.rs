@@ -1,0 +1,188 @@
+//! One web terminal: a shell that lives as long as its socket.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
+use nix::sys::signal::Signal;
+use pinfold_http::{ApiResult, ws};
+use pinfold_proto::toolbox::pty::{DEFAULT_TERM, MAX_SIDE};
+use pinfold_spawn::{Process, Sandbox};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::utf8::Decoder;
+use crate::relay::input::Input;
+use crate::relay::output::{From, Limits, Next, OutputLog, Reader};
+use crate::relay::pump;
+use crate::session::attach::{self, Upgrade};
+use crate::{Pty, PtyError, PtyMaster, Size};
+
+/// The start of a character waits this long for its rest.
+const CHARACTER: Duration = Duration::from_millis(20);
+/// A shell that was hung up has this long to end by itself.
+const HANG_UP: Duration = Duration::from_secs(5);
+
+type Sink = SplitSink<WebSocket, Message>;
+type Stream = SplitStream<WebSocket>;
+
+/// A frame that sets the size: exactly these two members. Anything else is typed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resize {
+    rows: u16,
+    cols: u16,
+}
+
+impl Resize {
+    fn parse(text: &str) -> Option<Size> {
+        let Self { rows, cols } = serde_json::from_str(text).ok()?;
+        let sensible = |side| (1..=MAX_SIDE).contains(&side);
+        (sensible(rows) && sensible(cols)).then(|| Size::new(cols, rows))
+    }
+}
+
+/// GET `/ws`.
+pub(super) async fn upgrade(
+    State(sandbox): State<Sandbox>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> ApiResult<Response> {
+    let upgrade = attach::negotiate(upgrade, &headers)?;
+    Ok(upgrade.on_upgrade(move |client| async move {
+        match start(&sandbox) {
+            Ok((process, master)) => serve(client.sink, client.stream, Arc::new(process), master).await,
+            Err(error) => {
+                attach::farewell(
+                    client.sink,
+                    client.stream,
+                    None,
+                    ws::close_frame(ws::INTERNAL, &error.to_string()),
+                )
+                .await
+            }
+        }
+    }))
+}
+
+fn start(sandbox: &Sandbox) -> Result<(Process, PtyMaster), PtyError> {
+    let shell = sandbox.shell();
+    let variables =
+        [("TERM".to_owned(), DEFAULT_TERM.to_owned()), ("SHELL".to_owned(), shell.display().to_string())];
+    let mut command = Command::new(&shell);
+    command.current_dir("/");
+    sandbox.environment.apply(&mut command, variables.iter().map(|(k, v)| (k, v)));
+    Pty::spawn(sandbox, command, Size::default())
+}
+
+async fn serve(mut sink: Sink, mut stream: Stream, process: Arc<Process>, master: PtyMaster) {
+    let log = OutputLog::new(Limits::default());
+    let mut reader = log.reader(From::Oldest);
+    let (input, typed) = Input::new();
+    let running = async {
+        log.end(pump::run(Arc::clone(&process), master.clone(), Arc::clone(&log), typed).await);
+        std::future::pending().await
+    };
+    let over = tokio::select! {
+        never = running => never,
+        close = outgoing(&mut sink, &mut reader) => close,
+        () = incoming(&mut stream, &input, &master) => None,
+    };
+    // The last descriptors of the terminal: the kernel hangs up the foreground, and we the shell.
+    drop(master);
+    tokio::spawn(hang_up(process));
+    if let Some(close) = over {
+        attach::farewell(sink, stream, None, close).await;
+    }
+}
+
+/// `None` when the peer is gone.
+async fn outgoing(sink: &mut Sink, reader: &mut Reader) -> Option<CloseFrame> {
+    let mut decoder = Decoder::default();
+    loop {
+        let next = match timeout(CHARACTER, reader.next()).await {
+            Ok(next) => next,
+            Err(_) if decoder.is_waiting() => {
+                sink.send(Message::Text(decoder.flush().into())).await.ok()?;
+                continue;
+            }
+            Err(_) => reader.next().await,
+        };
+        let text = match next {
+            Next::Output(bytes) => decoder.decode(&bytes),
+            Next::Overrun => return Some(ws::close_frame(ws::POLICY, "slow consumer")),
+            Next::End(exit) => {
+                if decoder.is_waiting() {
+                    sink.send(Message::Text(decoder.flush().into())).await.ok()?;
+                }
+                return Some(ws::close_frame(
+                    ws::NORMAL,
+                    &format!("the shell ended with code {}", exit.shell_code()),
+                ));
+            }
+        };
+        if text.is_empty() {
+            continue;
+        }
+        tokio::select! {
+            sent = sink.send(Message::Text(text.into())) => sent.ok()?,
+            () = reader.overrun() => return Some(ws::close_frame(ws::POLICY, "slow consumer")),
+        }
+    }
+}
+
+/// Returns when the peer is gone.
+async fn incoming(stream: &mut Stream, input: &Input, master: &PtyMaster) {
+    while let Some(Ok(message)) = stream.next().await {
+        match message {
+            Message::Text(text) => match Resize::parse(&text) {
+                Some(size) => drop(master.resize(size)),
+                None => input.send(Bytes::from(text)).await,
+            },
+            Message::Binary(bytes) => input.send(bytes).await,
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Close(_) => return,
+        }
+    }
+}
+
+async fn hang_up(process: Arc<Process>) {
+    let _ = process.signal(Signal::SIGHUP);
+    if timeout(HANG_UP, process.wait()).await.is_err() {
+        // Reading the process table is file I/O.
+        let _ = tokio::task::spawn_blocking(move || process.kill_tree()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_complete_size_is_a_size() {
+        assert_eq!(Resize::parse(r#"{"rows":24,"cols":80}"#), Some(Size::new(80, 24)));
+        let typed = [
+            "null",
+            "{}",
+            r#"{"rows":24}"#,
+            r#"{"rows":0,"cols":80}"#,
+            r#"{"rows":-1,"cols":80}"#,
+            r#"{"rows":24,"cols":70000}"#,
+        ];
+        for text in typed.into_iter().chain([
+            "[24,80]x",
+            r#"{"rows":24,"cols":80,"x":1}"#,
+            r#"{"rows":"24","cols":"80"}"#,
+            "",
+        ]) {
+            assert_eq!(Resize::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The web terminal with a real shell and a real WebSocket client: the contract's section 18.
+
+use std::time::Instant;
+
+use crate::common::sandbox;
+use crate::server::{DEADLINE, Server, Socket};
+use futures_util::SinkExt;
+use tokio_tungstenite::tungstenite::Message;
+
+async fn type_in(socket: &mut Socket, text: &str) {
+    socket.stream.send(Message::Text(text.into())).await.unwrap();
+}
+
+/// Reads text frames until they hold `wanted`.
+async fn until(socket: &mut Socket, wanted: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(wanted) {
+        match socket.frame(&format!("{wanted:?} after {all:?}")).await {
+            Message::Text(text) => all += &text,
+            other => panic!("{other:?} instead of {wanted:?} after {all:?}"),
+        }
+    }
+    all
+}
+
+async fn hush(socket: &mut Socket) {
+    type_in(
+        socket,
+        "stty -echo; echo lea''ving; exec env PS1= HISTFILE= bash --norc --noprofile --noediting -i\n",
+    )
+    .await;
+    until(socket, "leaving\r\n").await;
+    type_in(socket, "echo hu''shed\n").await;
+    until(socket, "hushed\r\n").await;
+}
+
+#[tokio::test]
+async fn serves_a_page_and_its_assets() {
+    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    for path in ["/", "/xterm.js", "/xterm.css", "/xterm-addon-fit.js"] {
+        assert_eq!(server.call("GET", path, "").await.0, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_shell_with_sizes_text_and_an_orderly_end() {
+    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    let mut socket = server.socket("/ws", "").await.unwrap();
+    hush(&mut socket).await;
+    type_in(&mut socket, r#"{"rows":31,"cols":97}"#).await;
+    type_in(&mut socket, "echo \"<$(stty size)|$TERM|$PWD>\"\n").await;
+    until(&mut socket, "<31 97|xterm-256color|/>").await;
+    // None of these is a size; all of them are typed.
+    for text in ["cat <<'X'\n", "{}", "null", "{\"rows\":0,\"cols\":0}", "\nX\n"] {
+        type_in(&mut socket, text).await;
+    }
+    until(&mut socket, "{}null{\"rows\":0,\"cols\":0}\r\n").await;
+    type_in(
+        &mut socket,
+        "stty size; printf '\\342'; sleep 0.005; printf '\\202\\254'; printf '\\342'; sleep 0.3; echo x\n",
+    )
+    .await;
+    until(&mut socket, "31 97\r\n€\u{FFFD}x").await;
+    type_in(&mut socket, "exit 3\n").await;
+    let transcript = loop {
+        match socket.frame("the close").await {
+            Message::Close(frame) => break frame.unwrap(),
+            Message::Text(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(u16::from(transcript.code), 1000);
+    assert!(transcript.reason.contains("code 3"));
+}
+
+#[tokio::test]
+async fn a_disconnect_hangs_up_the_shell_and_its_jobs() {
+    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    let mut socket = server.socket("/ws", "").await.unwrap();
+    hush(&mut socket).await;
+    type_in(&mut socket, "sleep 1000 & echo \"pids $$ $! end\"; sleep 1001\n").await;
+    let text = until(&mut socket, " end").await;
+    let pids: Vec<u32> =
+        text.split("pids ").nth(1).unwrap().split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    assert_eq!(pids.len(), 2, "{text:?}");
+    // No close frame: the connection just breaks.
+    drop(socket);
+    let started = Instant::now();
+    for pid in pids {
+        while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            assert!(started.elapsed() < DEADLINE, "{pid} survived");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
