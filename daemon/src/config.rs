@@ -194,6 +194,16 @@ impl Config {
         };
         r.finish(config)
     }
+
+    /// What concerns commands and sessions.
+    pub fn processes(&self) -> pinfold_process::Settings {
+        pinfold_process::Settings {
+            grace: self.termination.grace,
+            check: self.termination.check,
+            execute_output_max: self.execute_output_max,
+            session_log_max: self.session_log_max,
+        }
+    }
 }
 
 fn port(r: &mut Reader<'_>, name: &str, default: u16) -> u16 {

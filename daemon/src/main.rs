@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         pid = std::process::id(),
         "the daemon starts"
     );
+    pinfold_spawn::oom::protect();
     let code = match runtime() {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => failed(1, &error),

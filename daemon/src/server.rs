@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use pinfold_http::serve;
+use pinfold_process::Processes;
 use pinfold_spawn::Sandbox;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,12 +25,14 @@ pub struct Servers {
 
 impl Servers {
     /// Puts the routes together.
-    pub fn new(_config: &Config, sandbox: &Sandbox) -> Self {
+    pub fn new(config: &Config, sandbox: &Sandbox) -> Self {
+        let processes = Processes::new(sandbox.clone(), config.processes());
         let (token, _) = watch::channel(None);
         let toolbox = Router::new()
             .merge(info::router(sandbox.clone()))
             .merge(init::router(token))
             .merge(port::router())
+            .merge(processes.router())
             .merge(desktop::router());
         Self { toolbox: routes::finish(toolbox) }
     }

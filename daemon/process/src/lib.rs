@@ -1,1 +1,77 @@
-//! (being written)
+//! Commands, sessions and the entrypoint: what runs in a sandbox, its output and its end (toolbox contract 6, 8, 9).
+//!
+//! The daemon owns every pipe. Shells and commands get theirs by path, so no helper process, FIFO or temporary file stands between, and nothing polls.
+
+mod body;
+mod execute;
+mod launch;
+mod oom;
+mod outputs;
+mod pipe;
+mod spool;
+mod text;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use pinfold_spawn::Sandbox;
+
+/// What the operator decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Time between `SIGTERM` and `SIGKILL` when a session is deleted.
+    pub grace: Duration,
+    /// How often a dying process is looked at where the kernel cannot tell of its end.
+    pub check: Duration,
+    /// Most bytes of output kept for one executed command.
+    pub execute_output_max: u64,
+    /// Most bytes of output kept for one session command.
+    pub session_log_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(5),
+            check: Duration::from_millis(100),
+            execute_output_max: 256 << 20,
+            session_log_max: 1 << 30,
+        }
+    }
+}
+
+/// Everything that runs on behalf of clients. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Processes {
+    sandbox: Sandbox,
+    settings: Settings,
+    oom: Arc<oom::OomKills>,
+    /// Instead of the sandbox's shell.
+    shell: Option<PathBuf>,
+}
+
+impl Processes {
+    /// Nothing runs yet.
+    pub fn new(sandbox: Sandbox, settings: Settings) -> Self {
+        Self { sandbox, settings, oom: Arc::new(oom::OomKills::watch()), shell: None }
+    }
+
+    /// Uses this shell rather than the one that `/etc/shells` leads to.
+    #[must_use]
+    pub fn with_shell(mut self, shell: impl Into<PathBuf>) -> Self {
+        self.shell = Some(shell.into());
+        self
+    }
+
+    fn shell(&self) -> PathBuf {
+        self.shell.clone().unwrap_or_else(|| launch::shell(&self.sandbox))
+    }
+
+    /// The routes.
+    pub fn router(&self) -> Router {
+        Router::new().route("/process/execute", post(execute::execute)).with_state(self.clone())
+    }
+}

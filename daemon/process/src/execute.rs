@@ -1,0 +1,199 @@
+//! `POST /process/execute` (toolbox contract 6): one command, its output, its exit code.
+//!
+//! A command runs in a task of its own, so that a client that goes away does not stop it unless it asked for that. The answer is complete when
+//! the shell has ended and its output has; a background child that keeps the output open gets a short grace (weakness E3), after which its output is
+//! still read, to nowhere, so that it does not die of a closed pipe.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use pinfold_http::{ApiError, ApiResult, JsonBody};
+use pinfold_proto::markers::Stream;
+use pinfold_proto::toolbox::process::{Execute, Executed};
+use pinfold_spawn::tree::Mark;
+use pinfold_spawn::{Exit, Process, is_valid_name};
+use tokio::sync::watch;
+use tokio::time::{Instant as Clock, timeout_at};
+
+use crate::body::{self, Pick, Source};
+use crate::outputs::Outputs;
+use crate::{Processes, launch};
+
+/// After the shell's end: how long the output may be quiet before it counts as over although somebody holds it open.
+const QUIET: Duration = Duration::from_millis(250);
+/// After the shell's end: how long the output is waited for at most.
+const GRACE: Duration = Duration::from_secs(2);
+/// How much of the output a timeout error carries.
+const TAIL: usize = 16 << 10;
+
+/// Handles the route.
+pub(crate) async fn execute(
+    State(processes): State<Processes>,
+    JsonBody(request): JsonBody<Execute>,
+) -> ApiResult<Response> {
+    check(&request)?;
+    // Its receivers see the channel close when this request is dropped.
+    let (client, disconnected) = watch::channel(());
+    let disconnected = request.cancel_on_disconnect.then_some(disconnected);
+    let outcome = tokio::spawn(run(processes, request, disconnected)).await;
+    drop(client);
+    outcome.map_err(|error| ApiError::internal(format_args!("the command was lost: {error}")))?
+}
+
+fn check(request: &Execute) -> ApiResult<()> {
+    if request.command.trim().is_empty() {
+        return Err(ApiError::bad_request("bad request: the command is empty"));
+    }
+    if request.command.contains('\0') || request.envs.values().any(|value| value.contains('\0')) {
+        return Err(ApiError::bad_request("bad request: a command or variable cannot hold a NUL byte"));
+    }
+    match request.envs.keys().find(|name| !is_valid_name(name)) {
+        Some(name) => {
+            Err(ApiError::bad_request(format_args!("bad request: {name:?} is not a variable name")))
+        }
+        None => Ok(()),
+    }
+}
+
+async fn run(
+    processes: Processes,
+    request: Execute,
+    disconnected: Option<watch::Receiver<()>>,
+) -> ApiResult<Response> {
+    let began = Instant::now();
+    let mut running = match Running::start(&processes, &request) {
+        Ok(running) => running,
+        Err(text) => return Ok(not_started(text)),
+    };
+    let limit = request.timeout.filter(|s| *s > 0);
+    let exit = tokio::select! {
+        exit = running.finish() => exit,
+        () = expire(limit) => {
+            let seconds = limit.unwrap_or(0);
+            let message = format!("request timeout: the command ran into its timeout of {seconds} s and was killed");
+            let error = ApiError::new(StatusCode::REQUEST_TIMEOUT, message).code("PROCESS_EXECUTION_TIMEOUT");
+            return Err(error.with("output", running.kill().await));
+        }
+        () = gone(disconnected) => {
+            running.kill().await;
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the client went away and the command was killed"));
+        }
+    };
+    let suspicious = matches!(exit, Exit::Signal(9) | Exit::Code(137));
+    let truncated = running.outputs.truncated();
+    let executed = Executed {
+        exit_code: if let Exit::Code(code) = exit { code } else { -1 },
+        pid: Some(running.process.pid().as_raw()),
+        duration_ms: u64::try_from(began.elapsed().as_millis()).ok(),
+        signal: exit.signal().map(|n| exit.signal_name().map_or_else(|| format!("SIG{n}"), str::to_owned)),
+        truncated,
+        oom_killed: suspicious && processes.oom.any_new(),
+    };
+    let output = running.outputs.leave();
+    let texts = if request.separate_output {
+        let only = |stream| Pick::Only(stream);
+        vec![
+            ("result", output.clone(), Pick::Unmarked),
+            ("stdout", output.clone(), only(Stream::Stdout)),
+            ("stderr", output, only(Stream::Stderr)),
+        ]
+    } else {
+        vec![("result", output, Pick::All)]
+    };
+    Ok(answer(&executed, texts))
+}
+
+/// 200 with −1 and the reason as text: what clients expect of a command that could not start.
+fn not_started(reason: String) -> Response {
+    let executed = Executed {
+        exit_code: -1,
+        pid: None,
+        duration_ms: None,
+        signal: None,
+        truncated: false,
+        oom_killed: false,
+    };
+    answer(&executed, vec![("result", Source::Memory(reason.into_bytes().into()), Pick::All)])
+}
+
+fn answer(executed: &Executed, texts: Vec<(&str, Source, Pick)>) -> Response {
+    body::object(serde_json::to_value(executed).unwrap_or_default(), texts)
+}
+
+async fn expire(limit: Option<u32>) {
+    match limit {
+        Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn gone(client: Option<watch::Receiver<()>>) {
+    match client {
+        Some(mut client) => while client.changed().await.is_ok() {},
+        None => std::future::pending().await,
+    }
+}
+
+struct Running {
+    process: Arc<Process>,
+    mark: Mark,
+    outputs: Outputs,
+}
+
+impl Running {
+    fn start(processes: &Processes, request: &Execute) -> Result<Self, String> {
+        let sandbox = &processes.sandbox;
+        let directory = sandbox.resolve(request.cwd.as_deref().unwrap_or_default());
+        let failed = |error: std::io::Error| format!("the command could not start: {error}");
+        let (mut command, file) = launch::script(&processes.shell(), &request.command).map_err(failed)?;
+        sandbox.environment.apply(&mut command, &request.envs);
+        let mark = Mark::new(uuid::Uuid::new_v4().to_string());
+        mark.apply(&mut command);
+        command.current_dir(&directory);
+        let max = request.max_output.unwrap_or(u64::MAX).min(processes.settings.execute_output_max);
+        let outputs = Outputs::attach(&mut command, request.separate_output, max).map_err(failed)?;
+        let process = sandbox.spawner.spawn(command).map_err(|error| launch::explain(&error, &directory))?;
+        // The shell has the file open once it reads it; until the command ends it stays reachable.
+        let process = Arc::new(process);
+        if let Some(file) = file {
+            let process = Arc::clone(&process);
+            tokio::spawn(async move {
+                process.wait().await;
+                drop(file);
+            });
+        }
+        Ok(Self { process, mark, outputs })
+    }
+
+    /// Collects output until the command is over.
+    async fn finish(&mut self) -> Exit {
+        let exit = loop {
+            tokio::select! {
+                exit = self.process.wait() => break exit,
+                () = self.outputs.collect() => {}
+            }
+        };
+        let deadline = Clock::now() + GRACE;
+        while self.outputs.open() && Clock::now() < deadline {
+            let quiet = deadline.min(Clock::now() + QUIET);
+            if timeout_at(quiet, self.outputs.collect()).await.is_err() {
+                break;
+            }
+        }
+        exit
+    }
+
+    /// Kills the command and everything it started; gives the end of its output.
+    async fn kill(self) -> String {
+        let Self { process, mark, outputs } = self;
+        // Reading the process table takes milliseconds: not on a thread that serves others.
+        let killed = tokio::task::spawn_blocking(move || process.kill_family(&mark)).await;
+        if let Err(error) = killed {
+            tracing::error!(%error, "a command that timed out could not be killed");
+        }
+        String::from_utf8_lossy(&outputs.tail(TAIL)).into_owned()
+    }
+}
