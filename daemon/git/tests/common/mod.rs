@@ -1,0 +1,168 @@
+//! A sandbox, the routes over it, and git's own command line to compare with.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod server;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use pinfold_http::{ErrorStyle, render_errors};
+use pinfold_spawn::{Environment, Exit, Sandbox, Spawner};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+/// A process can have only one reaper, so its spawner lives on a runtime of its own.
+static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let spawner = {
+        let _entered = runtime.enter();
+        Spawner::start().unwrap()
+    };
+    (runtime, spawner)
+});
+
+/// libgit2 takes the home directory once for the process.
+pub(crate) static HOME: LazyLock<TempDir> = LazyLock::new(|| {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join(".gitconfig"), "[init]\n\tdefaultBranch = main\n").unwrap();
+    home
+});
+
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) routes: Router,
+    folder: TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    pub(crate) fn with(variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = HOME.path().to_str().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let mut map = BTreeMap::from([("PATH".to_owned(), path), ("HOME".to_owned(), home.to_owned())]);
+        map.insert("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned());
+        for role in ["AUTHOR", "COMMITTER"] {
+            map.insert(format!("GIT_{role}_NAME"), "Test".to_owned());
+            map.insert(format!("GIT_{role}_EMAIL"), "test@example.org".to_owned());
+        }
+        map.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let sandbox = Sandbox {
+            spawner: REAPER.1.clone(),
+            environment: Environment::from_map(map),
+            work_dir: folder.path().canonicalize().unwrap().into(),
+            home: HOME.path().into(),
+        };
+        let layer = axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors);
+        let routes = pinfold_git::router(sandbox.clone()).layer(layer);
+        Self { sandbox, routes, folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.resolve(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Calls a route; the answer is JSON or null.
+    pub(crate) async fn call(&self, method: &str, uri: &str, body: Value) -> (StatusCode, Value) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(uri).body(body).unwrap();
+        let response = self.routes.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        (status, value)
+    }
+
+    /// POSTs and expects a status without a body.
+    pub(crate) async fn post(&self, uri: &str, body: Value, status: u16) {
+        let (found, answer) = self.call("POST", uri, body.clone()).await;
+        assert_eq!((found.as_u16(), &answer), (status, &Value::Null), "POST {uri} {body}");
+    }
+
+    /// Expects an error with this status and code; gives its message.
+    pub(crate) async fn fails(
+        &self,
+        method: &str,
+        uri: &str,
+        body: Value,
+        status: u16,
+        code: &str,
+    ) -> String {
+        let (found, answer) = self.call(method, uri, body.clone()).await;
+        assert_eq!(
+            (found.as_u16(), answer["code"].as_str()),
+            (status, Some(code)),
+            "{method} {uri} {body}: {answer}"
+        );
+        answer["message"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Value {
+        let (status, answer) = self.call("GET", uri, Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "GET {uri}: {answer}");
+        answer
+    }
+
+    /// Runs git in a folder, and expects it to succeed.
+    pub(crate) async fn git(&self, folder: impl AsRef<Path>, arguments: &[&str]) -> String {
+        let (exit, output) = self.try_git(folder, arguments).await;
+        assert_eq!(exit, Exit::Code(0), "git {arguments:?}: {output}");
+        output
+    }
+
+    pub(crate) async fn try_git(&self, folder: impl AsRef<Path>, arguments: &[&str]) -> (Exit, String) {
+        let mut command = Command::new("git");
+        self.sandbox.environment.apply(&mut command, []);
+        command.env("LC_ALL", "C").current_dir(self.path(folder.as_ref().to_str().unwrap())).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = self.sandbox.spawner.spawn(command).unwrap();
+        let mut stdout = pipe::Receiver::from_owned_fd(process.stdout.take().unwrap()).unwrap();
+        let mut stderr = pipe::Receiver::from_owned_fd(process.stderr.take().unwrap()).unwrap();
+        let (mut output, mut complaints) = (Vec::new(), Vec::new());
+        let (one, two) = tokio::join!(stdout.read_to_end(&mut output), stderr.read_to_end(&mut complaints));
+        (one.unwrap(), two.unwrap());
+        let exit = process.wait().await;
+        if exit != Exit::Code(0) {
+            output.extend(complaints);
+        }
+        (exit, String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// A repository with one commit of `a.txt` on `main`.
+    pub(crate) async fn repository(&self, name: &str) {
+        std::fs::create_dir_all(self.path(name)).unwrap();
+        self.git(name, &["init", "-q", "-b", "main"]).await;
+        self.write(&format!("{name}/a.txt"), "one\n");
+        self.git(name, &["add", "."]).await;
+        self.git(name, &["commit", "-q", "-m", "first"]).await;
+    }
+
+    /// A bare copy of a repository, to push to.
+    pub(crate) async fn bare(&self, from: &str, name: &str) {
+        self.git(".", &["clone", "-q", "--bare", from, name]).await;
+        self.git(name, &["config", "http.receivepack", "true"]).await;
+    }
+}
