@@ -26,7 +26,6 @@ pub(crate) const STDERR: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Refusal {
-    Prohibited = 1,
     ConnectFailed = 2,
     UnknownType = 3,
     ResourceShortage = 4,

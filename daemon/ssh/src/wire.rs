@@ -45,11 +45,6 @@ impl Reader {
         Ok(String::from_utf8_lossy(&self.string()?).into_owned())
     }
 
-    /// All that is left.
-    pub(crate) fn rest(self) -> Bytes {
-        self.0
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -127,7 +122,7 @@ mod tests {
             prop_assert_eq!(reader.u32(), Ok(c));
             prop_assert_eq!(reader.u64(), Ok(d));
             prop_assert_eq!(reader.string().map(|s| s.to_vec()), Ok(s));
-            prop_assert_eq!(reader.rest().to_vec(), rest);
+            prop_assert_eq!(reader.0.to_vec(), rest);
         }
 
         #[test]

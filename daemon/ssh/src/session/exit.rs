@@ -11,7 +11,7 @@ use crate::wire::Writer;
 const NOT_STARTED: u32 = 126;
 
 /// Ends the channel with how the process ended. All output must have been written.
-pub(super) async fn exited(channel: &Channel, exit: Exit) {
+pub(crate) async fn exited(channel: &Channel, exit: Exit) {
     // A channel that is closed already has nobody left to tell.
     let _ = channel.eof().await;
     let _ = match exit {

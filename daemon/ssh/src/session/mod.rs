@@ -4,7 +4,7 @@
 //! up what it runs.
 
 mod environment;
-mod exit;
+pub(crate) mod exit;
 mod modes;
 mod pipes;
 mod signal;
