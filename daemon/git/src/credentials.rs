@@ -65,16 +65,47 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
+/// One line of the store.
+struct Entry {
+    protocol: String,
+    username: String,
+    password: String,
+    host: String,
+}
+
+impl Entry {
+    /// Nothing for a line that is no login for a host.
+    fn parse(line: &str) -> Option<Self> {
+        let (protocol, rest) = line.split_once("://")?;
+        let (login, place) = rest.rsplit_once('@')?;
+        let (username, password) = login.split_once(':')?;
+        let host = place.split('/').next()?;
+        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (username, password, host) = (decode(username), decode(password), decode(host));
+        Some(Self { protocol: protocol.to_owned(), username, password, host })
+    }
+
+    fn is_for(&self, protocol: &str, host: &str, username: &str) -> bool {
+        self.protocol == protocol
+            && self.host.eq_ignore_ascii_case(host)
+            && (username.is_empty() || username == self.username)
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::fs::metadata(path).ok().filter(|file| file.is_file() && file.len() <= LARGEST)?;
+    std::fs::read_to_string(path).ok()
+}
+
 /// Puts the entry first and drops those of the same protocol, host and user, as git does.
 fn save(path: &Path, protocol: &str, host: &str, username: &str, password: &str) -> Result<(), Failure> {
-    let old = std::fs::metadata(path).ok().filter(|file| file.len() <= LARGEST);
-    let old = old.and_then(|_| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    let same = format!("{protocol}://{}:", encoded(username));
-    let place = format!("@{host}");
-    let mut text = format!("{same}{}{place}\n", encoded(password));
-    for line in old.lines().filter(|line| !(line.starts_with(&same) && line.ends_with(&place))) {
-        text.push_str(line);
-        text.push('\n');
+    let old = read(path).unwrap_or_default();
+    let mut text = format!("{protocol}://{}:{}@{}\n", encoded(username), encoded(password), encoded(host));
+    for line in old.lines() {
+        if !Entry::parse(line).is_some_and(|entry| entry.is_for(protocol, host, username)) {
+            text.push_str(line);
+            text.push('\n');
+        }
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new().prefix(".git-credentials").tempfile_in(directory)?;
@@ -85,20 +116,9 @@ fn save(path: &Path, protocol: &str, host: &str, username: &str, password: &str)
 
 /// The stored login for a URL's protocol and host (with its port), and its user if the URL names one.
 pub(crate) fn stored(home: &Path, protocol: &str, host: &str, username: &str) -> Option<Login> {
-    let path = home.join(FILE);
-    std::fs::metadata(&path).ok().filter(|file| file.len() <= LARGEST)?;
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| {
-        let rest = line.strip_prefix(protocol)?.strip_prefix("://")?;
-        let (login, place) = rest.rsplit_once('@')?;
-        if !place.split('/').next().is_some_and(|place| place.eq_ignore_ascii_case(host)) {
-            return None;
-        }
-        let (user, password) = login.split_once(':')?;
-        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let user = decode(user);
-        (username.is_empty() || username == user).then(|| Login::new(user, decode(password)))
-    })
+    let text = read(&home.join(FILE))?;
+    let entry = text.lines().filter_map(Entry::parse).find(|entry| entry.is_for(protocol, host, username))?;
+    Some(Login::new(entry.username, entry.password))
 }
 
 #[cfg(test)]
@@ -115,7 +135,7 @@ mod tests {
         save(&file, "https", "github.com", "a@b/c", "p:w d").expect("saved");
         save(&file, "https", "github.com", "ann", "new").expect("saved");
         let text = std::fs::read_to_string(&file).expect("text");
-        let lines = "https://ann:new@github.com\nhttps://a%40b%2Fc:p%3Aw%20d@github.com\nhttps://ann:x@example.org:8443\n";
+        let lines = "https://ann:new@github.com\nhttps://a%40b%2Fc:p%3Aw%20d@github.com\nhttps://ann:x@example.org%3A8443\n";
         assert_eq!(text, lines);
         assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
         assert_eq!(stored(home.path(), "http", "github.com", "").map(|login| login.basic()), None);

@@ -34,6 +34,9 @@ pub(crate) async fn push(
             let url = remote.pushurl()?.map_or_else(|| remote.url(), Ok)?.to_owned();
             let wire = Wire::new(task, &Address::of(&url, task)?, login, false);
             wire.push(&repository, remote, &format!("refs/heads/{branch}:refs/heads/{branch}"))?;
+            // What the remote has now, also where its configuration maps no such branch.
+            let pushed = repository.refname_to_id(&format!("refs/heads/{branch}"))?;
+            repository.reference(&format!("refs/remotes/{name}/{branch}"), pushed, true, "update by push")?;
             if request.set_upstream {
                 let mut config = repository.config()?;
                 config.set_str(&format!("branch.{branch}.remote"), name)?;

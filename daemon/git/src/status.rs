@@ -21,8 +21,7 @@ fn read(repository: &Repository) -> Result<Status, Failure> {
     let detached = repository.head_detached()?;
     let (mut ahead, mut behind, mut upstream) = (0, 0, String::new());
     let name = String::from_utf8_lossy(head.name_bytes()).into_owned();
-    if !detached && let Ok(full) = repository.branch_upstream_name(&name) {
-        let full = String::from_utf8_lossy(&full).into_owned();
+    if !detached && let Some(full) = upstream_of(repository, &name)? {
         // The upstream's own branch may be gone, or not fetched yet.
         if let (Some(local), Ok(remote)) = (head.target(), repository.refname_to_id(&full)) {
             (ahead, behind) = repository.graph_ahead_behind(local, remote)?;
@@ -38,6 +37,20 @@ fn read(repository: &Repository) -> Result<Status, Failure> {
         detached,
         upstream,
     })
+}
+
+/// The tracking reference of the configured upstream. A clone of one branch has no mapping for others, whose tracking
+/// references are then where pulls and pushes put them.
+fn upstream_of(repository: &Repository, branch: &str) -> Result<Option<String>, Failure> {
+    if let Ok(full) = repository.branch_upstream_name(branch) {
+        return Ok(Some(String::from_utf8_lossy(&full).into_owned()));
+    }
+    let config = repository.config()?.snapshot()?;
+    let key = |what| format!("branch.{}.{what}", short(branch));
+    let (Ok(remote), Ok(merge)) = (config.get_str(&key("remote")), config.get_str(&key("merge"))) else {
+        return Ok(None);
+    };
+    Ok(Some(if remote == "." { merge.to_owned() } else { format!("refs/remotes/{remote}/{}", short(merge)) }))
 }
 
 /// A reference's name without the folder of its kind.

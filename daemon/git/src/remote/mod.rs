@@ -157,12 +157,14 @@ impl<'t> Wire<'t> {
         }
         let text = error.message().to_ascii_lowercase();
         let failure = found.unwrap_or_else(|| {
+            let system = error.class() == git2::ErrorClass::Os;
             let mut failure = Failure::from(error);
             if [
                 "not exported",
                 "does not exist",
                 "repository not found",
                 "not a repository",
+                "failed to resolve path",
                 "unsupported url",
             ]
             .iter()
@@ -173,6 +175,9 @@ impl<'t> Wire<'t> {
                 failure.kind = Kind::RemoteRejected;
             } else if failure.kind == Kind::BranchNotFound && self.local {
                 failure.kind = Kind::RepositoryNotFound;
+            } else if system && !self.local {
+                // A socket's error.
+                failure.kind = Kind::Transport;
             }
             failure
         });
