@@ -1,7 +1,7 @@
 # The commands a person has to know. `make help` lists them; the work is done by the scripts in tools/.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup engine build image up down demo test test-unit test-e2e bench lint fmt newest
+.PHONY: help setup engine build image up down demo test test-unit test-e2e bench lint fmt deb newest
 
 state := $(or $(PINFOLD_STATE),.pinfold)
 python := $(state)/venv/bin/python
@@ -45,6 +45,10 @@ test-e2e: ## run the end-to-end tests on the real engine; ARGS are pytest's
 
 bench: build image ## print our figures beside their floors
 	@$(python) bench/run.py $(ARGS)
+
+deb: setup ## build the Debian package
+	@tools/build --profile dist
+	@PINFOLD_BINARY=$${CARGO_TARGET_DIR:-target}/dist/pinfold tools/deb
 
 lint: ## fmt, clippy, cargo-deny, shellcheck, ruff; warnings are errors
 	@tools/lint
