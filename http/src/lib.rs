@@ -4,6 +4,7 @@
 mod error;
 mod extract;
 mod serve;
+pub mod socket;
 pub mod ws;
 
 pub use error::{ApiError, ErrorStyle, render_errors};

@@ -10,6 +10,7 @@ pub mod markers;
 pub mod null;
 pub mod runner;
 pub mod toolbox;
+pub mod utf8;
 
 /// Where things are inside a sandbox and on the wire; constants that both sides of a contract must agree on.
 pub mod well_known {

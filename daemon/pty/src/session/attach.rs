@@ -6,66 +6,39 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
+use pinfold_http::socket::{self, Upgrade};
 use pinfold_http::{ApiError, ApiResult, ws};
 use pinfold_proto::toolbox::pty::{Control, Status};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 
 use super::exit;
 use super::shell::Session;
 use crate::relay::output::{Next, Reader};
 
-/// The largest paste that is taken as one message.
-const MAX_MESSAGE: usize = 16 << 20;
-/// Buffers of a socket; the default of 128 KiB each is a lot for a terminal that idles.
-const SOCKET_BUFFER: usize = 8 << 10;
-/// A peer has this long to take the last frames and to answer the close.
-const FAREWELL: Duration = Duration::from_secs(10);
-
-/// What axum makes of the request's headers.
-pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
-/// An upgrade with its sub-protocol chosen.
-pub(crate) struct Negotiated {
+/// An upgrade, and what its client understands.
+pub(super) struct Negotiated {
     upgrade: WebSocketUpgrade,
     exit_control: bool,
 }
 
-/// Chooses the sub-protocol and sets limits; 400 (or what the handshake demands) if this is no WebSocket request.
-pub(crate) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Negotiated> {
-    let upgrade = upgrade.map_err(|rejection| {
-        let message = rejection.to_string();
-        ApiError::new(
-            rejection.into_response().status(),
-            format_args!("a WebSocket request is required: {message}"),
-        )
-    })?;
-    let offered = ws::offered(headers);
-    let mut upgrade = upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
-        .read_buffer_size(SOCKET_BUFFER)
-        .write_buffer_size(SOCKET_BUFFER);
-    if let Some(protocol) = ws::select(&offered).and_then(|p| p.parse().ok()) {
-        upgrade.set_selected_protocol(protocol);
-    }
-    Ok(Negotiated { upgrade, exit_control: offered.iter().any(|t| t == ws::EXIT_CONTROL_TOKEN) })
+/// Chooses the sub-protocol; refuses what is no WebSocket request.
+pub(super) fn negotiate(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<Negotiated> {
+    let exit_control = ws::offered(headers).iter().any(|t| t == ws::EXIT_CONTROL_TOKEN);
+    Ok(Negotiated { upgrade: socket::accept(upgrade, headers)?, exit_control })
 }
 
 impl Negotiated {
     /// Answers 101 and gives the socket to `serve`.
-    pub(crate) fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
+    pub(super) fn on_upgrade<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl FnOnce(Client) -> F + Send + 'static,
     ) -> Response {
@@ -78,7 +51,7 @@ impl Negotiated {
 }
 
 /// The environment in a sub-protocol token, empty if there is none; 400 if it cannot be read.
-pub(crate) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, String>> {
+pub(super) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, String>> {
     let Some(token) = offered.iter().find_map(|t| t.strip_prefix(ws::PTY_ENVS_TOKEN)) else {
         return Ok(BTreeMap::new());
     };
@@ -89,9 +62,9 @@ pub(crate) fn offered_envs(offered: &[String]) -> ApiResult<BTreeMap<String, Str
 }
 
 /// An attached client.
-pub(crate) struct Client {
-    pub(crate) sink: SplitSink<WebSocket, Message>,
-    pub(crate) stream: SplitStream<WebSocket>,
+pub(super) struct Client {
+    sink: SplitSink<WebSocket, Message>,
+    stream: SplitStream<WebSocket>,
     /// Whether it understands the `exited` message.
     exit_control: bool,
 }
@@ -106,10 +79,10 @@ enum Over {
 
 impl Client {
     /// Tells the client why it cannot be attached.
-    pub(crate) async fn refuse(self, error: String) {
+    pub(super) async fn refuse(self, error: String) {
         let close = ws::close_frame(ws::INTERNAL, &error);
         let (sink, stream) = (self.sink, self.stream);
-        farewell(sink, stream, Some(Control { status: Status::Error { error } }), close).await;
+        socket::finish(sink, stream, Some(text(&Control { status: Status::Error { error } })), close).await;
     }
 
     /// Carries output to the client and input to the session until either is done.
@@ -127,11 +100,10 @@ impl Client {
         drop(reader);
         drop(session);
         match over {
-            // The answer to the peer's close is flushed by reading on.
-            Over::Left => {
-                drop(timeout(FAREWELL, async { while let Some(Ok(_)) = stream.next().await {} }).await)
+            Over::Left => socket::left(stream).await,
+            Over::Farewell(control, close) => {
+                socket::finish(sink, stream, control.as_ref().map(text), close).await
             }
-            Over::Farewell(control, close) => farewell(sink, stream, control, close).await,
         }
     }
 }
@@ -185,24 +157,6 @@ fn broken(error: axum::Error) -> Over {
         }
         _ => Over::Left,
     }
-}
-
-/// Sends the last frames and waits for the peer's close, so that it has read everything before the connection goes.
-pub(crate) async fn farewell(
-    mut sink: SplitSink<WebSocket, Message>,
-    mut stream: SplitStream<WebSocket>,
-    control: Option<Control>,
-    close: CloseFrame,
-) {
-    let last_words = async {
-        if let Some(control) = control {
-            sink.send(text(&control)).await?;
-        }
-        sink.send(Message::Close(Some(close))).await
-    };
-    let answer = async { while let Some(Ok(_)) = stream.next().await {} };
-    // Reading on meanwhile keeps a peer that is busy sending from blocking itself and us.
-    let _ = timeout(FAREWELL, async { tokio::join!(last_words, answer) }).await;
 }
 
 fn text(control: &Control) -> Message {

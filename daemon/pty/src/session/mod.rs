@@ -6,7 +6,7 @@
 //!
 //! Order, for every client: `connected`, output, everything the terminal held when the shell ended, `exited` (if asked for), close.
 
-pub(crate) mod attach;
+mod attach;
 mod exit;
 mod registry;
 mod rest;

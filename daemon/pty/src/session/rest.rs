@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
+use pinfold_http::socket::Upgrade;
 use pinfold_http::{ApiError, ApiResult, JsonBody, Query, ws};
 use pinfold_proto::toolbox::pty::{
     CreateRequest, Created, DEFAULT_COLS, DEFAULT_ROWS, MAX_SIDE, ResizeRequest, SessionInfo, SessionList,
@@ -15,7 +16,7 @@ use pinfold_proto::toolbox::pty::{
 use pinfold_spawn::Sandbox;
 use serde_json::json;
 
-use super::attach::{self, Upgrade};
+use super::attach;
 use super::registry::{CreateError, Registry};
 use super::shell::Plan;
 use crate::Size;

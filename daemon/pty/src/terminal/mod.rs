@@ -3,7 +3,6 @@
 //! Unlike a session a terminal belongs to its socket: when the socket goes, the shell is hung up.
 
 mod socket;
-mod utf8;
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};

@@ -12,17 +12,17 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use nix::sys::signal::Signal;
+use pinfold_http::socket::{self, Upgrade};
 use pinfold_http::{ApiResult, ws};
 use pinfold_proto::toolbox::pty::{DEFAULT_TERM, MAX_SIDE};
+use pinfold_proto::utf8::Decoder;
 use pinfold_spawn::{Process, Sandbox};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::utf8::Decoder;
 use crate::relay::input::Input;
 use crate::relay::output::{From, Limits, Next, OutputLog, Reader};
 use crate::relay::pump;
-use crate::session::attach::{self, Upgrade};
 use crate::{Pty, PtyError, PtyMaster, Size};
 
 /// The start of a character waits this long for its rest.
@@ -55,18 +55,13 @@ pub(super) async fn upgrade(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> ApiResult<Response> {
-    let upgrade = attach::negotiate(upgrade, &headers)?;
+    let upgrade = socket::accept(upgrade, &headers)?;
     Ok(upgrade.on_upgrade(move |client| async move {
+        let (sink, stream) = client.split();
         match start(&sandbox) {
-            Ok((process, master)) => serve(client.sink, client.stream, Arc::new(process), master).await,
+            Ok((process, master)) => serve(sink, stream, Arc::new(process), master).await,
             Err(error) => {
-                attach::farewell(
-                    client.sink,
-                    client.stream,
-                    None,
-                    ws::close_frame(ws::INTERNAL, &error.to_string()),
-                )
-                .await
+                socket::finish(sink, stream, None, ws::close_frame(ws::INTERNAL, &error.to_string())).await;
             }
         }
     }))
@@ -98,8 +93,9 @@ async fn serve(mut sink: Sink, mut stream: Stream, process: Arc<Process>, master
     // The last descriptors of the terminal: the kernel hangs up the foreground, and we the shell.
     drop(master);
     tokio::spawn(hang_up(process));
-    if let Some(close) = over {
-        attach::farewell(sink, stream, None, close).await;
+    match over {
+        Some(close) => socket::finish(sink, stream, None, close).await,
+        None => socket::left(stream).await,
     }
 }
 

@@ -1,14 +1,14 @@
-//! Terminal output as text frames: characters split across reads are put together again.
+//! A process's bytes as text, piece by piece: characters split across pieces are put together again.
 
 /// Holds back the start of a character until the rest comes.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
+pub struct Decoder {
     pending: Vec<u8>,
 }
 
 impl Decoder {
     /// The text that is complete with these bytes; what can never become text is U+FFFD.
-    pub(super) fn decode(&mut self, bytes: &[u8]) -> String {
+    pub fn decode(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let keep = incomplete(&self.pending);
         let rest = self.pending.split_off(self.pending.len() - keep);
@@ -18,12 +18,12 @@ impl Decoder {
     }
 
     /// Whether the start of a character is held back.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Gives up on the rest of a character.
-    pub(super) fn flush(&mut self) -> String {
+    pub fn flush(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 }
