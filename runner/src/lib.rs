@@ -1,1 +1,29 @@
-//! (being written)
+//! The node agent: it turns a control plane's jobs into containers on this host, and proxies calls to the daemons in them.
+//!
+//! [`Config`] says how, [`run`] does it. Inside, [`node::Node`] holds what is shared; each sandbox has one owner task; results of jobs are kept
+//! in an outbox until acknowledged; the index of sandboxes is fed by engine events. Nothing here knows SQL, or how a control plane stores anything.
+
+pub mod api;
+pub mod config;
+pub mod daemon;
+mod domain;
+pub mod error;
+mod events;
+mod files;
+pub mod health;
+pub mod images;
+pub mod index;
+pub mod jobs;
+pub mod node;
+pub mod observe;
+pub mod policy;
+pub mod records;
+mod run;
+mod s3;
+pub mod sandbox;
+pub mod sync;
+pub mod volumes;
+
+pub use config::{Config, ObjectStore, SshGateway};
+pub use error::RunError;
+pub use run::{run, serve};

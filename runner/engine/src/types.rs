@@ -127,6 +127,8 @@ pub struct Attachment {
     pub network: String,
     /// An address chosen by us; the engine's choice otherwise.
     pub address: Option<Ipv4Addr>,
+    /// Hardware address that goes with the address. Engines before API 1.44 derive it from the address themselves.
+    pub mac: Option<String>,
     /// Names under which others on the network find it.
     pub aliases: Vec<String>,
 }

@@ -132,6 +132,7 @@ pub(super) fn endpoint(attachment: &Attachment) -> EndpointSettings {
         .map(|address| EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() });
     EndpointSettings {
         ipam_config: ipam,
+        mac_address: attachment.mac.clone(),
         aliases: Some(attachment.aliases.clone()).filter(|a| !a.is_empty()),
         ..Default::default()
     }

@@ -1,0 +1,188 @@
+//! Feeds the index: from the engine's events as they come, and from a full listing at each (re)connection and every few minutes.
+//!
+//! A container that cannot be inspected because the engine does not answer stays as it was: only a definite "not found" is an end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pinfold_engine::{ContainerStatus, Event, EventKind};
+use pinfold_proto::id::SandboxId;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::OpResult;
+use crate::index::{Ending, state_of};
+use crate::node::Node;
+
+/// Between two full listings.
+const SYNC: Duration = Duration::from_secs(120);
+const RECONNECT: Duration = Duration::from_secs(2);
+/// Containers inspected at the same time during a full listing.
+const PARALLEL: usize = 8;
+
+/// Follows the engine until `stop`.
+pub(crate) async fn follow(node: Arc<Node>, stop: CancellationToken) {
+    loop {
+        let mut events = node.engine.events();
+        // Listed after subscribing, so that nothing falls in between.
+        if let Err(error) = sync(&node).await {
+            tracing::warn!(%error, "could not list the node's sandboxes");
+        }
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SYNC, SYNC);
+        let ended = loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => apply(&node, event).await,
+                    Some(Err(error)) => break error.to_string(),
+                    None => break "the stream ended".to_owned(),
+                },
+                _ = tick.tick() => if let Err(error) = sync(&node).await {
+                    tracing::warn!(%error, "could not list the node's sandboxes");
+                },
+                () = stop.cancelled() => return,
+            }
+        };
+        tracing::warn!(error = ended, "lost the engine's events; reconnecting");
+        tokio::select! {
+            () = tokio::time::sleep(RECONNECT) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn apply(node: &Arc<Node>, event: Event) {
+    if event.kind == EventKind::Image {
+        if matches!(event.action.as_str(), "delete" | "untag" | "tag" | "pull" | "import" | "load") {
+            node.images.invalidate();
+        }
+        return;
+    }
+    let Ok(id) = event.name.parse::<SandboxId>() else { return };
+    let known = node.index.get(&id);
+    // An event of a container that was replaced or renamed says nothing about the sandbox.
+    if known.as_ref().is_some_and(|s| !s.container_id.is_empty() && s.container_id != event.id)
+        && event.action != "create"
+    {
+        return;
+    }
+    let busy = known.as_ref().is_some_and(|s| s.busy);
+    match event.action.as_str() {
+        "oom" => node.index.change_known(&id, |s| {
+            s.ending.get_or_insert_default().oom = true;
+        }),
+        "die" => {
+            node.index.change_known(&id, |s| {
+                let oom = s.ending.as_ref().is_some_and(|e| e.oom);
+                s.status = ContainerStatus::Exited;
+                s.ending = Some(Ending { code: event.exit_code.unwrap_or(0), oom, error: String::new() });
+                s.address = None;
+                s.daemon_version = None;
+                if !s.busy {
+                    s.state = state_of(s.status, s.ending.as_ref());
+                }
+            });
+            if let Some(ended) =
+                node.index.get(&id).filter(|s| !s.busy && s.ending.as_ref().is_some_and(|e| !e.is_expected()))
+            {
+                tracing::warn!(sandbox = %id, reason = ended.ending.map(|e| e.reason()), "a sandbox ended unexpectedly");
+            }
+        }
+        "destroy" if !busy => {
+            if node.index.get(&id).is_some() {
+                tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
+                node.forget(&id).await;
+            }
+        }
+        "create" | "start" | "unpause" | "pause" | "update" | "rename" if !busy => {
+            if let Err(error) = refresh(node, &id).await {
+                tracing::warn!(sandbox = %id, %error, "could not look at a sandbox after an event");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads one sandbox from the engine into the index.
+pub(crate) async fn refresh(node: &Node, id: &SandboxId) -> OpResult<()> {
+    match node.engine.inspect(id.as_str()).await {
+        Ok(found) => {
+            // Between the question and the answer an operation may have begun; it knows better.
+            if node.index.get(id).is_none_or(|s| !s.busy) {
+                node.learn(id, &found);
+            }
+            Ok(())
+        }
+        Err(error) if error.is_not_found() => {
+            if node.index.get(id).is_some_and(|s| !s.busy) {
+                node.index.remove(id);
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Compares the whole listing with the index; only what differs is inspected.
+pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
+    let listed = node.engine.list().await?;
+    let mut present = std::collections::HashSet::new();
+    let mut stale = Vec::new();
+    for container in listed {
+        let Ok(id) = container.name.parse::<SandboxId>() else { continue };
+        let fresh = node.index.get(&id).is_some_and(|s| {
+            s.busy
+                || (s.container_id == container.id
+                    && s.status == container.status
+                    && (s.status != ContainerStatus::Exited || s.ending.is_some()))
+        });
+        if !fresh {
+            stale.push(id.clone());
+        }
+        present.insert(id);
+    }
+    futures_util::stream::iter(stale)
+        .for_each_concurrent(PARALLEL, |id| async move {
+            if let Err(error) = refresh(node, &id).await {
+                tracing::warn!(sandbox = %id, %error, "could not inspect a sandbox");
+            }
+        })
+        .await;
+    for (id, sandbox) in node.index.all() {
+        if !sandbox.busy && !present.contains(&id) {
+            // The listing may be older than the sandbox, so the engine is asked once more.
+            refresh(node, &id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What has to be put right before the first job: policies of running sandboxes, interrupted resizes, frozen sandboxes, leftovers.
+pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
+    for id in node.records.ids() {
+        if let Err(error) = node.repair_recreation(&id).await {
+            tracing::error!(sandbox = %id, %error, "could not repair an interrupted resize");
+        }
+    }
+    sync(node).await?;
+    let keep = node.index.all().into_iter().map(|(id, _)| id.to_string()).collect();
+    node.policy.retain(&keep).await?;
+    for (id, sandbox) in node.index.all() {
+        if sandbox.status == ContainerStatus::Paused {
+            tracing::warn!(sandbox = %id, "a sandbox was left frozen; thawing it");
+            if let Err(error) = node.thaw(&id).await {
+                tracing::error!(sandbox = %id, %error, "could not thaw a sandbox");
+            }
+        }
+        if matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused)
+            && let Err(error) = node.reinforce(&id, sandbox.address).await
+        {
+            tracing::error!(sandbox = %id, %error, "could not put a running sandbox's network policy in force; it has no network");
+        }
+    }
+    for id in node.records.ids() {
+        if node.index.get(&id).is_none() && !matches!(node.adopt(&id).await, Ok(true) | Err(_)) {
+            node.forget(&id).await;
+        }
+    }
+    node.reclaim().await
+}

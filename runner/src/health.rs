@@ -1,0 +1,201 @@
+//! The node's health: figures sampled in the background, and a report that never waits for them.
+//!
+//! A figure that cannot be read is absent, with its reason in the log once; the report then carries no metrics rather than a wrong one, because
+//! a control plane takes a missing figure for zero (runner contract 2.3, 17.4).
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pinfold_cgroup::{CpuSampler, Kernel, Machine, Scope};
+use pinfold_engine::ContainerStatus;
+use pinfold_proto::runner::health::{Healthcheck, RunnerMetrics, ServiceHealth};
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::ControlPlane;
+use crate::node::Node;
+
+const GIB: f64 = (1_u64 << 30) as f64;
+/// Shortest time between two reports, however much changes.
+const SETTLE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Latest {
+    cpu: Option<f64>,
+    images: u64,
+    engine: Option<String>,
+    complaint: Option<String>,
+}
+
+/// What is known of the node's health.
+#[derive(Debug)]
+pub struct Health {
+    node: Arc<Node>,
+    machine: Machine,
+    latest: Mutex<Latest>,
+}
+
+impl Health {
+    /// Nothing measured yet.
+    pub fn new(node: Arc<Node>) -> Arc<Self> {
+        let latest = Latest { images: node.info.images, ..Latest::default() };
+        Arc::new(Self {
+            node,
+            machine: Machine::new(Kernel::default(), Scope::Node),
+            latest: Mutex::new(latest),
+        })
+    }
+
+    fn latest(&self) -> std::sync::MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Samples processor use and asks the engine, until `stop`.
+    pub async fn sample(self: Arc<Self>, stop: CancellationToken) {
+        let config = &self.node.config;
+        let mut sampler = CpuSampler::new(self.machine.clone(), config.cpu_interval);
+        let window = f64::from(config.cpu_window.max(1));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(sampler.due()) => {}
+                () = stop.cancelled() => return,
+            }
+            match sampler.sample() {
+                Ok(Some(percent)) => {
+                    let mut latest = self.latest();
+                    // A weighted mean that forgets within the window, and follows a spike at once.
+                    let before = latest.cpu.unwrap_or(percent.get());
+                    let mean = before + (percent.get() - before) / window.min(4.0);
+                    latest.cpu = Some(mean.max(percent.get().min(100.0) * 0.5));
+                }
+                Ok(None) => {}
+                Err(error) => self.latest().complaint = Some(error.to_string()),
+            }
+            self.ask_engine().await;
+        }
+    }
+
+    async fn ask_engine(&self) {
+        let engine = match self.node.engine.ping().await {
+            Ok(()) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let images =
+            if engine.is_none() { self.node.engine.info().await.ok().map(|i| i.images) } else { None };
+        let mut latest = self.latest();
+        latest.engine = engine;
+        if let Some(images) = images {
+            latest.images = images;
+        }
+    }
+
+    /// The figures, or why one of them is missing.
+    pub fn metrics(&self) -> Result<RunnerMetrics, String> {
+        let missing = |e: pinfold_cgroup::Missing| e.to_string();
+        let cores = self.machine.cpu_limit().map_err(missing)?.get();
+        let memory = self.machine.memory().map_err(missing)?;
+        let root = self.node.info.data_root.to_string_lossy();
+        let disk = self.machine.kernel().disk(&root).map_err(missing)?;
+        let load = self.machine.kernel().load().map_err(missing)?;
+        let percent =
+            |p: Option<pinfold_cgroup::Percent>| p.map(|p| p.get()).ok_or("a total is zero".to_owned());
+        let all = self.node.index.all();
+        let running = || all.iter().filter(|(_, s)| s.status == ContainerStatus::Running).map(|(_, s)| s);
+        let latest = self.latest();
+        Ok(RunnerMetrics {
+            current_cpu_load_average: load.five.get() / cores,
+            current_cpu_usage_percentage: latest.cpu.unwrap_or(0.0),
+            current_memory_usage_percentage: percent(memory.used_percent())?,
+            current_disk_usage_percentage: percent(disk.used_percent())?,
+            current_allocated_cpu: running().map(|s| s.cpu).sum(),
+            current_allocated_memory_gib: running().map(|s| s.memory as f64 / GIB).sum(),
+            current_allocated_disk_gib: all.iter().map(|(_, s)| s.disk as f64 / GIB).sum(),
+            current_snapshot_count: latest.images,
+            current_started_sandboxes: u64::try_from(running().count()).unwrap_or(0),
+            cpu: cores,
+            memory_gib: memory.total as f64 / GIB,
+            disk_gib: disk.total as f64 / GIB,
+            gpu: Some(0),
+            gpu_type: None,
+        })
+    }
+
+    /// What the runner depends on.
+    pub fn services(&self) -> Vec<ServiceHealth> {
+        let error_reason = self.latest().engine.clone();
+        vec![ServiceHealth {
+            service_name: "docker".to_owned(),
+            healthy: error_reason.is_none(),
+            error_reason,
+        }]
+    }
+
+    /// The report, from what is known now.
+    pub fn report(&self, domain: &str) -> Healthcheck {
+        let metrics = self.metrics().inspect_err(|reason| {
+            let mut latest = self.latest();
+            if latest.complaint.as_ref() != Some(reason) {
+                tracing::warn!(reason, "no metrics are reported");
+                latest.complaint = Some(reason.clone());
+            }
+        });
+        let url = self.node.config.public_url(domain);
+        Healthcheck {
+            app_version: env!("CARGO_PKG_VERSION").to_owned(),
+            domain: Some(domain.to_owned()),
+            api_url: Some(url.clone()),
+            proxy_url: Some(url),
+            service_health: self.services(),
+            metrics: metrics.ok(),
+        }
+    }
+
+    /// Reports at once, then every interval, and soon after the engine or the sandboxes change materially.
+    pub async fn run(
+        self: Arc<Self>,
+        control: Arc<dyn ControlPlane>,
+        domain: String,
+        stop: CancellationToken,
+    ) {
+        let config = self.node.config.clone();
+        loop {
+            let report = self.report(&domain);
+            let sent = tokio::time::timeout(config.healthcheck_timeout, control.healthcheck(&report)).await;
+            let failed = match sent {
+                Ok(Ok(())) => false,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a healthcheck was not taken");
+                    true
+                }
+                Err(_) => {
+                    tracing::warn!(after = ?config.healthcheck_timeout, "a healthcheck was not answered");
+                    true
+                }
+            };
+            let wait = if failed { Duration::from_secs(2) } else { config.healthcheck_interval };
+            let told = (material(&report), self.clone());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = changed(told.0, &told.1, &domain), if !failed => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// What a scheduler acts on at once: services, and the number of running sandboxes in coarse steps.
+fn material(report: &Healthcheck) -> (Vec<ServiceHealth>, u64) {
+    (
+        report.service_health.clone(),
+        report.metrics.as_ref().map_or(0, |m| m.current_started_sandboxes.div_ceil(5)),
+    )
+}
+
+async fn changed(told: (Vec<ServiceHealth>, u64), health: &Health, domain: &str) {
+    loop {
+        tokio::time::sleep(SETTLE).await;
+        if material(&health.report(domain)) != told {
+            return;
+        }
+    }
+}

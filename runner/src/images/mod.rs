@@ -1,0 +1,123 @@
+//! Images: pulls with single flight, a cache that engine events empty, builds with logs to follow, backups and snapshots of sandboxes.
+
+mod backup;
+mod build;
+mod context;
+mod inspect;
+mod logs;
+mod pull;
+mod reference;
+mod snapshot;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, Shared};
+use pinfold_engine::{Credentials, Image};
+use pinfold_proto::runner::payload::{Registry, SnapshotInfo};
+
+use crate::config::Config;
+use crate::error::{OpError, OpResult};
+
+pub use backup::{BackupState, Backups};
+pub use logs::{BuildLogs, LogStream};
+pub(crate) use reference::build_id;
+
+/// Most failures that are remembered for push-mode callers.
+const REMEMBERED: usize = 1024;
+/// Most images whose inspection is kept.
+const CACHED: usize = 4096;
+
+type Pull = Shared<BoxFuture<'static, OpResult<Image>>>;
+
+/// The state of images: pulls under way, inspections, failures that push-mode callers ask for later, build logs.
+#[derive(Debug)]
+pub struct Images {
+    pulls: Mutex<HashMap<String, Pull>>,
+    cache: Mutex<HashMap<String, Image>>,
+    failures: Mutex<HashMap<String, (Instant, OpError)>>,
+    retention: Duration,
+    /// Build logs.
+    pub logs: BuildLogs,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Images {
+    /// Nothing under way and nothing known.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            pulls: Mutex::default(),
+            cache: Mutex::default(),
+            failures: Mutex::default(),
+            retention: config.snapshot_error_retention,
+            logs: BuildLogs::new(config.build_log_dir.clone()),
+        }
+    }
+
+    /// Forgets all inspections: some image changed.
+    pub fn invalidate(&self) {
+        lock(&self.cache).clear();
+    }
+
+    fn cached(&self, reference: &str) -> Option<Image> {
+        lock(&self.cache).get(reference).cloned()
+    }
+
+    fn remember(&self, reference: &str, image: &Image) {
+        let mut cache = lock(&self.cache);
+        if cache.len() >= CACHED {
+            cache.clear();
+        }
+        cache.insert(reference.to_owned(), image.clone());
+    }
+
+    /// Remembers why a pull or build failed, for callers that ask later (runner contract 4.16).
+    pub fn note_failure(&self, key: &str, error: &OpError) {
+        let mut failures = lock(&self.failures);
+        let retention = self.retention;
+        failures.retain(|_, (at, _)| at.elapsed() < retention);
+        if failures.len() < REMEMBERED {
+            failures.insert(key.to_owned(), (Instant::now(), error.clone()));
+        }
+    }
+
+    /// Forgets a remembered failure.
+    pub fn clear_failure(&self, key: &str) {
+        lock(&self.failures).remove(key);
+    }
+
+    /// Why the last pull or build of `key` failed, while that is remembered.
+    pub fn failure(&self, key: &str) -> Option<OpError> {
+        lock(&self.failures)
+            .get(key)
+            .filter(|(at, _)| at.elapsed() < self.retention)
+            .map(|(_, error)| error.clone())
+    }
+}
+
+/// The registry's credentials, when it has both parts.
+pub(crate) fn credentials(registry: Option<&Registry>) -> Option<Credentials> {
+    let (username, password) = registry?.credentials()?;
+    Some(Credentials { username: username.to_owned(), password: password.clone() })
+}
+
+/// An image as control planes read it (runner contract 7.8).
+pub(crate) fn info(name: &str, image: &Image) -> SnapshotInfo {
+    let list = |l: &[String]| Some(l.to_vec()).filter(|l| !l.is_empty());
+    SnapshotInfo {
+        name: name.to_owned(),
+        size_gb: gib(image.size),
+        entrypoint: list(&image.entrypoint),
+        cmd: list(&image.cmd),
+        hash: reference::digest_of(name, image),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes far above 2^53 bytes do not occur")]
+pub(crate) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}

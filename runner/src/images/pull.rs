@@ -1,0 +1,202 @@
+//! Pulls: one at a time for each reference, joined by everyone who wants it, and not ended by those who stop waiting.
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use pinfold_engine::{EngineError, Image};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::{PullSnapshot, Registry, SnapshotInfo};
+
+use super::reference::{digest_of, internal, is_latest, normalise, split};
+use super::{credentials, info, lock};
+use crate::error::{Class, OpError, OpResult};
+use crate::index::SandboxState;
+use crate::node::Node;
+
+/// Bound of a whole transfer; control planes give up after two hours.
+const TRANSFER: Duration = Duration::from_secs(115 * 60);
+
+impl Node {
+    /// The image in the local store, from the cache where possible.
+    pub async fn local_image(&self, reference: &str) -> Result<Image, EngineError> {
+        if let Some(image) = self.images.cached(reference) {
+            return Ok(image);
+        }
+        let image = self.engine.image(reference).await?;
+        self.images.remember(reference, &image);
+        Ok(image)
+    }
+
+    /// The image for a sandbox, pulled if it is not there; the sandbox shows as pulling meanwhile.
+    pub(crate) async fn ensure_image(
+        &self,
+        id: &SandboxId,
+        reference: &str,
+        registry: Option<&Registry>,
+    ) -> OpResult<Image> {
+        let reference = normalise(reference);
+        if !is_latest(&reference)
+            && let Ok(image) = self.local_image(&reference).await
+        {
+            return Ok(image);
+        }
+        self.index.change(id, |s| s.state = SandboxState::PullingSnapshot);
+        let pulled = tokio::time::timeout(self.config.pull_timeout, self.pull(&reference, registry)).await;
+        let pulled = pulled.unwrap_or_else(|_| {
+            let message =
+                format!("the pull of {reference} did not finish within {:?}", self.config.pull_timeout);
+            Err(OpError::new(Class::Timeout, message))
+        });
+        self.index.change(id, |s| s.state = SandboxState::Creating);
+        match pulled {
+            Ok(image) => Ok(image),
+            // A node without a registry still runs what it has.
+            Err(error) => match self.engine.image(&reference).await {
+                Ok(image) => {
+                    tracing::warn!(reference, %error, "could not look for a newer image; using the local one");
+                    Ok(image)
+                }
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Pulls a reference, joining a pull that is under way.
+    pub(crate) async fn pull(&self, reference: &str, registry: Option<&Registry>) -> OpResult<Image> {
+        let pull = {
+            let mut pulls = lock(&self.images.pulls);
+            pulls.retain(|_, pull| pull.peek().is_none());
+            let begin = || {
+                let (engine, auth) = (self.engine.clone(), credentials(registry));
+                let (reference, platform) = (reference.to_owned(), self.platform());
+                let task = tokio::spawn(async move {
+                    let began = Instant::now();
+                    engine.pull(&reference, &platform, auth.as_ref(), TRANSFER).await?;
+                    let image = engine.image(&reference).await?;
+                    tracing::info!(reference, ms = began.elapsed().as_millis(), "pulled");
+                    Ok(image)
+                });
+                let joined = async move {
+                    task.await.unwrap_or_else(|e| {
+                        Err(OpError::new(Class::Internal, format!("the pull was lost: {e}")))
+                    })
+                };
+                joined.boxed().shared()
+            };
+            pulls.entry(reference.to_owned()).or_insert_with(begin).clone()
+        };
+        let _under_way = self.counters.begin("pull");
+        let image = pull.await?;
+        self.images.remember(reference, &image);
+        Ok(image)
+    }
+
+    /// `PULL_SNAPSHOT` (runner contract 7.3).
+    pub async fn pull_snapshot(&self, request: PullSnapshot) -> OpResult<SnapshotInfo> {
+        let began = Instant::now();
+        let key = request.destination_ref.clone().unwrap_or_else(|| request.snapshot.clone());
+        self.images.clear_failure(&key);
+        let result = self.pull_snapshot_inner(&request).await;
+        if let Err(error) = &result {
+            self.images.note_failure(&key, error);
+        }
+        self.counters.finished("pull", &request.snapshot, began, &result);
+        result
+    }
+
+    async fn pull_snapshot_inner(&self, request: &PullSnapshot) -> OpResult<SnapshotInfo> {
+        if request.snapshot.is_empty() {
+            return Err(OpError::new(Class::BadRequest, "the request names no snapshot"));
+        }
+        let reference = normalise(&request.snapshot);
+        let destination = request.destination_registry.as_ref().filter(|r| !r.url.is_empty());
+        if destination.is_some_and(|r| r.project.is_none()) {
+            return Err(OpError::new(Class::BadRequest, "the destination registry names no project"));
+        }
+        // A failed pull makes every snapshot of this reference unschedulable here (17.3), so what is local already is good.
+        let target = request.destination_ref.as_deref().filter(|t| !t.is_empty());
+        if let Some(target) = target
+            && let Ok(image) = self.local_image(target).await
+        {
+            return Ok(info(&request.snapshot, &image));
+        }
+        let local = if is_latest(&reference) { None } else { self.local_image(&reference).await.ok() };
+        let image = match local {
+            Some(image) => image,
+            None => match self.pull(&reference, request.registry.as_ref()).await {
+                Ok(image) => image,
+                Err(error) => self.engine.image(&reference).await.map_err(|_| error)?,
+            },
+        };
+        if let Some(tag) = request.new_tag.as_deref().filter(|t| !t.is_empty()) {
+            self.engine.tag(&reference, tag).await?;
+        }
+        if let Some(registry) = destination {
+            let target =
+                target.map_or_else(|| internal(registry, &digest_of(&reference, &image)), str::to_owned);
+            self.engine.tag(&reference, &target).await?;
+            self.engine.push(&target, credentials(Some(registry)).as_ref(), TRANSFER).await?;
+        } else if let Some(target) = target {
+            // Without a registry the name is local only.
+            self.engine.tag(&reference, target).await?;
+        }
+        self.images.invalidate();
+        Ok(info(&request.snapshot, &image))
+    }
+
+    /// Removes an image's name. One that is not there is a success; so is one still in use, when removal is not forced.
+    pub async fn remove_snapshot(&self, reference: &str) -> OpResult<()> {
+        let reference = normalise(reference);
+        self.images.clear_failure(&reference);
+        let force = self.config.force_snapshot_removal;
+        let result = match self.engine.remove_image(&reference, force).await {
+            Err(error) if error.is_not_found() || (error.is_conflict() && !force) => Ok(()),
+            // The engine refuses even a forced removal while a container runs from the image; the last sandbox's end frees it.
+            Err(error) if error.is_conflict() => {
+                tracing::info!(reference, %error, "the image is in use and stays until its last sandbox is gone");
+                Ok(())
+            }
+            other => Ok(other?),
+        };
+        self.images.invalidate();
+        result
+    }
+
+    /// Whether exactly this reference is in the local store. `:latest` never is (runner contract 7.9).
+    pub async fn snapshot_exists(&self, reference: &str) -> OpResult<bool> {
+        let reference = normalise(reference);
+        if is_latest(&reference) {
+            return Ok(false);
+        }
+        match self.local_image(reference.trim_start_matches("docker.io/")).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `GET /snapshots/info` (runner contract 4.16).
+    pub async fn snapshot_info(&self, reference: &str) -> OpResult<SnapshotInfo> {
+        if self.snapshot_exists(reference).await? {
+            return Ok(info(reference, &self.local_image(&normalise(reference)).await?));
+        }
+        match self.images.failure(reference) {
+            Some(error) => Err(OpError::new(Class::Unprocessable, error.message)),
+            None => Err(OpError::new(
+                Class::NotFound,
+                format!("the snapshot {reference} is not in the local store"),
+            )),
+        }
+    }
+
+    /// `POST /snapshots/tag`.
+    pub async fn tag_snapshot(&self, source: &str, target: &str) -> OpResult<()> {
+        if !matches!(split(target), (name, Some(tag)) if !name.is_empty() && !tag.is_empty()) {
+            return Err(OpError::new(Class::BadRequest, format!("the target {target:?} has no tag")));
+        }
+        self.engine.image(source).await?;
+        self.engine.tag(source, target).await?;
+        self.images.invalidate();
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! A snapshot of a sandbox (runner contract 7.6). The freeze around the commit ends on every path, also when the caller is cancelled: freeze,
+//! commit and thaw are a task of their own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pinfold_engine::ContainerStatus;
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::{SandboxSnapshot, SnapshotSandbox};
+
+use super::credentials;
+use super::reference::internal;
+use crate::error::{Class, OpError, OpResult};
+use crate::node::Node;
+
+impl Node {
+    /// Makes an image of a sandbox. Without a registry the image is local, under `daytona-<hash>:daytona`.
+    pub async fn snapshot(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        request: SnapshotSandbox,
+    ) -> OpResult<SandboxSnapshot> {
+        let began = Instant::now();
+        if request.include_memory == Some(true) {
+            return Err(OpError::new(
+                Class::BadRequest,
+                "containers cannot be snapshotted with their memory",
+            ));
+        }
+        let _under_way = self.counters.begin("snapshot");
+        let limit = self.config.backup_timeout;
+        let result = tokio::time::timeout(limit, self.snapshot_inner(id, request)).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(OpError::new(Class::Timeout, format!("the snapshot did not finish within {limit:?}")))
+        });
+        self.counters.finished("snapshot", id.as_str(), began, &result);
+        result
+    }
+
+    async fn snapshot_inner(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        request: SnapshotSandbox,
+    ) -> OpResult<SandboxSnapshot> {
+        let began = Instant::now();
+        let nanoseconds =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let temporary = format!("daytona-from-sandbox-{id}:{nanoseconds}");
+        let (node, owned, name) = (self.clone(), id.clone(), temporary.clone());
+        let task = tokio::spawn(async move { node.commit_frozen(&owned, &name).await });
+        let image_id =
+            task.await.map_err(|e| OpError::new(Class::Internal, format!("the commit was lost: {e}")))?;
+        let image_id = image_id.map_err(|e| e.during("committing the sandbox", began))?;
+        let hash = image_id.trim_start_matches("sha256:").to_owned();
+        let registry = request.registry.filter(|r| !r.url.is_empty());
+        let reference =
+            registry.as_ref().map_or_else(|| format!("daytona-{hash}:daytona"), |r| internal(r, &hash));
+        let published = async {
+            self.engine.tag(&temporary, &reference).await?;
+            let image = self.engine.image(&reference).await?;
+            if let Some(registry) = &registry {
+                let auth = credentials(Some(registry));
+                self.engine.push(&reference, auth.as_ref(), self.config.backup_timeout).await?;
+            }
+            Ok::<_, OpError>(image)
+        };
+        let published = published.await;
+        // The canonical name stays: the control plane records this node as having the image.
+        if let Err(error) = self.engine.remove_image(&temporary, true).await {
+            tracing::warn!(temporary, %error, "could not remove a temporary image name");
+        }
+        self.images.invalidate();
+        let image = published.map_err(|e| e.during("publishing the snapshot", began))?;
+        let info = super::info(&reference, &image);
+        let (entrypoint, cmd) = (info.entrypoint, info.cmd);
+        Ok(SandboxSnapshot { reference: Some(reference), hash, size_gb: info.size_gb, entrypoint, cmd })
+    }
+
+    async fn commit_frozen(&self, id: &SandboxId, reference: &str) -> OpResult<String> {
+        let _busy = self.busy(id);
+        let running = self.index.get(id).is_some_and(|s| s.status == ContainerStatus::Running);
+        if running {
+            self.engine.pause(id.as_str()).await?;
+        }
+        let committed = self.commit(id, reference).await;
+        if running {
+            self.thaw(id).await?;
+        }
+        committed
+    }
+
+    /// Unfreezes a sandbox, trying for two minutes: a frozen sandbox looks dead to its user.
+    pub(crate) async fn thaw(&self, id: &SandboxId) -> OpResult<()> {
+        let began = Instant::now();
+        loop {
+            match self.engine.unpause(id.as_str()).await {
+                Ok(()) => {
+                    self.index.change_known(id, |s| s.status = ContainerStatus::Running);
+                    return Ok(());
+                }
+                Err(error) if error.is_not_found() || began.elapsed() > Duration::from_secs(120) => {
+                    return Err(error.into());
+                }
+                Err(error) => tracing::warn!(sandbox = %id, %error, "could not thaw a sandbox; trying again"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}

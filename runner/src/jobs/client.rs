@@ -1,0 +1,187 @@
+//! The runner's side of the control plane's API (runner contract 2.2). Every call has a deadline.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pinfold_proto::id::Secret;
+use pinfold_proto::runner::health::Healthcheck;
+use pinfold_proto::runner::job::{JobPage, PollResponse, StatusUpdate};
+use reqwest::{Client, Method, RequestBuilder};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const CALL: Duration = Duration::from_secs(10);
+/// Jobs on one page of a listing; the API's maximum.
+const PAGE: u32 = 200;
+
+/// Why a call to the control plane failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiCallError {
+    /// It answered with an error.
+    #[error("the control plane answered {status}: {message}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// Its words.
+        message: String,
+    },
+    /// It could not be reached, or its answer was cut off.
+    #[error("the control plane could not be reached: {0}")]
+    Transport(String),
+}
+
+impl ApiCallError {
+    /// The HTTP status, if there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::Transport(_) => None,
+        }
+    }
+}
+
+/// A sandbox as the control plane knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RemoteSandbox {
+    /// Its id.
+    #[serde(deserialize_with = "pinfold_proto::null::as_default")]
+    pub id: String,
+    /// Where it stands.
+    #[serde(deserialize_with = "pinfold_proto::null::as_default")]
+    pub state: String,
+    /// Where it should stand.
+    #[serde(deserialize_with = "pinfold_proto::null::as_default")]
+    pub desired_state: String,
+}
+
+/// What a runner asks of a control plane. Tests play one in memory.
+#[async_trait]
+pub trait ControlPlane: Send + Sync + 'static {
+    /// Claims pending jobs, waiting up to `timeout` for one.
+    async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError>;
+    /// A page of this runner's claimed jobs, from 1.
+    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError>;
+    /// Reports a job's result.
+    async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError>;
+    /// Reports this node's health.
+    async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError>;
+    /// This runner's sandboxes: all of them, or those believed started and settled.
+    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError>;
+    /// Corrects a sandbox's state.
+    async fn push_state(
+        &self,
+        sandbox: &str,
+        state: &str,
+        reason: Option<&str>,
+        recoverable: bool,
+    ) -> Result<(), ApiCallError>;
+}
+
+/// An HTTP client over rustls with ring.
+pub fn http_client() -> Result<Client, ApiCallError> {
+    // A second installation is refused, which is fine: somebody installed one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).build();
+    client.map_err(|e| ApiCallError::Transport(e.to_string()))
+}
+
+/// A control plane over HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpControlPlane {
+    client: Client,
+    base: String,
+    token: Secret,
+}
+
+impl HttpControlPlane {
+    /// The control plane at `base`, which includes its `/api`.
+    pub fn new(base: &str, token: Secret) -> Result<Self, ApiCallError> {
+        Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        request.bearer_auth(self.token.expose()).header("x-daytona-source", "runner").timeout(CALL)
+    }
+}
+
+fn transport(error: &reqwest::Error) -> ApiCallError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    ApiCallError::Transport(text)
+}
+
+async fn answer(request: RequestBuilder) -> Result<reqwest::Response, ApiCallError> {
+    let response = request.send().await.map_err(|e| transport(&e))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    // An error body is for people; it is cut, and its loss does not matter.
+    let message = response.text().await.unwrap_or_default().chars().take(500).collect();
+    Err(ApiCallError::Status { status, message })
+}
+
+async fn decoded<T: serde::de::DeserializeOwned>(request: RequestBuilder) -> Result<T, ApiCallError> {
+    answer(request).await?.json().await.map_err(|e| transport(&e))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StateBody<'a> {
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recoverable: Option<bool>,
+}
+
+#[async_trait]
+impl ControlPlane for HttpControlPlane {
+    async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError> {
+        let path = format!("/jobs/poll?timeout={}&limit={limit}", timeout.as_secs().max(1));
+        // A connection that died silently must not outlast the poll by much.
+        let request = self.request(Method::GET, &path).timeout(timeout + Duration::from_secs(5));
+        match decoded::<PollResponse>(request).await {
+            Err(ApiCallError::Status { status: 408, .. }) => Ok(Vec::new()),
+            other => other.map(|response| response.jobs),
+        }
+    }
+
+    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
+        decoded(self.request(Method::GET, &format!("/jobs?status=IN_PROGRESS&limit={PAGE}&page={page}")))
+            .await
+    }
+
+    async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
+        answer(self.request(Method::POST, &format!("/jobs/{job}/status")).json(update)).await.map(drop)
+    }
+
+    async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
+        answer(self.request(Method::POST, "/runners/healthcheck").json(body)).await.map(drop)
+    }
+
+    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
+        let query = if started_only { "?states=started&skipReconcilingSandboxes=true" } else { "" };
+        let listed: Vec<Value> =
+            decoded(self.request(Method::GET, &format!("/sandbox/for-runner{query}"))).await?;
+        Ok(listed.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect())
+    }
+
+    async fn push_state(
+        &self,
+        sandbox: &str,
+        state: &str,
+        reason: Option<&str>,
+        recoverable: bool,
+    ) -> Result<(), ApiCallError> {
+        let body = StateBody { state, error_reason: reason, recoverable: reason.map(|_| recoverable) };
+        answer(self.request(Method::PUT, &format!("/sandbox/{sandbox}/state")).json(&body)).await.map(drop)
+    }
+}

@@ -1,0 +1,310 @@
+//! Runs jobs: each once, within the limits of its class, against its own deadline, with panics contained. Every job ends in the outbox.
+
+use std::collections::{HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::job::{Job, JobKind, JobStatus, StatusUpdate};
+use pinfold_proto::runner::recovery::error_message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::{ControlPlane, Outbox};
+use crate::error::{Class, OpError, OpResult};
+use crate::node::{Node, sandbox_id};
+use crate::sandbox::panic_text;
+
+/// Finished jobs whose ids are remembered against repeated deliveries.
+const REMEMBERED: usize = 8192;
+
+/// How many jobs of a class run at once. Creates have places of their own, so that pulls and builds never hold them up.
+#[derive(Debug)]
+struct Places {
+    create: Semaphore,
+    lifecycle: Semaphore,
+    pull: Semaphore,
+    build: Semaphore,
+    backup: Semaphore,
+    inspect: Semaphore,
+}
+
+impl Places {
+    fn of(&self, kind: &JobKind) -> &Semaphore {
+        match kind {
+            JobKind::CreateSandbox => &self.create,
+            JobKind::PullSnapshot => &self.pull,
+            JobKind::BuildSnapshot => &self.build,
+            JobKind::CreateBackup | JobKind::SnapshotSandbox => &self.backup,
+            JobKind::InspectSnapshotInRegistry => &self.inspect,
+            _ => &self.lifecycle,
+        }
+    }
+}
+
+/// The control plane gives a job this long (runner contract 3.5); ours ends a little before, with a reason.
+fn deadline(kind: &JobKind) -> Duration {
+    let minutes = |m: u64| Duration::from_secs(m * 60 - 30);
+    match kind {
+        JobKind::CreateSandbox => minutes(30),
+        JobKind::BuildSnapshot | JobKind::PullSnapshot | JobKind::CreateBackup | JobKind::SnapshotSandbox => {
+            minutes(120)
+        }
+        JobKind::InspectSnapshotInRegistry => Duration::from_secs(28),
+        _ => minutes(10),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    running: HashSet<String>,
+    finished: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+struct Shared {
+    node: Arc<Node>,
+    control: Arc<dyn ControlPlane>,
+    outbox: Outbox,
+    places: Places,
+    seen: Mutex<Seen>,
+    tasks: TaskTracker,
+}
+
+/// Runs jobs. Clones share everything.
+#[derive(Clone)]
+pub struct Executor(Arc<Shared>);
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor").field("running", &self.running()).finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// An executor that reports through `outbox`.
+    pub fn new(node: Arc<Node>, control: Arc<dyn ControlPlane>, outbox: Outbox) -> Self {
+        let places = Places {
+            create: Semaphore::new(32),
+            lifecycle: Semaphore::new(64),
+            pull: Semaphore::new(4),
+            build: Semaphore::new(2),
+            backup: Semaphore::new(6),
+            inspect: Semaphore::new(16),
+        };
+        Self(Arc::new(Shared {
+            node,
+            control,
+            outbox,
+            places,
+            seen: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of jobs that run or wait for a place.
+    pub fn running(&self) -> usize {
+        self.seen().running.len()
+    }
+
+    /// The outbox.
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// Takes a job as it was delivered. One that is known already is ignored; one that does not decode fails, if it says who it is.
+    pub fn accept(&self, value: Value) {
+        let Some(id) = value.get("id").and_then(Value::as_str).map(str::to_owned) else {
+            tracing::error!("the control plane sent a job without an id");
+            return;
+        };
+        {
+            let mut seen = self.seen();
+            if seen.finished.contains(&id) || self.0.outbox.holds(&id) || !seen.running.insert(id.clone()) {
+                return;
+            }
+        }
+        let executor = self.clone();
+        self.0.tasks.spawn(async move {
+            let update = match serde_json::from_value::<Job>(value) {
+                Ok(job) => executor.perform(job).await,
+                Err(error) => failed(&format!("the job could not be read: {error}")),
+            };
+            executor.finish(id, update);
+        });
+    }
+
+    fn finish(&self, id: String, update: StatusUpdate) {
+        // In the outbox first: there is no moment at which the job is neither running nor held.
+        self.0.outbox.submit(&self.0.control, id.clone(), update);
+        let mut seen = self.seen();
+        seen.running.remove(&id);
+        if seen.finished.insert(id.clone()) {
+            seen.order.push_back(id);
+        }
+        if seen.order.len() > REMEMBERED
+            && let Some(oldest) = seen.order.pop_front()
+        {
+            seen.finished.remove(&oldest);
+        }
+    }
+
+    async fn perform(&self, job: Job) -> StatusUpdate {
+        let began = Instant::now();
+        let limit = deadline(&job.kind);
+        tracing::info!(
+            job_id = job.id,
+            job_type = job.kind.as_str(),
+            resource_id = job.resource_id,
+            "job begins"
+        );
+        let kind = job.kind.clone();
+        let work = async {
+            let _place = self.0.places.of(&kind).acquire().await;
+            self.dispatch(&job).await
+        };
+        let guarded = AssertUnwindSafe(tokio::time::timeout(limit, work)).catch_unwind().await;
+        let result = match guarded {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(OpError::new(
+                Class::Timeout,
+                format!("{} did not finish within {limit:?}", kind.as_str()),
+            )),
+            Err(panic) => Err(OpError::new(
+                Class::Internal,
+                format!("{} panicked: {}", kind.as_str(), panic_text(panic.as_ref())),
+            )),
+        };
+        let ms = began.elapsed().as_millis();
+        match result {
+            Ok(result_metadata) => {
+                tracing::info!(
+                    job_id = job.id,
+                    job_type = kind.as_str(),
+                    resource_id = job.resource_id,
+                    ms,
+                    "job completed"
+                );
+                StatusUpdate { status: JobStatus::Completed, error_message: None, result_metadata }
+            }
+            Err(error) => {
+                tracing::warn!(job_id = job.id, job_type = kind.as_str(), resource_id = job.resource_id, ms, %error, "job failed");
+                let recoverable = matches!(
+                    kind,
+                    JobKind::CreateSandbox
+                        | JobKind::StartSandbox
+                        | JobKind::StopSandbox
+                        | JobKind::DestroySandbox
+                        | JobKind::RecoverSandbox
+                        | JobKind::ResizeSandbox
+                        | JobKind::CreateBackup
+                        | JobKind::SnapshotSandbox
+                );
+                if recoverable {
+                    failed(&error_message(&error.message))
+                } else {
+                    failed(&plain(&error.message))
+                }
+            }
+        }
+    }
+
+    async fn dispatch(&self, job: &Job) -> OpResult<Option<String>> {
+        let node = &self.0.node;
+        let sandbox = || -> OpResult<SandboxId> { sandbox_id(&job.resource_id) };
+        match &job.kind {
+            JobKind::CreateSandbox => result(node.create(payload(job)?).await?),
+            JobKind::StartSandbox => result(node.start(&sandbox()?, payload(job)?).await?),
+            JobKind::StopSandbox => node.stop(&sandbox()?, optional_payload(job)?).await.map(|()| None),
+            JobKind::DestroySandbox => node.destroy(&sandbox()?).await.map(|()| None),
+            JobKind::ResizeSandbox => node.resize(&sandbox()?, payload(job)?).await.map(|()| None),
+            JobKind::CreateBackup => node.backup(&sandbox()?, payload(job)?).await.map(|()| None),
+            JobKind::RecoverSandbox => node.recover(&sandbox()?, payload(job)?).await.map(|()| None),
+            JobKind::UpdateSandboxNetworkSettings => {
+                node.set_network(&sandbox()?, payload(job)?).await.map(|()| None)
+            }
+            JobKind::SnapshotSandbox => result(node.snapshot(&sandbox()?, payload(job)?).await?),
+            JobKind::BuildSnapshot => result(node.build(payload(job)?).await?),
+            JobKind::PullSnapshot => result(node.pull_snapshot(payload(job)?).await?),
+            JobKind::RemoveSnapshot => node.remove_snapshot(&job.resource_id).await.map(|()| None),
+            JobKind::InspectSnapshotInRegistry => result(node.inspect_snapshot(payload(job)?).await?),
+            JobKind::PauseSandbox | JobKind::ForkSandbox => Err(OpError::new(
+                Class::BadRequest,
+                format!("{} is not supported for containers", job.kind.as_str()),
+            )),
+            JobKind::Unknown(kind) => Err(OpError::new(
+                Class::BadRequest,
+                format!("this runner does not know jobs of type {kind:?}"),
+            )),
+        }
+    }
+
+    /// Waits up to `grace` for running jobs. What remains is IN_PROGRESS at the control plane and runs again at the next start.
+    pub async fn drain(&self, grace: Duration) {
+        self.0.tasks.close();
+        if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                jobs = self.running(),
+                "jobs were still running at the end of the drain; they run again at the next start"
+            );
+        }
+    }
+}
+
+fn failed(message: &str) -> StatusUpdate {
+    StatusUpdate { status: JobStatus::Failed, error_message: Some(message.to_owned()), result_metadata: None }
+}
+
+/// Text for jobs whose errors are never parsed: not empty, and not by accident JSON (runner contract 0.4).
+fn plain(message: &str) -> String {
+    let text: String = message.chars().take(9000).collect();
+    match text.trim() {
+        "" => "failed without a reason".to_owned(),
+        trimmed if serde_json::from_str::<Value>(trimmed).is_ok() => format!("error: {trimmed}"),
+        _ => text,
+    }
+}
+
+fn result<T: Serialize>(value: T) -> OpResult<Option<String>> {
+    let text = serde_json::to_string(&value);
+    text.map(Some).map_err(|e| OpError::new(Class::Internal, format!("the result could not be written: {e}")))
+}
+
+fn payload<T: DeserializeOwned>(job: &Job) -> OpResult<T> {
+    match job.payload.as_deref().map(str::trim).filter(|text| !text.is_empty() && *text != "null") {
+        Some(text) => parse(job, text),
+        None => Err(OpError::new(Class::BadRequest, format!("a {} job needs a payload", job.kind.as_str()))),
+    }
+}
+
+fn optional_payload<T: DeserializeOwned + Default>(job: &Job) -> OpResult<T> {
+    match job.payload.as_deref().map(str::trim).filter(|text| !text.is_empty() && *text != "null") {
+        Some(text) => parse(job, text),
+        None => Ok(T::default()),
+    }
+}
+
+fn parse<T: DeserializeOwned>(job: &Job, text: &str) -> OpResult<T> {
+    // Payloads hold secrets, so the error says where it broke and not what was there.
+    let bad = |e: serde_json::Error| {
+        OpError::new(
+            Class::BadRequest,
+            format!(
+                "the payload of a {} job is invalid at line {} column {}",
+                job.kind.as_str(),
+                e.line(),
+                e.column()
+            ),
+        )
+    };
+    serde_json::from_str(text).map_err(bad)
+}

@@ -1,0 +1,11 @@
+//! Jobs (runner contract 3 and 17): one poll, an executor with limits for each class of work, and results that are kept until acknowledged.
+
+mod client;
+mod executor;
+mod outbox;
+mod poller;
+
+pub use client::{ApiCallError, ControlPlane, HttpControlPlane, RemoteSandbox, http_client};
+pub use executor::Executor;
+pub use outbox::Outbox;
+pub use poller::poll;

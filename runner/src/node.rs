@@ -1,0 +1,175 @@
+//! What every part of the runner shares: the engine, the index, the seams, the node's network. Operations live in [`crate::sandbox`] and
+//! [`crate::images`]; this module only holds things together.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_engine::{Engine, EngineError, EngineInfo, Network, NetworkSpec};
+use pinfold_network::AddressPool;
+use pinfold_proto::id::SandboxId;
+
+use crate::config::Config;
+use crate::daemon::InstalledDaemon;
+use crate::error::{OpResult, RunError};
+use crate::images::Images;
+use crate::index::Index;
+use crate::observe::Counters;
+use crate::policy::NetworkPolicy;
+use crate::records::Records;
+use crate::sandbox::{Backups, Owners};
+use crate::volumes::Volumes;
+
+/// The isolated sandbox network (runner contract 9.1).
+const ISOLATED: &str = "runner-bridge";
+/// The sandbox network when sandboxes may reach each other.
+const SHARED: &str = "runner-shared";
+/// Attempts for calls whose failure may pass, and the first pause between them, which doubles.
+pub(crate) const ATTEMPTS: u32 = 5;
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// One node, shared by all its tasks.
+pub struct Node {
+    /// The configuration.
+    pub config: Config,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// What kind of engine it is.
+    pub info: EngineInfo,
+    /// This node's sandboxes.
+    pub index: Index,
+    /// Their owner tasks.
+    pub owners: Owners,
+    /// What is remembered of them.
+    pub records: Records,
+    /// Network policy.
+    pub policy: Arc<dyn NetworkPolicy>,
+    /// Volumes.
+    pub volumes: Arc<dyn Volumes>,
+    /// The sandbox network.
+    pub network: Network,
+    /// Its free addresses.
+    pub addresses: AddressPool,
+    /// Images.
+    pub images: Images,
+    /// The daemon that sandboxes mount.
+    pub daemon: InstalledDaemon,
+    /// Backups under way.
+    pub backups: Backups,
+    /// Counters for `/metrics`.
+    pub counters: Counters,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("network", &self.network.name).finish_non_exhaustive()
+    }
+}
+
+/// What a node is made of; [`Node::new`] adds the rest.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// What it said of itself.
+    pub info: EngineInfo,
+    /// The sandbox network.
+    pub network: Network,
+    /// Network policy.
+    pub policy: Arc<dyn NetworkPolicy>,
+    /// Volumes.
+    pub volumes: Arc<dyn Volumes>,
+    /// The daemon that sandboxes mount.
+    pub daemon: InstalledDaemon,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Reads the records and puts the node together.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, RunError> {
+        let Parts { config, engine, info, network, policy, volumes, daemon } = parts;
+        let records = Records::open(&config.data_dir.join("sandboxes"))?;
+        let bad =
+            |what: &str| RunError::Network(format!("the network {} has no usable {what}", network.name));
+        let subnet: pinfold_network::Cidr =
+            network.subnet.as_deref().and_then(|s| s.parse().ok()).ok_or_else(|| bad("IPv4 subnet"))?;
+        let first = std::net::Ipv4Addr::from_bits(subnet.network().to_bits() + 1);
+        let addresses = AddressPool::new(subnet, network.gateway.unwrap_or(first));
+        for address in records.addresses() {
+            addresses.mark_taken(address);
+        }
+        let images = Images::new(&config);
+        Ok(Arc::new(Self {
+            config,
+            engine,
+            info,
+            index: Index::default(),
+            owners: Owners::default(),
+            records,
+            policy,
+            volumes,
+            network,
+            addresses,
+            images,
+            daemon,
+            backups: Backups::default(),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// `linux/<architecture of the engine>`.
+    pub fn platform(&self) -> String {
+        format!("linux/{}", self.info.architecture)
+    }
+
+    /// Tells volumes and old daemon versions which host paths containers still mount.
+    pub async fn reclaim(&self) -> OpResult<()> {
+        let listed = self.engine.list().await?;
+        let in_use: HashSet<PathBuf> =
+            listed.into_iter().flat_map(|c| c.mount_sources).map(PathBuf::from).collect();
+        self.daemon.reconcile(&in_use);
+        self.volumes.cleanup(&in_use).await;
+        Ok(())
+    }
+}
+
+/// The sandbox network: found, or created on the configured subnet.
+pub async fn sandbox_network(engine: &dyn Engine, config: &Config) -> Result<Network, RunError> {
+    let (name, bridge) = if config.inter_sandbox { (SHARED, "pinfold1") } else { (ISOLATED, "pinfold0") };
+    let failed = |e: EngineError| {
+        RunError::Network(format!("{e}; set PINFOLD_SANDBOX_SUBNET to a network that is free on this host"))
+    };
+    match engine.network(name).await {
+        Err(error) if error.is_not_found() => {}
+        found => return found.map_err(failed),
+    }
+    let spec = NetworkSpec {
+        name: name.to_owned(),
+        bridge: Some(bridge.to_owned()),
+        icc: config.inter_sandbox,
+        subnet: Some(config.subnet.clone()),
+        dynamic_range: None,
+        labels: std::collections::BTreeMap::new(),
+    };
+    match engine.create_network(&spec).await {
+        // Someone else made it in between.
+        Err(error) if error.is_conflict() => {}
+        Err(error) => return Err(failed(error)),
+        Ok(_) => tracing::info!(network = name, subnet = config.subnet, "created the sandbox network"),
+    }
+    engine.network(name).await.map_err(failed)
+}
+
+/// A sandbox id from a request.
+pub fn sandbox_id(text: &str) -> OpResult<SandboxId> {
+    text.parse().map_err(|e: pinfold_proto::id::InvalidId| {
+        crate::error::OpError::new(crate::error::Class::BadRequest, e.to_string())
+    })
+}

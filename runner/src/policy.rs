@@ -1,0 +1,78 @@
+//! The seam to network policy: what the lifecycle asks for, and nothing of how it is done.
+//!
+//! Invariant: [`NetworkPolicy::apply`] returns before a sandbox's first packet, on every path that starts one, and its failure fails the
+//! start. The address is chosen before the container exists, so nothing has to be learned from a running sandbox.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use pinfold_network::{Endpoint, Firewall, Policy};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::NetworkSettings;
+
+use crate::error::{Class, OpError, OpResult};
+
+/// Puts policies in force.
+#[async_trait]
+pub trait NetworkPolicy: Send + Sync + 'static {
+    /// Puts `policy` in force for the sandbox at `endpoint`; returns when the kernel has it.
+    async fn apply(&self, sandbox: &SandboxId, endpoint: Endpoint, policy: Policy) -> OpResult<()>;
+
+    /// Forgets a sandbox that is gone. Its address has no network afterwards.
+    async fn remove(&self, sandbox: &SandboxId) -> OpResult<()>;
+
+    /// Drops what earlier runs left for sandboxes that no longer exist.
+    async fn retain(&self, keep: &HashSet<String>) -> OpResult<()>;
+}
+
+#[async_trait]
+impl NetworkPolicy for Firewall {
+    async fn apply(&self, sandbox: &SandboxId, endpoint: Endpoint, policy: Policy) -> OpResult<()> {
+        self.apply(sandbox.as_str(), endpoint, policy)
+            .await
+            .map_err(|e| OpError::new(Class::Internal, e.to_string()))
+    }
+
+    async fn remove(&self, sandbox: &SandboxId) -> OpResult<()> {
+        self.remove(sandbox.as_str()).await.map_err(|e| OpError::new(Class::Internal, e.to_string()))
+    }
+
+    async fn retain(&self, keep: &HashSet<String>) -> OpResult<()> {
+        self.retain(keep).await.map(drop).map_err(|e| OpError::new(Class::Internal, e.to_string()))
+    }
+}
+
+/// No rules at all, for an operator who asked for that with `PINFOLD_NETWORK_POLICY=off`. A sandbox that asks for a closed network is
+/// refused rather than left open.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unenforced;
+
+#[async_trait]
+impl NetworkPolicy for Unenforced {
+    async fn apply(&self, _sandbox: &SandboxId, _endpoint: Endpoint, policy: Policy) -> OpResult<()> {
+        if policy.is_closed() {
+            let message = "this runner enforces no network policy (PINFOLD_NETWORK_POLICY=off), so it cannot restrict a sandbox";
+            return Err(OpError::new(Class::BadRequest, message));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, _sandbox: &SandboxId) -> OpResult<()> {
+        Ok(())
+    }
+
+    async fn retain(&self, _keep: &HashSet<String>) -> OpResult<()> {
+        Ok(())
+    }
+}
+
+/// The policy that settings ask for. Text that is not a policy is a bad request, never an open network.
+pub fn parse(settings: &NetworkSettings) -> OpResult<Policy> {
+    let parsed = Policy::parse(
+        settings.network_block_all,
+        settings.network_allow_list.as_deref(),
+        settings.domain_allow_list.as_deref(),
+        settings.network_limit_egress.unwrap_or(false),
+    );
+    parsed.map_err(|e| OpError::new(Class::BadRequest, e.to_string()))
+}

@@ -1,0 +1,150 @@
+//! From a configuration to a running node, and back to nothing: checks, network, daemon file, tasks; then a drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_engine::{Docker, Engine};
+use pinfold_network::{Bridge, Firewall};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::daemon::InstalledDaemon;
+use crate::error::RunError;
+use crate::health::Health;
+use crate::jobs::{ControlPlane, Executor, HttpControlPlane, Outbox, poll};
+use crate::node::{Node, Parts, sandbox_network};
+use crate::policy::{NetworkPolicy, Unenforced};
+use crate::volumes::{LocalVolumes, Volumes};
+use crate::{api, events, sync};
+
+/// How long open HTTP requests may go on after a stop.
+const HTTP_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a node until `stop`, then drains it. Every error names what to do; see [`RunError::exit_status`].
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let daemon = InstalledDaemon::install(&config)?;
+    let listener = listen(&config).await?;
+    let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
+    let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
+    let network = sandbox_network(&*engine, &config).await?;
+    let policy = network_policy(&config, &network).await?;
+    let volumes: Arc<dyn Volumes> = Arc::new(LocalVolumes::new(config.data_dir.join("volumes")));
+    let control = HttpControlPlane::new(&config.api_url, config.token.clone())
+        .map_err(|e| RunError::Part { part: "the control plane's client", reason: e.to_string() })?;
+    let node = Node::new(Parts { config, engine, info, network, policy, volumes, daemon })?;
+    serve(node, Arc::new(control), listener, stop).await
+}
+
+/// Runs an assembled node: what [`run`] does after it has found engine and network. Tests call it with simulated ones.
+pub async fn serve(
+    node: Arc<Node>,
+    control: Arc<dyn ControlPlane>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let config = node.config.clone();
+    let outbox = Outbox::open(&config.data_dir.join("outbox"))?;
+    if let Err(error) = events::repair(&node).await {
+        return Err(RunError::Part { part: "the node's inventory", reason: error.to_string() });
+    }
+    let domain = config.domain.clone().unwrap_or_else(crate::domain::first_address);
+    let health = Health::new(node.clone());
+    let executor = Executor::new(node.clone(), control.clone(), outbox.clone());
+    // Background work ends last: operations that drain still need the engine's events.
+    let background = CancellationToken::new();
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(events::follow(node.clone(), background.clone()));
+    tasks.spawn(health.clone().sample(background.clone()));
+    tasks.spawn(sync::run(node.clone(), control.clone(), stop.clone()));
+    let poller = if config.api_version == 2 {
+        outbox.resume(&control);
+        tasks.spawn(health.clone().run(control.clone(), domain.clone(), stop.clone()));
+        let grace = config.drain_timeout.min(config.poll_timeout + Duration::from_secs(1));
+        let polling = poll(
+            control.clone(),
+            executor.clone(),
+            config.poll_timeout,
+            config.poll_limit,
+            grace,
+            stop.clone(),
+        );
+        Some(tokio::spawn(polling))
+    } else {
+        None
+    };
+    let address =
+        listener.local_addr().map_err(|source| RunError::PortTaken { port: config.port, source })?;
+    tracing::info!(%address, url = config.public_url(&domain), "the runner is up");
+    let router = api::router(node.clone(), health);
+    let served = pinfold_http::serve(listener, router, stop.cancelled(), HTTP_GRACE).await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "requests were cut at shutdown");
+    }
+    if let Some(poller) = poller {
+        let _ = poller.await;
+    }
+    executor.drain(config.drain_timeout).await;
+    outbox.close(Duration::from_secs(3)).await;
+    background.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("the runner stopped; sandboxes go on running");
+    Ok(())
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, RunError> {
+    let taken = |source| RunError::PortTaken { port: config.port, source };
+    TcpListener::bind(SocketAddr::from((config.listen, config.port))).await.map_err(taken)
+}
+
+/// Connects to the engine, which may still be starting: a minute of tries.
+async fn connect(stop: &CancellationToken) -> Result<Docker, RunError> {
+    const TRIES: u32 = 12;
+    let mut pause = Duration::from_secs(1);
+    for attempt in 1.. {
+        match Docker::connect().await {
+            Ok(engine) => return Ok(engine),
+            Err(error) if attempt >= TRIES || stop.is_cancelled() => {
+                return Err(RunError::NoEngine(error.to_string()));
+            }
+            Err(error) => tracing::warn!(%error, attempt, "waiting for the engine"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            () = stop.cancelled() => {}
+        }
+    }
+    Err(RunError::NoEngine("no engine".to_owned()))
+}
+
+async fn network_policy(
+    config: &Config,
+    network: &pinfold_engine::Network,
+) -> Result<Arc<dyn NetworkPolicy>, RunError> {
+    if !config.enforce_policy {
+        tracing::warn!(
+            "PINFOLD_NETWORK_POLICY=off: sandboxes reach each other, this host, and everything it reaches"
+        );
+        return Ok(Arc::new(Unenforced));
+    }
+    let failed = |reason: String| RunError::Network(reason);
+    let subnet: pinfold_network::Cidr = network
+        .subnet
+        .as_deref()
+        .and_then(|s| s.parse().ok())
+        .ok_or_else(|| failed(format!("the network {} has no IPv4 subnet", network.name)))?;
+    let gateway = network.gateway.unwrap_or(std::net::Ipv4Addr::from_bits(subnet.network().to_bits() + 1));
+    let bridge = Bridge {
+        interface: network.bridge.clone(),
+        subnet,
+        gateway,
+        inter_sandbox: config.inter_sandbox,
+        resolver_port: None,
+    };
+    let firewall = Firewall::install(bridge)
+        .await
+        .map_err(|e| failed(format!("{e}; the runner needs root and nftables")))?;
+    Ok(Arc::new(firewall))
+}

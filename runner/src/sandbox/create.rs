@@ -1,0 +1,229 @@
+//! Create (runner contract 5.3). Image, volumes and policy are prepared side by side; two engine calls remain: create and start.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pinfold_engine::ContainerStatus;
+use pinfold_network::Endpoint;
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
+use pinfold_proto::well_known::DAEMON_PATH;
+
+use super::{Urgency, definition, start};
+use crate::error::{Class, OpError, OpResult};
+use crate::index::{SandboxState, state_of};
+use crate::node::{Node, sandbox_id};
+use crate::policy;
+use crate::records::Record;
+
+impl Node {
+    /// Creates a sandbox, and starts it unless told otherwise. A sandbox that exists is started, or found running: both are successes.
+    pub async fn create(self: &Arc<Self>, request: CreateSandbox) -> OpResult<Started> {
+        let began = Instant::now();
+        let _under_way = self.counters.begin("create");
+        let object = request.id.clone();
+        let result = self.create_checked(request).await;
+        self.counters.finished("create", &object, began, &result);
+        result
+    }
+
+    async fn create_checked(self: &Arc<Self>, request: CreateSandbox) -> OpResult<Started> {
+        let id = sandbox_id(&request.id)?;
+        if request.snapshot.is_empty() {
+            return Err(OpError::new(Class::BadRequest, "the request names no snapshot"));
+        }
+        if request.gpu_quota > 0 || request.sandbox_class.as_deref() == Some("android") {
+            return Err(OpError::new(
+                Class::BadRequest,
+                "this runner has neither GPUs nor android devices to give",
+            ));
+        }
+        policy::parse(&wanted_network(&request))?;
+        let node = self.clone();
+        self.owners
+            .run(&id.clone(), Urgency::InTurn, async move { node.create_in_turn(&id, request).await })
+            .await
+    }
+
+    async fn create_in_turn(&self, id: &SandboxId, request: CreateSandbox) -> OpResult<Started> {
+        let _busy = self.busy(id);
+        if self.index.get(id).is_some_and(|s| !s.container_id.is_empty()) {
+            return self.create_existing(id, &request).await;
+        }
+        match self.create_fresh(id, &request).await {
+            // A container that the index did not know: join it.
+            Err(error) if error.class == Class::Conflict && self.adopt(id).await? => {
+                self.create_existing(id, &request).await
+            }
+            other => other,
+        }
+    }
+
+    async fn create_existing(&self, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
+        let network = wanted_network(request);
+        self.records
+            .change(id, |r| {
+                r.network = network;
+                r.volumes.clone_from(&request.volumes);
+            })
+            .await?;
+        if request.skip_start == Some(true) {
+            return Ok(Started::default());
+        }
+        self.start_in_turn(id, request.auth_token.clone(), start::Known::Nothing).await
+    }
+
+    async fn create_fresh(&self, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
+        let began = Instant::now();
+        self.index.change(id, |s| s.state = SandboxState::Creating);
+        let owner =
+            self.prepare_link(request).await.map_err(|e| e.during("preparing the link network", began))?;
+        let image = async {
+            let image = self.ensure_image(id, &request.snapshot, request.registry.as_ref()).await;
+            image.map_err(|e| e.during("preparing the image", began))
+        };
+        let volumes = async {
+            self.volumes.mount(&request.volumes).await.map_err(|e| e.during("mounting volumes", began))
+        };
+        let (image, binds) = tokio::try_join!(image, volumes).inspect_err(|_| drop(self.index.remove(id)))?;
+        let arch = image.architecture.to_ascii_lowercase();
+        if !arch.is_empty()
+            && arch != self.info.architecture
+            && !(arch == "x86_64" && self.info.architecture == "amd64")
+        {
+            self.index.remove(id);
+            let message = format!(
+                "the image {} is built for {arch}, this node runs {}",
+                request.snapshot, self.info.architecture
+            );
+            return Err(OpError::new(Class::Conflict, message));
+        }
+        let endpoint = self.take_address(id)?;
+        let record = Record {
+            network: wanted_network(request),
+            address: Some(endpoint.ip),
+            volumes: request.volumes.clone(),
+            cpu: request.cpu_quota,
+            memory_gib: request.memory_quota,
+            disk_gib: request.storage_quota,
+            replacing: None,
+        };
+        let spec = definition::container(self, request, &image, &binds, endpoint);
+        let creating = Instant::now();
+        let create = async {
+            self.engine
+                .create(&spec)
+                .await
+                .map_err(|e| OpError::from(e).during("creating the container", creating))
+        };
+        let enforce = async {
+            let policy = policy::parse(&record.network)?;
+            self.policy
+                .apply(id, endpoint, policy)
+                .await
+                .map_err(|e| e.during("enforcing the network policy", creating))
+        };
+        let (made, enforced, recorded) = tokio::join!(create, enforce, self.records.put(id, record.clone()));
+        let container_id = match (made, enforced.and(recorded)) {
+            (Ok(container_id), Ok(())) => container_id,
+            (made, refused) => {
+                let ours = made.is_ok();
+                let error = made
+                    .err()
+                    .or(refused.err())
+                    .unwrap_or_else(|| OpError::new(Class::Internal, "create failed"));
+                self.undo_create(id, endpoint, ours).await;
+                return Err(error);
+            }
+        };
+        self.index.change(id, |s| {
+            s.container_id = container_id;
+            s.status = ContainerStatus::Created;
+            s.cpu = f64::from(spec.limits.cpu.unwrap_or(0));
+            s.memory = spec.limits.memory.and_then(|m| u64::try_from(m).ok()).unwrap_or(0);
+            s.disk = spec.limits.storage.unwrap_or(0);
+        });
+        if let Some(owner) = owner {
+            self.join_link(id, &owner, request.name.as_deref())
+                .await
+                .map_err(|e| e.during("joining the link network", creating))?;
+        }
+        if request.skip_start == Some(true) {
+            return Ok(Started::default());
+        }
+        let daemon_is_entrypoint = spec.entrypoint.as_deref() == Some(&[DAEMON_PATH.to_owned()]);
+        let known = start::Known::Fresh { address: endpoint.ip, daemon_is_entrypoint };
+        self.start_in_turn(id, request.auth_token.clone(), known).await
+    }
+
+    /// An address for a new sandbox: the one it had, if it is recorded, so that a repeated create is not a second address.
+    fn take_address(&self, id: &SandboxId) -> OpResult<Endpoint> {
+        if let Some(address) = self.records.get(id).and_then(|r| r.address) {
+            return Ok(Endpoint::new(address));
+        }
+        self.addresses.take().map_err(|e| OpError::new(Class::Unavailable, e.to_string()))
+    }
+
+    /// Nothing of a container that could not be created stays behind. `ours`: it was created, but something beside it failed.
+    async fn undo_create(&self, id: &SandboxId, endpoint: Endpoint, ours: bool) {
+        if ours && let Err(error) = self.engine.remove(id.as_str(), true).await {
+            tracing::warn!(sandbox = %id, %error, "could not remove a half-made container");
+        }
+        if let Err(error) = self.policy.remove(id).await {
+            tracing::warn!(sandbox = %id, %error, "could not remove a half-made sandbox's policy");
+        }
+        self.records.remove(id).await;
+        self.addresses.release(endpoint.ip);
+        self.index.remove(id);
+    }
+
+    /// Reads a container that the index does not know into it. False when there is none.
+    pub(crate) async fn adopt(&self, id: &SandboxId) -> OpResult<bool> {
+        match self.engine.inspect(id.as_str()).await {
+            Ok(found) => {
+                self.learn(id, &found);
+                Ok(true)
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Marks a sandbox as having an operation of ours under way, until the guard is dropped.
+    pub(crate) fn busy<'a>(&'a self, id: &SandboxId) -> Busy<'a> {
+        self.index.change(id, |s| s.busy = true);
+        Busy { node: self, id: id.clone() }
+    }
+}
+
+/// While it lives, engine events do not change the sandbox's state.
+pub(crate) struct Busy<'a> {
+    node: &'a Node,
+    id: SandboxId,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        // An entry that never got a container is no sandbox.
+        if self.node.index.get(&self.id).is_some_and(|s| s.container_id.is_empty()) {
+            self.node.index.remove(&self.id);
+            return;
+        }
+        self.node.index.change_known(&self.id, |s| {
+            s.busy = false;
+            if s.status != ContainerStatus::Unknown {
+                s.state = state_of(s.status, s.ending.as_ref());
+            }
+        });
+    }
+}
+
+/// The network policy that a create asks for.
+fn wanted_network(request: &CreateSandbox) -> NetworkSettings {
+    NetworkSettings {
+        network_block_all: request.network_block_all,
+        network_allow_list: request.network_allow_list.clone(),
+        domain_allow_list: request.domain_allow_list.clone(),
+        network_limit_egress: request.metadata.get("limitNetworkEgress").map(|v| v == "true"),
+    }
+}

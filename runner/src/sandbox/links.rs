@@ -1,0 +1,86 @@
+//! Linked sandboxes (runner contract 9.6): an owner and its followers share a network on which they find each other by name.
+//!
+//! The network's presence is the only record of a link. It carries no default route out of the node beyond the sandbox network's policy: the
+//! engine makes it, and the policy's owner decides what crosses it.
+
+use pinfold_engine::{Attachment, NetworkSpec};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::CreateSandbox;
+
+use crate::error::{Class, OpError, OpResult};
+use crate::node::{Node, sandbox_id};
+
+fn network_name(owner: &SandboxId) -> String {
+    format!("daytona-link-{owner}")
+}
+
+/// A name under which another sandbox finds this one; the id needs no alias.
+fn alias(name: Option<&str>, id: &SandboxId) -> Vec<String> {
+    name.filter(|n| !n.is_empty() && *n != id.as_str()).map(str::to_owned).into_iter().collect()
+}
+
+impl Node {
+    /// Makes the owner's network ready before a follower is created. Returns the owner.
+    pub(super) async fn prepare_link(&self, request: &CreateSandbox) -> OpResult<Option<SandboxId>> {
+        let Some(owner) = request.linked_sandbox_id.as_deref().filter(|o| !o.is_empty()) else {
+            return Ok(None);
+        };
+        let owner = sandbox_id(owner)?;
+        let found = match self.engine.inspect(owner.as_str()).await {
+            Err(error) if error.is_not_found() => {
+                return Err(OpError::new(
+                    Class::BadRequest,
+                    format!("the linked sandbox {owner} is not on this runner"),
+                ));
+            }
+            found => found?,
+        };
+        let name = network_name(&owner);
+        let labels = [("daytona.link_network_owner".to_owned(), owner.to_string())].into();
+        let spec = NetworkSpec { name: name.clone(), icc: true, labels, ..NetworkSpec::default() };
+        match self.engine.network(&name).await {
+            Err(error) if error.is_not_found() => match self.engine.create_network(&spec).await {
+                Err(error) if !error.is_conflict() => return Err(error.into()),
+                _ => {}
+            },
+            found => drop(found?),
+        }
+        if !found.networks.contains_key(&name) {
+            let aliases = alias(found.labels.get("daytona.sandbox_name").map(String::as_str), &owner);
+            self.attach(&owner, &name, aliases).await?;
+        }
+        Ok(Some(owner))
+    }
+
+    /// Attaches a created follower to its owner's network.
+    pub(super) async fn join_link(
+        &self,
+        id: &SandboxId,
+        owner: &SandboxId,
+        name: Option<&str>,
+    ) -> OpResult<()> {
+        self.attach(id, &network_name(owner), alias(name, id)).await
+    }
+
+    async fn attach(&self, id: &SandboxId, network: &str, aliases: Vec<String>) -> OpResult<()> {
+        let attachment = Attachment { network: network.to_owned(), aliases, ..Attachment::default() };
+        match self.engine.connect(id.as_str(), &attachment).await {
+            Err(error) if error.to_string().contains("already exists") || error.is_conflict() => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes the network that a destroyed sandbox owned, if it owned one.
+    pub(super) async fn drop_link(&self, owner: &SandboxId) {
+        let name = network_name(owner);
+        let Ok(network) = self.engine.network(&name).await else { return };
+        for container in network.containers {
+            if let Err(error) = self.engine.disconnect(&container, &name).await {
+                tracing::debug!(network = name, container, %error, "could not detach a linked sandbox");
+            }
+        }
+        if let Err(error) = self.engine.remove_network(&name).await {
+            tracing::warn!(network = name, %error, "could not remove a link network");
+        }
+    }
+}

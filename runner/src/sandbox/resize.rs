@@ -1,0 +1,106 @@
+//! Resize and storage recovery (runner contract 5.8).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pinfold_engine::{ContainerStatus, Limits};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::{RecoverSandbox, ResizeSandbox};
+use pinfold_proto::runner::recovery::is_recoverable;
+
+use super::Urgency;
+use super::definition::GIB;
+use super::start::parse_size;
+use crate::error::{Class, OpError, OpResult};
+use crate::node::Node;
+
+impl Node {
+    /// Changes a sandbox's limits: processor and memory at once, disk only while it is stopped.
+    pub async fn resize(self: &Arc<Self>, id: &SandboxId, request: ResizeSandbox) -> OpResult<()> {
+        let began = Instant::now();
+        let _under_way = self.counters.begin("resize");
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move { node.resize_in_turn(&owned, request).await };
+        let result = self.owners.run(id, Urgency::InTurn, work).await;
+        self.counters.finished("resize", id.as_str(), began, &result);
+        result
+    }
+
+    async fn resize_in_turn(&self, id: &SandboxId, request: ResizeSandbox) -> OpResult<()> {
+        let began = Instant::now();
+        let wanted = |value: Option<u32>| value.filter(|v| *v > 0);
+        let (cpu, memory, disk) = (wanted(request.cpu), wanted(request.memory), wanted(request.disk));
+        if cpu.is_none() && memory.is_none() && disk.is_none() {
+            return Ok(());
+        }
+        let Some(known) = self.index.get(id) else {
+            return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
+        };
+        let mut limits = Limits { cpu, memory: memory.map(|m| i64::from(m) * GIB), ..Limits::default() };
+        if self.config.limits_disabled {
+            limits = Limits::default();
+        } else if let Some(disk) = disk {
+            if known.status == ContainerStatus::Running {
+                return Err(OpError::new(
+                    Class::Conflict,
+                    "the disk of a running sandbox cannot be resized; stop it first",
+                ));
+            }
+            limits.storage = Some(u64::from(disk) << 30);
+            let _busy = self.busy(id);
+            self.recreate(id, "resize", limits).await.map_err(|e| e.during("resizing the disk", began))?;
+        } else {
+            self.engine
+                .update(id.as_str(), limits)
+                .await
+                .map_err(|e| OpError::from(e).during("changing the limits", began))?;
+        }
+        self.index.change_known(id, |s| {
+            s.cpu = limits.cpu.map_or(s.cpu, f64::from);
+            s.memory = limits.memory.and_then(|m| u64::try_from(m).ok()).unwrap_or(s.memory);
+            s.disk = limits.storage.unwrap_or(s.disk);
+        });
+        self.records
+            .change(id, |r| {
+                r.cpu = cpu.unwrap_or(r.cpu);
+                r.memory_gib = memory.unwrap_or(r.memory_gib);
+                r.disk_gib = disk.unwrap_or(r.disk_gib);
+            })
+            .await
+    }
+
+    /// Gives a sandbox that ran out of storage a little more, and leaves it stopped.
+    pub async fn recover(self: &Arc<Self>, id: &SandboxId, request: RecoverSandbox) -> OpResult<()> {
+        let began = Instant::now();
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move { node.recover_in_turn(&owned, request).await };
+        let result = self.owners.run(id, Urgency::InTurn, work).await;
+        self.counters.finished("recover", id.as_str(), began, &result);
+        result
+    }
+
+    async fn recover_in_turn(&self, id: &SandboxId, request: RecoverSandbox) -> OpResult<()> {
+        let began = Instant::now();
+        let reasons = [request.error_reason.as_deref(), request.backup_error_reason.as_deref()];
+        if !reasons.into_iter().flatten().any(is_recoverable) {
+            return Err(OpError::new(Class::BadRequest, "this error has no known recovery"));
+        }
+        let found = self
+            .engine
+            .inspect(id.as_str())
+            .await
+            .map_err(|e| OpError::from(e).during("inspecting", began))?;
+        let original = u64::from(request.storage_quota.max(1)) << 30;
+        let current = found.storage_size.as_deref().and_then(parse_size).unwrap_or(original);
+        let bigger = current + original / 20;
+        if bigger.saturating_sub(original) > original / 10 {
+            let message = "the sandbox's storage cannot be further expanded; free some space or create a larger sandbox";
+            return Err(OpError::new(Class::BadRequest, message));
+        }
+        self.learn(id, &found);
+        self.stop_in_turn(id, false).await?;
+        let _busy = self.busy(id);
+        let limits = Limits { storage: Some(bigger), ..Limits::default() };
+        self.recreate(id, "recovery", limits).await.map_err(|e| e.during("expanding the storage", began))
+    }
+}

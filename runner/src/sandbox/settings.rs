@@ -1,0 +1,39 @@
+//! Network settings of a sandbox that exists (runner contract 9.4 and 17.3): the whole desired policy, stored and, if it has an address,
+//! enforced. A stopped sandbox is as good as a running one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::NetworkSettings;
+
+use super::Urgency;
+use crate::error::{Class, OpError, OpResult};
+use crate::node::Node;
+use crate::policy;
+
+impl Node {
+    /// Replaces a sandbox's network policy.
+    pub async fn set_network(self: &Arc<Self>, id: &SandboxId, settings: NetworkSettings) -> OpResult<()> {
+        let began = Instant::now();
+        policy::parse(&settings)?;
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move { node.set_network_in_turn(&owned, settings).await };
+        let result = self.owners.run(id, Urgency::InTurn, work).await;
+        self.counters.finished("network", id.as_str(), began, &result);
+        result
+    }
+
+    async fn set_network_in_turn(&self, id: &SandboxId, settings: NetworkSettings) -> OpResult<()> {
+        let Some(known) = self.index.get(id) else {
+            return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
+        };
+        let mut record = self.records.get(id).unwrap_or_default();
+        // The egress limit is only sent when it changes; everything else is the whole policy.
+        let limit = settings.network_limit_egress.or(record.network.network_limit_egress);
+        record.network = NetworkSettings { network_limit_egress: limit, ..settings };
+        let address = record.address.or(known.address);
+        self.records.put(id, record).await?;
+        self.enforce(id, address).await
+    }
+}

@@ -1,0 +1,262 @@
+//! Start (runner contract 5.5): policy, volumes, engine start, daemon, token.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pinfold_engine::{Container, ContainerStatus, ExecSpec};
+use pinfold_network::Endpoint;
+use pinfold_proto::id::{SandboxId, Secret};
+use pinfold_proto::runner::payload::{StartSandbox, Started, VolumeMount};
+use pinfold_proto::well_known::DAEMON_PATH;
+
+use super::{Urgency, readiness};
+use crate::error::{Class, OpError, OpResult};
+use crate::index::{Ending, SandboxState, state_of};
+use crate::node::Node;
+use crate::policy;
+
+/// What the caller of a start knows already, so that it need not be asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known {
+    /// The container was just created.
+    Fresh {
+        /// Its address.
+        address: Ipv4Addr,
+        /// Whether the daemon is its first process.
+        daemon_is_entrypoint: bool,
+    },
+    /// Nothing: the container is inspected.
+    Nothing,
+}
+
+impl Node {
+    /// Starts a sandbox; one that runs is a success.
+    pub async fn start(self: &Arc<Self>, id: &SandboxId, request: StartSandbox) -> OpResult<Started> {
+        let began = Instant::now();
+        let _under_way = self.counters.begin("start");
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move {
+            let _busy = node.busy(&owned);
+            node.take_metadata(&owned, &request).await?;
+            node.start_in_turn(&owned, request.auth_token, Known::Nothing).await
+        };
+        let result = self.owners.run(id, Urgency::InTurn, work).await;
+        self.counters.finished("start", id.as_str(), began, &result);
+        result
+    }
+
+    async fn take_metadata(&self, id: &SandboxId, request: &StartSandbox) -> OpResult<()> {
+        let volumes = match request.metadata.get("volumes").filter(|t| !t.trim().is_empty()) {
+            Some(text) => {
+                let bad =
+                    |e: serde_json::Error| OpError::new(Class::BadRequest, format!("metadata.volumes: {e}"));
+                Some(serde_json::from_str::<Option<Vec<VolumeMount>>>(text).map_err(bad)?.unwrap_or_default())
+            }
+            None => None,
+        };
+        let limit = request.metadata.get("limitNetworkEgress").map(|v| v == "true");
+        // A sandbox of an earlier runner has no record; its metadata alone must not make one that says "no restriction".
+        if self.records.get(id).is_none() {
+            return Ok(());
+        }
+        self.records
+            .change(id, |r| {
+                if let Some(volumes) = volumes.filter(|v| !v.is_empty()) {
+                    r.volumes = volumes;
+                }
+                if limit.is_some() {
+                    r.network.network_limit_egress = limit;
+                }
+            })
+            .await
+    }
+
+    pub(super) async fn start_in_turn(
+        &self,
+        id: &SandboxId,
+        token: Option<Secret>,
+        known: Known,
+    ) -> OpResult<Started> {
+        let began = Instant::now();
+        self.backups.cancel(id);
+        let (mut address, daemon_is_entrypoint, status) = match known {
+            Known::Fresh { address, daemon_is_entrypoint } => {
+                (Some(address), daemon_is_entrypoint, ContainerStatus::Created)
+            }
+            Known::Nothing => {
+                let found = self
+                    .engine
+                    .inspect(id.as_str())
+                    .await
+                    .map_err(|e| OpError::from(e).during("inspecting", began))?;
+                let entrypoint = found.entrypoint.as_slice() == [DAEMON_PATH];
+                self.learn(id, &found);
+                self.index.change(id, |s| s.busy = true);
+                (
+                    self.records.get(id).and_then(|r| r.address).or(self.address_of(&found)),
+                    entrypoint,
+                    found.status,
+                )
+            }
+        };
+        self.index.change(id, |s| s.state = SandboxState::Starting);
+        if !matches!(known, Known::Fresh { .. }) {
+            self.enforce(id, address).await.map_err(|e| e.during("enforcing the network policy", began))?;
+        }
+        match status {
+            ContainerStatus::Running | ContainerStatus::Restarting => {}
+            ContainerStatus::Paused => {
+                self.engine
+                    .unpause(id.as_str())
+                    .await
+                    .map_err(|e| OpError::from(e).during("thawing", began))?;
+            }
+            ContainerStatus::Dead | ContainerStatus::Removing => {
+                return Err(OpError::new(Class::Conflict, format!("sandbox {id} is being removed")));
+            }
+            _ => {
+                if !matches!(known, Known::Fresh { .. }) {
+                    let volumes = self.records.get(id).map(|r| r.volumes).unwrap_or_default();
+                    self.volumes.mount(&volumes).await.map_err(|e| e.during("mounting volumes", began))?;
+                }
+                let deadline = self.config.sandbox_start_timeout;
+                let started = tokio::time::timeout(deadline, self.engine.start(id.as_str())).await;
+                let started = started.unwrap_or_else(|_| {
+                    Err(pinfold_engine::EngineError::Timeout {
+                        what: format!("start container {id}"),
+                        after: deadline,
+                    })
+                });
+                started.map_err(|e| OpError::from(e).during("starting the container", began))?;
+            }
+        }
+        if address.is_none() {
+            let found = self
+                .engine
+                .inspect(id.as_str())
+                .await
+                .map_err(|e| OpError::from(e).during("inspecting", began))?;
+            address = self.address_of(&found);
+        }
+        let Some(address) = address else {
+            return Err(OpError::new(Class::Internal, "the started container has no address on any network"));
+        };
+        self.index.change(id, |s| {
+            s.status = ContainerStatus::Running;
+            s.ending = None;
+            s.address = Some(address);
+        });
+        if !daemon_is_entrypoint {
+            self.launch_daemon(id).await.map_err(|e| e.during("launching the daemon", began))?;
+        }
+        let version = readiness::wait(self, id, address, token)
+            .await
+            .map_err(|e| e.during("waiting for the daemon", began))?;
+        self.index.change(id, |s| {
+            s.state = SandboxState::Started;
+            s.daemon_version = Some(version.clone());
+        });
+        Ok(Started { daemon_version: version })
+    }
+
+    /// Puts the recorded policy in force. A sandbox of an earlier runner, on another network, keeps the rules it had there.
+    pub(super) async fn enforce(&self, id: &SandboxId, address: Option<Ipv4Addr>) -> OpResult<()> {
+        if self.records.is_unreadable(id) {
+            let message =
+                "the record of this sandbox's network policy is damaged; set its network settings again";
+            return Err(OpError::new(Class::Internal, message));
+        }
+        let Some(address) = address else { return Ok(()) };
+        let settings = self.records.get(id).map(|r| r.network).unwrap_or_default();
+        self.policy.apply(id, Endpoint::new(address), policy::parse(&settings)?).await
+    }
+
+    /// The policy of a sandbox that was running when this process began.
+    pub(crate) async fn reinforce(&self, id: &SandboxId, address: Option<Ipv4Addr>) -> OpResult<()> {
+        let address = self.records.get(id).and_then(|r| r.address).or(address);
+        self.enforce(id, address).await
+    }
+
+    async fn launch_daemon(&self, id: &SandboxId) -> OpResult<()> {
+        let found = self.engine.inspect(id.as_str()).await?;
+        let mut env = vec!["DEBIAN_FRONTEND=noninteractive".to_owned()];
+        if found.working_dir.is_empty() {
+            env.push("DAYTONA_USER_HOME_AS_WORKDIR=true".to_owned());
+        }
+        let working_dir = Some(found.working_dir).filter(|w| !w.is_empty());
+        let exec = ExecSpec { cmd: vec![DAEMON_PATH.to_owned()], env, working_dir };
+        Ok(self.engine.exec(id.as_str(), &exec).await?)
+    }
+
+    /// One rule for everyone: the sandbox network, the engine's default bridge, the operator's network, then the first by name.
+    pub(crate) fn address_of(&self, found: &Container) -> Option<Ipv4Addr> {
+        let preferred = [
+            Some("runner-bridge"),
+            Some("runner-shared"),
+            Some("bridge"),
+            self.config.container_network.as_deref(),
+        ];
+        let own = std::iter::once(Some(self.network.name.as_str())).chain(preferred).flatten();
+        let mut named = own.filter_map(|name| found.networks.get(name).copied().flatten());
+        named.next().or_else(|| found.networks.values().copied().flatten().next())
+    }
+
+    /// Takes what an inspection showed into the index.
+    pub(crate) fn learn(&self, id: &SandboxId, found: &Container) {
+        let exited = matches!(found.status, ContainerStatus::Exited | ContainerStatus::Dead);
+        let ending = exited.then(|| Ending {
+            code: found.exit_code,
+            oom: found.oom_killed,
+            error: found.error.clone(),
+        });
+        let address = self.address_of(found);
+        if let Some(address) = address {
+            self.addresses.mark_taken(address);
+        }
+        self.index.change(id, |s| {
+            s.container_id.clone_from(&found.id);
+            s.status = found.status;
+            if !s.busy {
+                s.state = state_of(found.status, ending.as_ref());
+            }
+            s.ending = ending;
+            s.address = address;
+            s.cpu = if found.cpu_quota > 0 { found.cpu_quota as f64 / 100_000.0 } else { 0.0 };
+            s.memory = u64::try_from(found.memory).unwrap_or(0);
+            s.disk = found.storage_size.as_deref().and_then(parse_size).unwrap_or(0);
+        });
+    }
+}
+
+/// A storage size as engines accept it: `10G`, `10240M`, plain bytes.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches(['b', 'B', 'i']);
+    let (number, factor) = match text.char_indices().last()? {
+        (at, 'k' | 'K') => (&text[..at], 1 << 10),
+        (at, 'm' | 'M') => (&text[..at], 1 << 20),
+        (at, 'g' | 'G') => (&text[..at], 1 << 30),
+        (at, 't' | 'T') => (&text[..at], 1 << 40),
+        _ => (text, 1_u64),
+    };
+    number.trim().parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_in_the_engines_ways() {
+        for (text, bytes) in [
+            ("10G", Some(10 << 30)),
+            ("10240M", Some(10 << 30)),
+            ("1024", Some(1024)),
+            ("1GiB", Some(1 << 30)),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+}
