@@ -1,0 +1,133 @@
+//! `POST /files/bulk-upload`: many files in one multipart body, each `files[<i>].path` before its `files[<i>].file`.
+//!
+//! Best effort: a file that fails is reported and skipped, and the rest is still written. The answer comes after the whole body.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use futures_util::Stream;
+use pinfold_http::{ApiError, ApiResult};
+use pinfold_proto::toolbox::files::{BulkUpload, WrittenFile};
+use pinfold_spawn::Sandbox;
+
+use crate::error::reason;
+use crate::multipart::{Multipart, MultipartError, boundary_of};
+use crate::sink::{Sink, WriteError};
+
+/// Mode of directories that are created for a file.
+const DIRECTORY_MODE: u32 = 0o755;
+/// The longest path text that is read. The kernel takes 4096 bytes.
+const MAX_PATH: usize = 16 << 10;
+/// Paths whose files have not come yet, and reports: bounds what a client can make us remember.
+const MAX_FILES: usize = 100_000;
+
+/// Writes every file of the body.
+pub(crate) async fn upload(State(sandbox): State<Sandbox>, request: Request) -> ApiResult<Json<BulkUpload>> {
+    let boundary = boundary_of(request.headers());
+    let mut body =
+        Multipart::new(request.into_body().into_data_stream(), boundary.as_deref().unwrap_or(b"-"));
+    let mut upload = Upload { sandbox, paths: HashMap::new(), written: Vec::new(), errors: Vec::new() };
+    if boundary.is_none() {
+        upload.errors.push("the request is not multipart/form-data with a boundary".to_owned());
+    } else if let Err(error) = upload.run(&mut body).await {
+        upload.errors.push(error.to_string());
+    }
+    // An answer before the last byte was read would reset the connection under a client that is still sending.
+    body.drain().await;
+    upload.result()
+}
+
+struct Upload {
+    sandbox: Sandbox,
+    /// By `<i>`.
+    paths: HashMap<String, String>,
+    written: Vec<WrittenFile>,
+    errors: Vec<String>,
+}
+
+impl Upload {
+    async fn run<S>(&mut self, body: &mut Multipart<S>) -> Result<(), MultipartError>
+    where
+        S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+    {
+        while let Some(part) = body.part().await? {
+            let Some((index, field)) =
+                part.name.strip_prefix("files[").and_then(|rest| rest.rsplit_once("]."))
+            else {
+                continue;
+            };
+            if self.paths.len() + self.written.len() + self.errors.len() >= MAX_FILES {
+                self.errors.push(format!("more than {MAX_FILES} files in one upload"));
+                return Ok(());
+            }
+            match field {
+                "path" => match text(body).await? {
+                    Some(path) => {
+                        self.paths.insert(index.to_owned(), path);
+                    }
+                    None => self.errors.push(format!("files[{index}].path: longer than {MAX_PATH} bytes")),
+                },
+                "file" => match self.paths.remove(index) {
+                    Some(path) if !path.is_empty() => self.file(path, body).await?,
+                    Some(_) => self.errors.push(format!("files[{index}].path: empty path")),
+                    None => self.errors.push(format!("files[{index}].file: no path was given for it")),
+                },
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one file. Only a broken body is an error here; what concerns the file alone is noted.
+    async fn file<S>(&mut self, path: String, body: &mut Multipart<S>) -> Result<(), MultipartError>
+    where
+        S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+    {
+        let outcome = async {
+            let mut sink = Sink::create(self.sandbox.resolve(&path), DIRECTORY_MODE).await?;
+            // The error of the body passes through the error of the file: the body cannot be read on after it.
+            loop {
+                match body.content().await {
+                    Ok(Some(chunk)) => sink.push(chunk).await?,
+                    Ok(None) => return sink.finish().await.map(Ok),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        };
+        let outcome: Result<Result<u64, MultipartError>, WriteError> = outcome.await;
+        match outcome {
+            Ok(Ok(bytes)) => self.written.push(WrittenFile { path, bytes }),
+            Ok(Err(error)) => {
+                self.errors.push(format!("{path}: read: {error}"));
+                return Err(error);
+            }
+            Err(error) => self.errors.push(format!("{path}: {}: {}", error.step, reason(&error.source))),
+        }
+        Ok(())
+    }
+
+    fn result(self) -> ApiResult<Json<BulkUpload>> {
+        if self.errors.is_empty() {
+            return Ok(Json(BulkUpload { files: self.written }));
+        }
+        let files = serde_json::to_value(&self.written).unwrap_or_default();
+        Err(ApiError::bad_request(self.errors.join("; ")).with("errors", self.errors).with("files", files))
+    }
+}
+
+/// A text field, trimmed; `None` if it is too long.
+async fn text<S>(body: &mut Multipart<S>) -> Result<Option<String>, MultipartError>
+where
+    S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+{
+    let mut text = Vec::new();
+    while let Some(chunk) = body.content().await? {
+        text.extend_from_slice(&chunk);
+        if text.len() > MAX_PATH {
+            return Ok(None);
+        }
+    }
+    Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
+}

@@ -1,0 +1,130 @@
+//! Uploads of one file: `POST /files/upload` (old clients) and `POST /files/upload-v2` (signed upload URLs).
+
+use std::path::{Path, PathBuf};
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use futures_util::{Stream, StreamExt};
+use http::StatusCode;
+use pinfold_http::{ApiError, ApiResult, Query};
+use pinfold_proto::toolbox::files::UploadedFile;
+use pinfold_spawn::Sandbox;
+
+use crate::error::{DENIED, INVALID_PATH, Kind, kind, reason};
+use crate::multipart::{Multipart, MultipartError, boundary_of};
+use crate::path;
+use crate::sink::{Sink, WriteError};
+
+/// The form field that holds the file.
+const FIELD: &str = "file";
+
+/// The file is the form field `file`.
+pub(crate) async fn form(
+    State(sandbox): State<Sandbox>,
+    query: Query,
+    request: Request,
+) -> ApiResult<StatusCode> {
+    let destination = destination(&sandbox, &query);
+    let boundary = boundary_of(request.headers());
+    let body = request.into_body();
+    match (destination, boundary) {
+        (Ok(path), Some(boundary)) => multipart(path, 0o750, body, &boundary).await.map(|_| StatusCode::OK),
+        (Ok(_), None) => {
+            refuse(body, ApiError::bad_request("the request is not multipart/form-data with a boundary"))
+                .await
+        }
+        (Err(error), _) => refuse(body, error).await,
+    }
+}
+
+/// The file is the form field `file`, or the body itself if that is no form.
+pub(crate) async fn any(
+    State(sandbox): State<Sandbox>,
+    query: Query,
+    request: Request,
+) -> ApiResult<Json<UploadedFile>> {
+    let boundary = boundary_of(request.headers());
+    let body = request.into_body();
+    let destination = match destination(&sandbox, &query) {
+        Ok(path) => path,
+        Err(error) => return refuse(body, error).await,
+    };
+    match boundary {
+        Some(boundary) => multipart(destination.clone(), 0o755, body, &boundary).await?,
+        None => raw(destination.clone(), body).await?,
+    }
+    let path = path::clean(&destination);
+    let name = path::base_name(&path).to_string_lossy().into_owned();
+    Ok(Json(UploadedFile { name, path: path::text(&path), r#type: "file".to_owned() }))
+}
+
+fn destination(sandbox: &Sandbox, query: &Query) -> ApiResult<PathBuf> {
+    query.required("path").map(|path| sandbox.resolve(path))
+}
+
+/// Answers once the client has sent everything; an earlier answer would reset its connection.
+async fn refuse<T>(body: Body, error: ApiError) -> ApiResult<T> {
+    drain(&mut body.into_data_stream()).await;
+    Err(error)
+}
+
+async fn drain(body: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin)) {
+    while let Some(Ok(_)) = body.next().await {}
+}
+
+async fn raw(path: PathBuf, body: Body) -> ApiResult<()> {
+    let mut chunks = body.into_data_stream();
+    let written = async {
+        let mut sink = Sink::create(path.clone(), 0o755).await.map_err(|error| failed(&path, &error))?;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| broken(&MultipartError::Body(error.into())))?;
+            sink.push(chunk).await.map_err(|error| failed(&path, &error))?;
+        }
+        sink.finish().await.map_err(|error| failed(&path, &error))
+    };
+    let result = written.await;
+    drain(&mut chunks).await;
+    result.map(|_| ())
+}
+
+async fn multipart(path: PathBuf, directory_mode: u32, body: Body, boundary: &[u8]) -> ApiResult<()> {
+    let mut form = Multipart::new(body.into_data_stream(), boundary);
+    let result = field(&path, directory_mode, &mut form).await;
+    form.drain().await;
+    result
+}
+
+async fn field<S>(path: &Path, directory_mode: u32, form: &mut Multipart<S>) -> ApiResult<()>
+where
+    S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+{
+    loop {
+        match form.part().await.map_err(|error| broken(&error))? {
+            Some(part) if part.name == FIELD => break,
+            Some(_) => {}
+            None => return Err(ApiError::bad_request(format_args!("the form has no field {FIELD:?}"))),
+        }
+    }
+    let mut sink =
+        Sink::create(path.to_owned(), directory_mode).await.map_err(|error| failed(path, &error))?;
+    while let Some(chunk) = form.content().await.map_err(|error| broken(&error))? {
+        sink.push(chunk).await.map_err(|error| failed(path, &error))?;
+    }
+    sink.finish().await.map_err(|error| failed(path, &error)).map(|_| ())
+}
+
+fn broken(error: &MultipartError) -> ApiError {
+    ApiError::invalid_body(error)
+}
+
+/// These routes know only one error status; the code still tells the kinds apart.
+fn failed(path: &Path, error: &WriteError) -> ApiError {
+    let answer =
+        ApiError::bad_request(format_args!("{}: {}: {}", error.step, reason(&error.source), path.display()));
+    match kind(&error.source) {
+        Kind::Denied => answer.code(DENIED),
+        Kind::Path => answer.code(INVALID_PATH),
+        _ => answer,
+    }
+}
