@@ -21,6 +21,7 @@ pub mod records;
 mod run;
 mod s3;
 pub mod sandbox;
+pub mod ssh_gateway;
 pub mod sync;
 pub mod volumes;
 

@@ -17,6 +17,8 @@ mod tests;
 mod auth;
 
 mod cert;
+// PINFOLD: a handler must be able to name it.
+pub use cert::PublicKeyOrCertificate;
 /// Cipher names
 pub mod cipher;
 /// Compression algorithm names

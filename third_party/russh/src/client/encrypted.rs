@@ -78,6 +78,12 @@ impl Session {
             && client.connection_packets()
             && pkt.buffer.first().is_some_and(|kind| (80..=127).contains(kind))
         {
+            // Answers come in the order of the questions, and our keepalives are the only ones asked here.
+            if matches!(pkt.buffer.first(), Some(&(msg::REQUEST_SUCCESS | msg::REQUEST_FAILURE)))
+                && self.open_global_requests.pop_front().is_some()
+            {
+                return Ok(());
+            }
             let packet = Bytes::from(std::mem::take(&mut pkt.buffer));
             return client.connection_packet(packet, self).await;
         }

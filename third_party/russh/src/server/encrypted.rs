@@ -41,6 +41,12 @@ impl Session {
     ) -> Result<(), H::Error> {
         // PINFOLD: a handler that speaks the connection protocol itself gets its messages whole.
         if handler.connection_packets() && self.ready_for_connection_packets(&pkt.buffer) {
+            // Answers come in the order of the questions, and our keepalives are the only ones asked here.
+            if matches!(pkt.buffer.first(), Some(&(msg::REQUEST_SUCCESS | msg::REQUEST_FAILURE)))
+                && self.open_global_requests.pop_front().is_some()
+            {
+                return Ok(());
+            }
             let packet = Bytes::from(std::mem::take(&mut pkt.buffer));
             return handler.connection_packet(packet, self).await;
         }
@@ -128,6 +134,7 @@ impl Session {
                 Ok(())
             }
             (EncryptedState::WaitingAuthRequest(_), Some((&msg::USERAUTH_REQUEST, mut r))) => {
+                let answer_at = enc.write.len();
                 enc.server_read_auth_request(
                     rejection_wait_until,
                     initial_none_rejection_wait_until,
@@ -138,6 +145,18 @@ impl Session {
                 )
                 .await?;
                 self.common.auth_attempts += 1;
+                // PINFOLD: the reason of a rejection, in front of it.
+                if matches!(enc.state, EncryptedState::WaitingAuthRequest(_))
+                    && let Some(text) = handler.rejection_banner()
+                {
+                    let mut banner = Vec::new();
+                    push_packet!(banner, {
+                        banner.push(msg::USERAUTH_BANNER);
+                        map_err!(text.encode(&mut banner))?;
+                        map_err!("".encode(&mut banner))?;
+                    });
+                    enc.write.splice(answer_at..answer_at, banner);
+                }
                 if let EncryptedState::InitCompression = enc.state {
                     if enc.client_compression.is_deferred() {
                         enc.client_compression.init_decompress(&mut enc.decompress);

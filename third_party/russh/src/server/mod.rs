@@ -254,6 +254,11 @@ pub trait Handler: Sized {
         false
     }
 
+    /// PINFOLD: text for people, sent right before the rejection of the authentication request just handled.
+    fn rejection_banner(&mut self) -> Option<String> {
+        None
+    }
+
     /// PINFOLD: one whole message of the connection protocol: its type (80–127) and payload.
     #[allow(unused_variables)]
     fn connection_packet(

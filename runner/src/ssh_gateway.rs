@@ -1,0 +1,73 @@
+//! The runner's SSH gateway (runner contract, section 10): the public gateway's key in, a sandbox's SSH server out.
+//!
+//! The user name is the sandbox's id; the one key that is let in is the public gateway's. Messages are carried by `pinfold_ssh_relay`, one upstream connection
+//! for each client. Which sandbox is where is a [`SandboxDirectory`]'s to say, at the moment a client is let in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pinfold_ssh_relay::{
+    Credential, Decision, GatewayError, Limits, MethodKind, Policy, PrivateKey, Proof, PublicKey,
+    RefusalReason, Target,
+};
+use tokio::net::TcpListener;
+
+/// What the sandbox's daemon lets in (runner contract 10.1).
+const DAEMON_USER: &str = "daytona";
+const DAEMON_PASSWORD: &str = "sandbox-ssh";
+
+/// Knows where sandboxes are.
+pub trait SandboxDirectory: Send + Sync + 'static {
+    /// The address of the SSH server (port 22220) of the sandbox `id`, or why there is none: unknown, stopped, starting. The reason is shown to the user.
+    fn ssh_target(&self, id: &str) -> Result<SocketAddr, RefusalReason>;
+}
+
+/// Serves the gateway on `listener` until it fails, letting in only the holder of `gateway_key`; dropping the future cuts every connection off.
+pub async fn serve(
+    listener: TcpListener,
+    host_key: PrivateKey,
+    gateway_key: PublicKey,
+    directory: Arc<impl SandboxDirectory>,
+) -> Result<(), GatewayError> {
+    pinfold_ssh_relay::serve(
+        listener,
+        host_key,
+        Arc::new(Gateway { gateway_key, directory }),
+        Limits::default(),
+    )
+    .await
+}
+
+struct Gateway<D> {
+    gateway_key: PublicKey,
+    directory: Arc<D>,
+}
+
+impl<D: SandboxDirectory> Policy for Gateway<D> {
+    /// The sandbox's id.
+    type Grant = String;
+
+    fn methods(&self) -> &[MethodKind] {
+        &[MethodKind::PublicKey]
+    }
+
+    async fn admit(&self, user: &str, proof: Proof<'_>, _peer: SocketAddr) -> Decision<String> {
+        match proof {
+            // Type and bytes; comments do not count.
+            Proof::OfferedKey(key) | Proof::Key(key) if key.key_data() == self.gateway_key.key_data() => {
+                Decision::Accept(user.to_owned())
+            }
+            _ => Decision::Another,
+        }
+    }
+
+    async fn target(&self, sandbox: &String) -> Result<Target, RefusalReason> {
+        let address = self.directory.ssh_target(sandbox)?;
+        Ok(Target {
+            address: address.to_string(),
+            user: DAEMON_USER.to_owned(),
+            credential: Credential::Password(DAEMON_PASSWORD.to_owned()),
+            name: format!("sandbox {sandbox}"),
+        })
+    }
+}
