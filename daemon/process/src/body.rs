@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -25,15 +26,28 @@ const SMALL: u64 = 1 << 20;
 pub(crate) enum Source {
     /// In memory.
     Memory(Bytes),
-    /// The first so many bytes of a file.
-    File(Arc<File>, u64),
+    /// A range of a file.
+    File(Arc<File>, Range<u64>),
 }
 
 impl Source {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::File(_, len) => *len,
+            Self::File(_, range) => range.end.saturating_sub(range.start),
+        }
+    }
+
+    /// What comes after the first `offset` bytes.
+    pub(crate) fn from(self, offset: u64) -> Self {
+        match self {
+            Self::Memory(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                Self::Memory(bytes.slice(start..))
+            }
+            Self::File(file, range) => {
+                Self::File(file, range.start.saturating_add(offset).min(range.end)..range.end)
+            }
         }
     }
 
@@ -47,7 +61,7 @@ impl Source {
                 buffer[..wanted].copy_from_slice(&bytes[start..start + wanted]);
                 Ok(wanted)
             }
-            Self::File(file, _) => file.read_at(&mut buffer[..wanted], offset),
+            Self::File(file, range) => file.read_at(&mut buffer[..wanted], range.start + offset),
         }
     }
 }

@@ -8,6 +8,8 @@ mod launch;
 mod oom;
 mod outputs;
 mod pipe;
+mod session;
+mod signal;
 mod spool;
 mod text;
 
@@ -18,6 +20,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use pinfold_spawn::Sandbox;
+
+pub use session::{ENTRYPOINT, ENTRYPOINT_COMMAND, entrypoint_log_path};
 
 /// What the operator decides.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +55,19 @@ pub struct Processes {
     oom: Arc<oom::OomKills>,
     /// Instead of the sandbox's shell.
     shell: Option<PathBuf>,
+    sessions: Arc<session::Sessions>,
 }
 
 impl Processes {
     /// Nothing runs yet.
     pub fn new(sandbox: Sandbox, settings: Settings) -> Self {
-        Self { sandbox, settings, oom: Arc::new(oom::OomKills::watch()), shell: None }
+        Self {
+            sandbox,
+            settings,
+            oom: Arc::new(oom::OomKills::watch()),
+            shell: None,
+            sessions: Arc::default(),
+        }
     }
 
     /// Uses this shell rather than the one that `/etc/shells` leads to.
@@ -72,6 +83,9 @@ impl Processes {
 
     /// The routes.
     pub fn router(&self) -> Router {
-        Router::new().route("/process/execute", post(execute::execute)).with_state(self.clone())
+        Router::new()
+            .route("/process/execute", post(execute::execute))
+            .merge(session::routes::router())
+            .with_state(self.clone())
     }
 }

@@ -4,10 +4,11 @@
 //! overtake the output before it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::{pipe2, read, write};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,7 +21,8 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
-fn non_blocking(fd: &OwnedFd) -> io::Result<()> {
+/// Makes reads and writes through this description fail rather than wait.
+pub(crate) fn non_blocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
@@ -50,17 +52,20 @@ impl Reader {
         }
     }
 
+    /// Whether it is empty and nobody can write to it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut poll = [PollFd::new(self.fd.get_ref().as_fd(), PollFlags::POLLIN)];
+        let asked = nix::poll::poll(&mut poll, PollTimeout::ZERO);
+        let found = poll[0].revents().unwrap_or(PollFlags::empty());
+        asked.is_ok() && found.contains(PollFlags::POLLHUP) && !found.contains(PollFlags::POLLIN)
+    }
+
     /// What is there at this moment, without waiting: `None` if nothing is.
     pub(crate) fn now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match read_now(self.fd.get_ref(), buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             other => other.map(Some),
         }
-    }
-
-    /// Its number, for a path under `/proc`.
-    pub(crate) fn number(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }
 

@@ -106,7 +106,7 @@ impl Spool {
     pub(crate) fn source(self) -> Source {
         match self.file {
             None => Source::Memory(self.memory.into()),
-            Some(file) => Source::File(Arc::new(file), self.length),
+            Some(file) => Source::File(Arc::new(file), 0..self.length),
         }
     }
 }

@@ -16,10 +16,20 @@ pub struct Entry {
     pub group: i32,
     /// Its session's.
     pub session: i32,
+    /// When it started, in clock ticks since boot.
+    pub started: u64,
     /// State letter: `R`, `S`, `D`, `T`, `Z` and others.
     pub state: char,
     /// The executable's name, at most 15 bytes.
     pub name: String,
+}
+
+/// The time since boot in clock ticks, as [`Entry::started`] counts it; 0 where the kernel does not tell.
+pub fn now() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = uptime.split(' ').next().unwrap_or_default();
+    // `12345.67`: hundredths are ticks (USER_HZ is 100 on every Linux that Rust has).
+    seconds.replacen('.', "", 1).parse().unwrap_or(0)
 }
 
 /// Every process that this mount of `/proc` shows. Zombies are among them.
@@ -125,6 +135,7 @@ fn parse(stat: &[u8]) -> Option<Entry> {
         parent: number()?,
         group: number()?,
         session: number()?,
+        started: fields.nth(15).and_then(|ticks| ticks.parse().ok()).unwrap_or(0),
         state,
         name: String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned(),
     })
@@ -148,8 +159,15 @@ mod tests {
 
     #[test]
     fn walks_down_from_several_roots() {
-        let entry =
-            |pid, parent| Entry { pid, parent, group: 0, session: 0, state: 'S', name: String::new() };
+        let entry = |pid, parent| Entry {
+            pid,
+            parent,
+            group: 0,
+            session: 0,
+            started: 0,
+            state: 'S',
+            name: String::new(),
+        };
         let all = [entry(2, 1), entry(3, 2), entry(4, 3), entry(5, 1), entry(6, 5)];
         let pids: Vec<i32> = below(&all, [2, 6]).iter().map(|e| e.pid).collect();
         assert_eq!(pids, [3, 4]);

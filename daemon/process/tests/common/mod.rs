@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -16,6 +17,9 @@ use pinfold_process::{Processes, Settings};
 use pinfold_spawn::{Environment, Sandbox, Spawner};
 use serde_json::Value;
 use tower::ServiceExt;
+
+/// One for the whole test process.
+static SPAWNER: OnceLock<Spawner> = OnceLock::new();
 
 /// A sandbox in a directory of its own, with this shell.
 pub struct Daemon {
@@ -39,7 +43,7 @@ impl Daemon {
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
         let sandbox = Sandbox {
-            spawner: Spawner::start().unwrap(),
+            spawner: SPAWNER.get_or_init(|| Spawner::start().unwrap()).clone(),
             environment: Environment::from_map(environment),
             work_dir: work.into(),
             home: home.path().into(),

@@ -1,0 +1,42 @@
+//! The image's own command, run in a reserved session (toolbox contract 9), and the log that `entrypoint logs` prints.
+
+use std::path::{Path, PathBuf};
+
+use pinfold_http::ApiError;
+
+use super::ENTRYPOINT;
+use crate::Processes;
+
+/// The id of the entrypoint's one command.
+pub const COMMAND_ID: &str = "entrypoint_command";
+
+/// Where the entrypoint's log is.
+pub fn log_path(home: &Path) -> PathBuf {
+    home.join(".daytona/sessions").join(ENTRYPOINT).join(COMMAND_ID).join("output.log")
+}
+
+impl Processes {
+    /// Starts the entrypoint in the work directory, with an input that stays open.
+    pub fn start_entrypoint(&self, arguments: &[String]) -> Result<(), ApiError> {
+        let session = self.insert_session(ENTRYPOINT, &self.sandbox.work_dir)?;
+        let text = quote(arguments);
+        session.submit(COMMAND_ID.to_owned(), text, true, false, self.settings.session_log_max).map(drop)
+    }
+}
+
+/// Each argument in single quotes, so that the shell sees it as it is.
+fn quote(arguments: &[String]) -> String {
+    let quoted = arguments.iter().map(|argument| format!("'{}'", argument.replace('\'', r"'\''")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted() {
+        let arguments = ["sh", "-c", "echo 'it''s' $HOME"].map(str::to_owned);
+        assert_eq!(quote(&arguments), r"'sh' '-c' 'echo '\''it'\'''\''s'\'' $HOME'");
+    }
+}
