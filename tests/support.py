@@ -39,6 +39,11 @@ def docker(*arguments: str, timeout: float = 60, check: bool = True) -> str:
     return subprocess.run(["docker", *arguments], check=check, capture_output=True, text=True, timeout=timeout).stdout
 
 
+def busybox() -> str:
+    """A small image with a shell and no agent, by a tag that is not `latest`: the contract refuses that for snapshots."""
+    return subprocess.run([REPO / "images" / "build", "--tag", "busybox"], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def address(sandbox_id: str) -> str:
     """The address of a sandbox's container on the host."""
     networks = inspect(sandbox_id)["NetworkSettings"]["Networks"]

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 from daytona import CreateSandboxFromImageParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, VolumeMount
-from support import eventually
+from support import busybox, eventually
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_snapshots_are_listed_and_found(daytona):
 
 def test_a_snapshot_of_a_local_image(daytona, make_sandbox):
     name = f"busybox-{uuid.uuid4()}"
-    snapshot = daytona.snapshot.create(CreateSnapshotParams(name=name, image="pinfold/busybox:latest"), timeout=60)
+    snapshot = daytona.snapshot.create(CreateSnapshotParams(name=name, image=busybox()), timeout=60)
     try:
         made = make_sandbox(snapshot=name)
         assert made.process.exec("busybox | head -1").result.startswith("BusyBox")
@@ -67,14 +67,14 @@ def test_a_snapshot_of_a_local_image(daytona, make_sandbox):
 
 
 def test_a_sandbox_from_an_image_by_name(daytona, make_sandbox):
-    made = make_sandbox(CreateSandboxFromImageParams(image="pinfold/busybox:latest"))
+    made = make_sandbox(CreateSandboxFromImageParams(image=busybox()))
     assert made.process.exec("ls /bin/busybox").result == "/bin/busybox\n"
 
 
 def test_a_declarative_image(daytona, make_sandbox):
     logs: list[str] = []
     mark = uuid.uuid4().hex
-    image = Image.base("pinfold/busybox:latest").env({"MARK": mark}).run_commands("echo built > /built").workdir("/tmp")
+    image = Image.base(busybox()).env({"MARK": mark}).run_commands("echo built > /built").workdir("/tmp")
     made = daytona.create(CreateSandboxFromImageParams(image=image), timeout=150, on_snapshot_create_logs=logs.append)
     try:
         assert made.process.exec('echo "$MARK"; cat /built; pwd').result == f"{mark}\nbuilt\n/tmp\n"
@@ -84,7 +84,7 @@ def test_a_declarative_image(daytona, make_sandbox):
 
 
 def test_a_build_that_fails_says_why(daytona):
-    image = Image.base("pinfold/busybox:latest").run_commands("echo reason-of-failure >&2; exit 3")
+    image = Image.base(busybox()).run_commands("echo reason-of-failure >&2; exit 3")
     with pytest.raises(DaytonaError, match=r"(?i)build|exit|code|3"):
         daytona.create(CreateSandboxFromImageParams(image=image), timeout=150)
 

@@ -108,8 +108,8 @@ def eager(tmp_path_factory) -> str:
     (folder / "attempt").write_text(ATTEMPT)
     (folder / "attempt").chmod(0o755)
     (folder / "Dockerfile").write_text('FROM pinfold/sandbox:latest\nCOPY attempt /usr/local/bin/attempt\nENTRYPOINT ["/usr/local/bin/attempt"]\n')
-    docker("build", "--quiet", "--tag", "pf-e2e-eager:latest", str(folder))
-    return "pf-e2e-eager:latest"
+    docker("build", "--quiet", "--tag", "pf-e2e-eager:1", str(folder))
+    return "pf-e2e-eager:1"
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["blocked", "open"])

@@ -137,7 +137,7 @@ test('stop and start', async () => {
 })
 
 test('the flow of the SDKs of 2025: an image by name', async () => {
-  const made = await daytona.create({ image: 'pinfold/busybox:latest' }, { timeout: 120 })
+  const made = await daytona.create({ image: process.env.SMALL_IMAGE }, { timeout: 120 })
   try {
     assert.equal((await made.process.executeCommand('echo from an image')).result, 'from an image\n')
   } finally {

@@ -1,0 +1,86 @@
+"""The commands for people: tables for them, JSON for programs, exit statuses for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Callable
+
+import pytest
+from stack import BINARY
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pinfold(stack) -> Run:
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        everything = os.environ | stack.client_environment() | environment
+        return subprocess.run([BINARY, *arguments], env=everything, capture_output=True, text=True, timeout=90, check=False)
+
+    return run
+
+
+def test_a_sandboxs_life(pinfold: Run):
+    name = f"cli-{uuid.uuid4()}"
+    made = pinfold("sandbox", "create", "--name", name, "-e", "A=b c", "-l", "team=blue", "--json")
+    assert made.returncode == 0, made.stderr
+    sandbox = json.loads(made.stdout)
+    assert (sandbox["name"], sandbox["state"]) == (name, "started")
+    try:
+        listed = pinfold("sandbox", "ls")
+        assert name in listed.stdout
+        assert sandbox["id"] in [s["id"] for s in json.loads(pinfold("sandbox", "ls", "--json").stdout)]
+        ran = pinfold("sandbox", "exec", name, 'echo "$A"; echo err >&2; exit 7')
+        assert ran.returncode == 7
+        assert "b c\n" in ran.stdout
+        assert pinfold("sandbox", "stop", name).returncode == 0
+        assert pinfold("sandbox", "exec", name, "true").returncode not in (0, 101)
+        assert pinfold("sandbox", "start", name).returncode == 0
+        assert pinfold("sandbox", "exec", name, "echo back").stdout == "back\n"
+    finally:
+        assert pinfold("sandbox", "rm", name).returncode == 0
+    assert pinfold("sandbox", "exec", name, "true").returncode == 13
+
+
+def test_keys(pinfold: Run):
+    name = f"key-{uuid.uuid4()}"
+    made = pinfold("key", "create", name)
+    assert made.returncode == 0, made.stderr
+    key = next(word for word in made.stdout.split() if word.startswith("dtn_"))
+    assert pinfold("sandbox", "ls", DAYTONA_API_KEY=key).returncode == 0
+    listed = pinfold("key", "ls").stdout
+    assert name in listed
+    assert key not in listed, "a key is shown once, when it is made"
+    assert pinfold("key", "rm", name).returncode == 0
+    assert pinfold("sandbox", "ls", DAYTONA_API_KEY=key).returncode == 12
+
+
+def test_snapshots(pinfold: Run):
+    assert "default" in pinfold("snapshot", "ls").stdout
+    assert any(s["name"] == "default" for s in json.loads(pinfold("snapshot", "ls", "--json").stdout))
+
+
+def test_statuses_of_failures(pinfold: Run):
+    assert pinfold("sandbox", "ls", DAYTONA_API_URL="http://127.0.0.1:9/api").returncode == 10
+    assert pinfold("sandbox", "ls", DAYTONA_API_KEY="dtn_wrong").returncode == 12
+    missing = pinfold("sandbox", "stop", "no-such-sandbox")
+    assert missing.returncode == 13
+    assert len(missing.stderr.strip().splitlines()) == 1
+    assert pinfold("sandbox", "no-such-command").returncode == 2
+
+
+def test_doctor_finds_this_host_fit(pinfold: Run):
+    answer = pinfold("doctor", "--json")
+    findings = json.loads(answer.stdout)
+    # Our own instance holds its ports; everything else has to be well, since the other tests run here.
+    wrong = [f for f in findings if f["verdict"] == "failed" and "port" not in f["check"]]
+    assert not wrong
+    assert all(f["remedy"] for f in findings if f["verdict"] != "ok")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(pinfold: Run, shell: str):
+    assert "sandbox" in pinfold("completion", shell).stdout
