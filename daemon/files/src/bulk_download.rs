@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::Path;
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -11,9 +10,9 @@ use http::header::CONTENT_TYPE;
 use pinfold_http::{ApiError, ApiResult, ErrorStyle, JsonBody};
 use pinfold_proto::toolbox::files::DownloadRequest;
 use pinfold_spawn::Sandbox;
-use tokio::sync::mpsc;
 
 use crate::error::{DENIED, Kind, NOT_FOUND, READ_FAILED, invalid_path, kind, reason};
+use crate::stream::Feed;
 use crate::{blocking, content_type, multipart, source, stream};
 
 /// Sends every file as a part named `file`, or says in a part named `error` why it cannot be sent.
@@ -40,7 +39,7 @@ pub(crate) async fn download(
 struct Parts {
     sandbox: Sandbox,
     boundary: String,
-    sink: mpsc::Sender<Bytes>,
+    sink: Feed,
 }
 
 impl Parts {
@@ -83,11 +82,11 @@ impl Parts {
         head.extend_from_slice(b"\r\n");
         head.extend_from_slice(extra.as_bytes());
         head.extend_from_slice(b"\r\n");
-        self.sink.send(head.into()).await.map_err(|_| source::SendError::Gone)
+        self.sink.send(Ok(head.into())).await.map_err(|_| source::SendError::Gone)
     }
 
     async fn text(&self, text: String) -> Result<(), source::SendError> {
-        self.sink.send(text.into()).await.map_err(|_| source::SendError::Gone)
+        self.sink.send(Ok(text.into())).await.map_err(|_| source::SendError::Gone)
     }
 }
 

@@ -8,6 +8,7 @@
 //! * A file that is overwritten is whole at every moment, wherever a rename can make it so (see [`target`]).
 //! * The runtime's threads do no file I/O; it happens on blocking threads, in steps that end.
 
+mod budget;
 mod bulk_download;
 mod bulk_upload;
 mod content_type;
@@ -15,7 +16,9 @@ mod copy;
 mod delete;
 mod download;
 mod error;
+mod find;
 mod folder;
+mod glob;
 mod info;
 mod list;
 mod mode;
@@ -24,11 +27,15 @@ mod path;
 mod permissions;
 mod range;
 mod relocate;
+mod replace;
+mod scan;
+mod search;
 mod sink;
 mod source;
 mod stream;
 mod target;
 mod upload;
+mod walk;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -50,6 +57,9 @@ pub fn router(sandbox: Sandbox) -> Router {
         .route("/files/folder", post(folder::create))
         .route("/files/move", post(relocate::relocate))
         .route("/files/permissions", post(permissions::set))
+        .route("/files/find", get(find::find))
+        .route("/files/search", get(search::search))
+        .route("/files/replace", post(replace::replace))
         .route("/files/download", get(download::download))
         .route("/files/bulk-download", post(bulk_download::download))
         .merge(uploads)

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use tokio::sync::mpsc;
+
+use crate::stream::Feed;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
@@ -45,11 +46,7 @@ pub(crate) enum SendError {
 }
 
 /// Sends the next `length` bytes of `file`, never more: a file that grows is as long as it was when its size was announced.
-pub(crate) async fn send(
-    mut file: File,
-    mut length: u64,
-    sink: &mpsc::Sender<Bytes>,
-) -> Result<(), SendError> {
+pub(crate) async fn send(mut file: File, mut length: u64, sink: &Feed) -> Result<(), SendError> {
     let buffers = Buffers::default();
     while length > 0 {
         let buffer = buffers.clone();
@@ -64,7 +61,7 @@ pub(crate) async fn send(
             return Err(SendError::Short);
         }
         length -= chunk.len() as u64;
-        sink.send(chunk).await.map_err(|_| SendError::Gone)?;
+        sink.send(Ok(chunk)).await.map_err(|_| SendError::Gone)?;
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Response bodies written by a thread: a directory listing or a search result goes out while it is made, and is never held as a whole.
 
-use std::convert::Infallible;
 use std::io;
 
 use axum::body::{Body, Bytes};
@@ -15,11 +14,14 @@ const CHUNK: usize = 64 << 10;
 /// Chunks that may wait for a slow client.
 const QUEUE: usize = 2;
 
+/// What feeds a body. An error cuts the connection, so that the client knows; an end without one is a proper end.
+pub(crate) type Feed = mpsc::Sender<io::Result<Bytes>>;
+
 /// A body fed through a queue of `depth` chunks.
-pub(crate) fn body(depth: usize) -> (mpsc::Sender<Bytes>, Body) {
+pub(crate) fn body(depth: usize) -> (Feed, Body) {
     let (sender, receiver) = mpsc::channel(depth);
-    let chunks = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Bytes>| {
-        receiver.recv().await.map(|chunk| (Ok::<_, Infallible>(chunk), receiver))
+    let chunks = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
     });
     (sender, Body::from_stream(chunks))
 }
@@ -34,9 +36,14 @@ where
     let (sender, body) = body(QUEUE);
     tokio::task::spawn_blocking(move || {
         let mut list = JsonList { sender, buffer: open.as_bytes().to_vec(), first: true };
-        if produce(&mut list).is_ok() {
-            list.buffer.extend_from_slice(close.as_bytes());
-            let _ = list.flush();
+        match produce(&mut list) {
+            Ok(()) => {
+                list.buffer.extend_from_slice(close.as_bytes());
+                let _ = list.flush();
+            }
+            Err(error) => {
+                let _ = list.sender.blocking_send(Err(error));
+            }
         }
     });
     ([(CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
@@ -45,7 +52,7 @@ where
 /// The members of a JSON list on their way to the client.
 #[derive(Debug)]
 pub(crate) struct JsonList {
-    sender: mpsc::Sender<Bytes>,
+    sender: Feed,
     buffer: Vec<u8>,
     first: bool,
 }
@@ -67,6 +74,6 @@ impl JsonList {
 
     fn flush(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.sender.blocking_send(chunk.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.sender.blocking_send(Ok(chunk.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -48,9 +48,10 @@ impl Target {
         }
     }
 
-    /// Whether content appears at once, and not while it is written.
-    pub(crate) fn is_atomic(&self) -> bool {
-        self.replacing.is_some()
+    /// Like [`Target::open`], but `None` (and nothing changed) if content would be written in place.
+    pub(crate) fn open_atomic(path: &Path) -> io::Result<Option<Self>> {
+        let real = path.canonicalize()?;
+        Self::beside_existing(&real, &std::fs::metadata(&real)?)
     }
 
     /// Ends writing: only after this is the content there.
@@ -72,20 +73,28 @@ impl Target {
     }
 
     fn existing(path: &Path, metadata: &Metadata) -> io::Result<Self> {
+        match Self::beside_existing(path, metadata)? {
+            Some(target) => Ok(target),
+            None => Self::in_place(path),
+        }
+    }
+
+    /// A replacement for the file at `path`, if replacing it is a good idea and possible.
+    fn beside_existing(path: &Path, metadata: &Metadata) -> io::Result<Option<Self>> {
         if metadata.is_dir() {
             return Err(Errno::ISDIR.into());
         }
         if !metadata.is_file() {
             return Err(special());
         }
-        if metadata.nlink() == 1
-            && rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
-            && let Some(temporary) = beside(path, 0o600)
-            && take_after(&temporary, path, metadata).is_ok()
+        if metadata.nlink() != 1
+            || rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_err()
         {
-            return Ok(Self::replacing(temporary, path));
+            return Ok(None);
         }
-        Self::in_place(path)
+        let Some(temporary) = beside(path, 0o600) else { return Ok(None) };
+        let taken = take_after(&temporary, path, metadata);
+        Ok(taken.is_ok().then(|| Self::replacing(temporary, path)))
     }
 
     fn replacing(temporary: NamedTempFile, path: &Path) -> Self {
