@@ -13,6 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from daytona import Daytona, DaytonaConfig, Sandbox
@@ -72,6 +73,83 @@ def create(stack: Stack, count: int = 20) -> list[Row]:
     floor(), ours()
     floors, figures = alternate(count, floor, ours)
     return [Row("create → first exec answered, SDK", "ms", figures, floors, "engine create+start", ratio=1.25)]
+
+
+def interactive(stack: Stack, count: int = 10) -> list[Row]:
+    """Time to interactive by its public definition: create to the first `node -v` answered, against the engine's three calls for it."""
+    daytona, engine = client(stack), Engine()
+    pattern = daytona.create()
+    body = engine.like(pattern.id)
+    daytona.delete(pattern, wait=True)
+    made: list[str] = []
+    boxes: list[Sandbox] = []
+
+    def floor() -> None:
+        made.append(engine.create_and_start(body))
+        assert engine.execute(made[-1], ["node", "-v"]) == 0
+
+    def ours() -> None:
+        boxes.append(daytona.create())
+        assert boxes[-1].process.exec("node -v").result.startswith("v")
+
+    def floor_sample() -> float:
+        took = timed(floor)
+        engine.remove(made[-1])
+        return took
+
+    def our_sample() -> float:
+        took = timed(ours)
+        daytona.delete(boxes[-1], wait=True)
+        return took
+
+    floor_sample(), our_sample()
+    floors, figures = alternate(count, floor_sample, our_sample)
+    return [Row("create → `node -v` answered, SDK", "ms", figures, floors, "engine create+start+exec", ratio=1.3)]
+
+
+def burst(stack: Stack, count: int = 30) -> list[Row]:
+    """Many creates at once, against the engine alone at its best concurrency. An error of any of them fails the run."""
+    daytona, engine = client(stack), Engine()
+    pattern = daytona.create()
+    body = engine.like(pattern.id)
+    daytona.delete(pattern, wait=True)
+
+    def all_of(action: Callable[[int], object], width: int) -> float:
+        with ThreadPoolExecutor(width) as pool:
+            return timed(lambda: list(pool.map(action, range(count))))
+
+    def alone(_: int) -> str:
+        return Engine().create_and_start(body)
+
+    floors = []
+    for width in (1, 2, 4, 8):
+        made: list[str] = []
+        floors.append(all_of(lambda n, made=made: made.append(alone(n)), width))
+        for container in made:
+            engine.remove(container)
+    boxes: list[Sandbox] = []
+    ours = all_of(lambda _: boxes.append(daytona.create(timeout=300)), count)
+    for sandbox in boxes:
+        daytona.delete(sandbox)
+    stack.wait_until_empty(120)
+    return [Row(f"{count} creates at once, SDK", "ms", [ours], [min(floors)], "engine alone, best of 1, 2, 4, 8 at a time", ratio=1.2)]
+
+
+def clients(stack: Stack, count: int = 50, calls: int = 20) -> list[Row]:
+    """Fifty clients at once, each with its own connection, on one sandbox. An error of any of them fails the run."""
+    daytona = client(stack)
+    sandbox = daytona.create()
+
+    def one(_: int) -> list[float]:
+        toolbox = Toolbox(stack, sandbox)
+        return [timed(lambda: toolbox.call("POST", "/process/execute", {"command": "true"})) for _ in range(calls)]
+
+    with ThreadPoolExecutor(count) as pool:
+        began = time.perf_counter()
+        samples = [s for each in pool.map(one, range(count)) for s in each]
+        rate = len(samples) / (time.perf_counter() - began)
+    daytona.delete(sandbox, wait=True)
+    return [Row(f"exec true, {count} clients at once", "ms", samples), Row(f"exec true, {count} clients at once, rate", "/s", [rate])]
 
 
 def execute(stack: Stack, count: int = 300) -> list[Row]:
@@ -253,10 +331,13 @@ def api(stack: Stack, count: int = 300) -> list[Row]:
 ALONE: dict[str, Callable[[], list[Row]]] = {"daemon": daemon}
 WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "create": create,
+    "interactive": interactive,
     "exec": execute,
     "session": session,
     "transfer": transfer,
     "api": api,
+    "clients": clients,
+    "burst": burst,
     "idle": idle,
 }
 ALL = [*ALONE, *WITH_STACK]
