@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pinfold_spawn::{Process, Sandbox};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use pinfold_spawn::{Exit, Process, Sandbox};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::client::Client;
 use crate::document::{self, Stamp};
@@ -59,6 +61,7 @@ impl Server {
             return Err(LspError::Start("it has no pipes".to_owned()));
         };
         let client = Client::start(stdin, stdout).map_err(|error| LspError::Start(error.to_string()))?;
+        tokio::spawn(bury(process.exit(), process.pid()));
         let mut server =
             Self { language, client, process, capabilities: Value::Null, open: Mutex::default() };
         let greeting = server.client.request("initialize", greeting(project), START).await;
@@ -140,11 +143,17 @@ impl Server {
         }
         if self.process.exited().is_none() {
             self.process.kill_tree();
-        } else {
-            // Helpers that the server left behind.
-            let _ = self.process.signal_group(nix::sys::signal::Signal::SIGKILL);
+            self.process.wait().await;
         }
-        self.process.wait().await;
+    }
+}
+
+/// When the server ends, however it does, ends the helpers it leaves behind. That closes its output, so that whoever waits for an answer
+/// learns that none will come.
+async fn bury(mut exit: watch::Receiver<Option<Exit>>, leader: Pid) {
+    if exit.wait_for(Option::is_some).await.is_ok() {
+        // At once, before the number can be another group's. No such group: no helpers.
+        let _ = killpg(leader, Signal::SIGKILL);
     }
 }
 

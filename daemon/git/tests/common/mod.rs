@@ -1,5 +1,5 @@
 //! A sandbox, the routes over it, and git's own command line to compare with.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part; a test fails by panicking")]
 
 pub(crate) mod server;
 
@@ -143,7 +143,7 @@ impl World {
         let mut stderr = pipe::Receiver::from_owned_fd(process.stderr.take().unwrap()).unwrap();
         let (mut output, mut complaints) = (Vec::new(), Vec::new());
         let (one, two) = tokio::join!(stdout.read_to_end(&mut output), stderr.read_to_end(&mut complaints));
-        (one.unwrap(), two.unwrap());
+        assert!(one.is_ok() && two.is_ok(), "git's output broke off");
         let exit = process.wait().await;
         if exit != Exit::Code(0) {
             output.extend(complaints);
