@@ -3,13 +3,16 @@
 //! Everything a person or a program does in a sandbox goes through this one process, usually PID 1: it must start in milliseconds, stay small, never
 //! stall, and never die of what its children do. The groups of routes are crates of their own; this one puts them together.
 
+pub mod cli;
 pub mod config;
 mod desktop;
 mod info;
 mod init;
 mod listen;
 pub mod logging;
+mod metrics;
 mod port;
+mod preview;
 mod rotate;
 pub mod routes;
 mod sandbox;
@@ -18,4 +21,4 @@ mod server;
 pub use info::VERSION;
 pub use listen::{BindError, Listeners};
 pub use sandbox::{StartError, sandbox};
-pub use server::Servers;
+pub use server::{Fatal, Servers};

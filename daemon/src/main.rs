@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use pinfold_daemon::cli::{Invocation, print_log};
 use pinfold_daemon::config::Config;
 use pinfold_daemon::logging::Log;
 use pinfold_daemon::{Listeners, Servers, VERSION, sandbox};
@@ -18,6 +19,10 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(2, &error),
     };
+    let entrypoint = match Invocation::of(std::env::args_os().skip(1)) {
+        Invocation::Serve(entrypoint) => entrypoint,
+        Invocation::EntrypointLogs => return print_entrypoint_log(&config),
+    };
     let log = match Log::start(config.level, config.log_file.clone()) {
         Ok(log) => log,
         Err(error) => return failed(2, &error),
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
     );
     pinfold_spawn::oom::protect();
     let code = match runtime() {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(run(config, &entrypoint)),
         Err(error) => failed(1, &error),
     };
     log.flush(LAST_LINES);
@@ -45,18 +50,28 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn run(config: Config) -> ExitCode {
+async fn run(config: Config, entrypoint: &[String]) -> ExitCode {
     let sandbox = match sandbox(&config) {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(2, &error),
     };
     let servers = Servers::new(&config, &sandbox);
+    if let Err(error) = servers.start_entrypoint(entrypoint) {
+        return failed(2, &error);
+    }
     let listeners = match Listeners::bind(&config.listen).await {
         Ok(listeners) => listeners,
         Err(error) => return failed(1, &error),
     };
     listeners.print();
     match servers.run(listeners).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(1, &error),
+    }
+}
+
+fn print_entrypoint_log(config: &Config) -> ExitCode {
+    match print_log(&pinfold_process::entrypoint_log_path(&config.home)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(1, &error),
     }

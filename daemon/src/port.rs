@@ -49,13 +49,43 @@ fn listening() -> BTreeSet<u16> {
 
 /// The local ports of the rows in state 0A, `TCP_LISTEN`.
 fn parse(table: &str) -> Vec<u16> {
+    listeners(table).filter_map(|local| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()).collect()
+}
+
+/// The local addresses of the listening rows, as the kernel writes them.
+fn listeners(table: &str) -> impl Iterator<Item = &str> {
     let rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace());
-    let listening = rows.filter_map(|mut fields| {
+    rows.filter_map(|mut fields| {
         let local = fields.nth(1)?;
         let state = fields.nth(1)?;
-        (state == "0A").then(|| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()).flatten()
-    });
-    listening.collect()
+        (state == "0A").then_some(local)
+    })
+}
+
+/// Where a server listens that cannot be reached by a loopback address: one bound to another address of the sandbox alone. IPv4 only.
+pub(crate) fn address_of(port: u16) -> Option<SocketAddr> {
+    specific(&std::fs::read_to_string("/proc/net/tcp").ok()?, port)
+        .filter(|_| !reachable_by_loopback_v6(port))
+}
+
+fn specific(table: &str, port: u16) -> Option<SocketAddr> {
+    let mut found = None;
+    for local in listeners(table) {
+        let (address, text) = local.split_once(':')?;
+        if u16::from_str_radix(text, 16).ok()? != port {
+            continue;
+        }
+        let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.to_ne_bytes());
+        if address.is_loopback() || address.is_unspecified() {
+            return None;
+        }
+        found = Some(SocketAddr::from((address, port)));
+    }
+    found
+}
+
+fn reachable_by_loopback_v6(port: u16) -> bool {
+    std::fs::read_to_string("/proc/net/tcp6").is_ok_and(|table| parse(&table).contains(&port))
 }
 
 #[cfg(test)]
@@ -68,6 +98,14 @@ mod tests {
         assert_eq!(parse(v4), [3000]);
         let v6 = "  sl\n 0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0\n garbage\n";
         assert_eq!(parse(v6), [8080]);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn finds_servers_of_one_address() {
+        let table = " sl\n 0: 0200110A:0BB8 0:0 0A 0\n 1: 00000000:1F90 0:0 0A 0\n 2: 0100007F:0BB9 0:0 0A 0\n 3: 0200110A:0BB9 0:0 0A 0\n";
+        assert_eq!(specific(table, 3000), Some("10.17.0.2:3000".parse().unwrap()));
+        assert_eq!((specific(table, 8080), specific(table, 3001), specific(table, 1)), (None, None, None));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use pinfold_http::serve;
+use pinfold_http::{ApiError, serve};
 use pinfold_process::Processes;
 use pinfold_spawn::Sandbox;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,15 +12,32 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::listen::Listeners;
-use crate::{desktop, info, init, port, routes};
+use crate::metrics::{self, Meter};
+use crate::{desktop, info, init, port, preview, routes};
 
 /// How long open requests may take once the daemon is told to end.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the end may take altogether: engines kill after ten seconds.
+const END: Duration = Duration::from_millis(8500);
 
 /// Everything that runs once the ports are bound.
 #[derive(Debug)]
 pub struct Servers {
+    sandbox: Sandbox,
+    processes: Processes,
     toolbox: Router,
+    terminal: Router,
+}
+
+/// Why the daemon ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// Signals cannot be waited for.
+    #[error("could not wait for signals: {0}")]
+    Signals(#[from] io::Error),
+    /// The SSH server failed.
+    #[error("the SSH server ended: {0}")]
+    Ssh(#[from] pinfold_ssh::ServeError),
 }
 
 impl Servers {
@@ -31,26 +48,59 @@ impl Servers {
         let toolbox = Router::new()
             .merge(info::router(sandbox.clone()))
             .merge(init::router(token))
+            .merge(metrics::router(Meter::start()))
             .merge(port::router())
+            .merge(preview::router())
+            .merge(desktop::router())
             .merge(processes.router())
-            .merge(desktop::router());
-        Self { toolbox: routes::finish(toolbox) }
+            .merge(pinfold_pty::router(sandbox.clone()))
+            .merge(pinfold_files::router(sandbox.clone()))
+            .merge(pinfold_git::router(sandbox.clone()))
+            .merge(pinfold_lsp::router(sandbox.clone()));
+        Self {
+            sandbox: sandbox.clone(),
+            processes,
+            toolbox: routes::finish(toolbox),
+            terminal: routes::finish(pinfold_pty::terminal_router(sandbox.clone())),
+        }
     }
 
-    /// Serves until SIGINT or SIGTERM, then ends everything within nine seconds.
-    pub async fn run(self, listeners: Listeners) -> io::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let stop = async move {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            };
-            tracing::info!(signal = name, "ending");
-        };
-        if let Err(error) = serve(listeners.toolbox, self.toolbox, stop, DRAIN).await {
-            tracing::warn!(%error, "not every request was finished");
-        }
-        Ok(())
+    /// Starts the image's own command, if there is one.
+    pub fn start_entrypoint(&self, arguments: &[String]) -> Result<(), ApiError> {
+        if arguments.is_empty() { Ok(()) } else { self.processes.start_entrypoint(arguments) }
     }
+
+    /// Serves until SIGINT, SIGTERM or a failure, then ends everything within nine seconds.
+    pub async fn run(self, listeners: Listeners) -> Result<(), Fatal> {
+        let (stop, stopped) = watch::channel(());
+        let stopping = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
+        let toolbox = tokio::spawn(serve(listeners.toolbox, self.toolbox, stopping(stopped.clone()), DRAIN));
+        let terminal = tokio::spawn(serve(listeners.terminal, self.terminal, stopping(stopped), DRAIN));
+        let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, pinfold_ssh::Config::default());
+        let outcome = tokio::select! {
+            name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),
+            result = ssh => result.map_err(Fatal::from),
+        };
+        drop(listeners.recordings);
+        drop(stop);
+        let end = async {
+            let (toolbox, _terminal, ()) = tokio::join!(toolbox, terminal, self.processes.shut_down());
+            if let Ok(Err(error)) = toolbox {
+                tracing::warn!(%error, "not every request was finished");
+            }
+        };
+        if tokio::time::timeout(END, end).await.is_err() {
+            tracing::warn!(limit = ?END, "the daemon ends with work undone");
+        }
+        outcome
+    }
+}
+
+async fn told_to_end() -> io::Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
 }

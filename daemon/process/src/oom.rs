@@ -1,9 +1,8 @@
-//! Whether the kernel killed something in this sandbox for want of memory: its counter, from cgroup v2 or v1.
+//! Whether the kernel killed something in this sandbox for want of memory: the counter of the daemon's own cgroup.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const V2: &str = "/sys/fs/cgroup/memory.events";
-const V1: &str = "/sys/fs/cgroup/memory/memory.oom_control";
+use pinfold_cgroup::Kernel;
 
 /// The kills seen so far.
 #[derive(Debug)]
@@ -23,22 +22,7 @@ impl OomKills {
     }
 }
 
+/// 0 where the kernel does not count.
 fn count() -> u64 {
-    [V2, V1].iter().find_map(|path| parse(&std::fs::read_to_string(path).ok()?)).unwrap_or(0)
-}
-
-fn parse(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_both_versions_counters() {
-        assert_eq!(parse("low 0\nhigh 0\nmax 3\noom 1\noom_kill 7\noom_group_kill 0\n"), Some(7));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), Some(2));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
-    }
+    Kernel::default().own().and_then(|group| group.oom_kills()).unwrap_or(0)
 }
