@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use pinfold_proto::error::{ErrorBody, SOURCE_API, SOURCE_DAEMON, code_of};
 use serde_json::{Map, Value};
@@ -28,7 +28,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error with the generic code of its status.
     pub fn new(status: StatusCode, message: impl Display) -> Self {
-        Self { status, code: code_of(status.as_u16()), message: message.to_string(), retry_after: None, extra: Map::new() }
+        Self {
+            status,
+            code: code_of(status.as_u16()),
+            message: message.to_string(),
+            retry_after: None,
+            extra: Map::new(),
+        }
     }
 
     /// 400 `BAD_REQUEST`.
@@ -38,7 +44,8 @@ impl ApiError {
 
     /// 400 `INVALID_REQUEST_BODY`.
     pub fn invalid_body(message: impl Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, format_args!("invalid body request: {message}")).code("INVALID_REQUEST_BODY")
+        Self::new(StatusCode::BAD_REQUEST, format_args!("invalid body request: {message}"))
+            .code("INVALID_REQUEST_BODY")
     }
 
     /// 404 `NOT_FOUND`.
@@ -167,7 +174,10 @@ pub async fn render_errors(
         tracing::debug!(%method, path, status = error.status.as_u16(), code = error.code, error = error.message, "request refused");
     }
     let body = error.body(style, method.as_str(), &path).to_string();
-    let mut rendered = (error.status, [(CONTENT_TYPE, "application/json")], body).into_response();
+    // What the handler said besides the error stays, such as the `Content-Range` of a 416.
+    let mut rendered = (error.status, std::mem::take(response.headers_mut()), body).into_response();
+    rendered.headers_mut().remove(CONTENT_LENGTH);
+    rendered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = error.retry_after {
         rendered.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
