@@ -1,0 +1,48 @@
+//! A control plane with a runner that has no engine, for tests of clients: prints one JSON line with its address and key, and runs until its
+//! standard input ends. Settings are read from the environment; the default is a free port and a data directory of its own.
+
+mod simulated;
+
+use std::io::Write;
+
+use pinfold_control::Config;
+use pinfold_settings::{ProcessEnv, Reader};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let mut reader = Reader::new(&ProcessEnv);
+    let mut config = Config::read(&mut reader);
+    reader.finish(())?;
+    if std::env::var_os("PINFOLD_BIND").is_none() {
+        config.bind.set_port(0);
+    }
+    let own = tempfile::tempdir()?;
+    if std::env::var_os("PINFOLD_DATA_DIR").is_none() {
+        config.data_dir = own.path().to_owned();
+    }
+    if std::env::var_os("PINFOLD_SSH_PORT").is_none() {
+        config.ssh_port = 0;
+    }
+    let stop = CancellationToken::new();
+    let running = pinfold_control::start(config, stop.clone()).await?;
+    let runner = simulated::SimulatedRunner::start(running.address, running.runner_token.expose()).await?;
+    runner.healthcheck().await;
+    tokio::spawn(runner.run());
+    let line = serde_json::json!({
+        "url": running.api_url(), "port": running.address.port(), "apiKey": running.api_key.expose(),
+        "runnerToken": running.runner_token.expose(), "sshPort": running.ssh_address.map(|address| address.port()),
+    });
+    writeln!(std::io::stdout(), "{line}")?;
+    std::io::stdout().flush()?;
+    let mut byte = [0u8; 1];
+    while tokio::io::stdin().read(&mut byte).await? > 0 {}
+    stop.cancel();
+    running.join().await;
+    Ok(())
+}

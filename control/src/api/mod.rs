@@ -1,0 +1,94 @@
+//! The REST API below `/api`, by groups of routes. Handlers check, ask the owner of the thing, and answer with what was committed.
+
+mod account;
+mod auth;
+mod builds;
+mod create;
+mod info;
+mod jobs;
+mod lifecycle;
+mod list;
+mod preview;
+mod runners;
+mod settings;
+mod snapshots;
+mod ssh;
+mod volumes;
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use axum::Router;
+use http::HeaderMap;
+use pinfold_http::ApiError;
+use pinfold_proto::control::sandbox::Sandbox;
+
+pub(crate) use auth::{Caller, bearer};
+pub(crate) use jobs::end as end_job;
+
+use crate::core::Core;
+use crate::sandbox::Handle;
+use crate::store::sandboxes::Record;
+use crate::wire;
+
+/// Everything below `/api`.
+pub(crate) fn router(core: &Arc<Core>) -> Router {
+    let api = Router::new()
+        .merge(info::routes())
+        .merge(create::routes())
+        .merge(list::routes())
+        .merge(lifecycle::routes())
+        .merge(settings::routes())
+        .merge(preview::routes())
+        .merge(builds::routes())
+        .merge(ssh::routes())
+        .merge(snapshots::routes())
+        .merge(volumes::routes())
+        .merge(account::routes())
+        .merge(runners::routes())
+        .merge(jobs::routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method);
+    Router::new().nest("/api", api).with_state(core.clone())
+}
+
+async fn no_route(method: http::Method, uri: http::Uri) -> ApiError {
+    ApiError::not_found(format_args!("Cannot {method} {}", uri.path()))
+}
+
+async fn no_method(method: http::Method, uri: http::Uri) -> ApiError {
+    ApiError::new(
+        http::StatusCode::METHOD_NOT_ALLOWED,
+        format_args!("{method} is not supported at {}", uri.path()),
+    )
+}
+
+/// A change could not be stored: nothing has happened, and the caller may try again.
+pub(crate) fn store_failed(error: impl Display) -> ApiError {
+    ApiError::unavailable(format_args!("the change could not be stored: {error}")).code("STORE_UNAVAILABLE")
+}
+
+/// A sandbox as it is now.
+fn sandbox_now(core: &Core, handle: &Handle, headers: &HeaderMap) -> Sandbox {
+    dto(core, handle, &handle.record(), headers)
+}
+
+fn dto(core: &Core, handle: &Handle, record: &Record, headers: &HeaderMap) -> Sandbox {
+    wire::sandbox(core, record, handle.last_activity(), &core.base_url(Some(headers)))
+}
+
+/// Something that this control plane does not do: 501 and one clear sentence.
+fn not_supported(what: &str) -> ApiError {
+    ApiError::new(
+        http::StatusCode::NOT_IMPLEMENTED,
+        format_args!("{what} is not supported by this installation"),
+    )
+}
+
+/// Something that containers cannot do: 422, as the contract has it.
+fn not_for_containers(what: &str) -> ApiError {
+    ApiError::new(
+        http::StatusCode::UNPROCESSABLE_ENTITY,
+        format_args!("{what} is not supported for container sandboxes"),
+    )
+}

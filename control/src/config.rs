@@ -1,0 +1,107 @@
+//! Settings of the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pinfold_proto::id::Secret;
+use pinfold_settings::Reader;
+
+/// The snapshot that exists from the first start, and that a create without one uses.
+#[derive(Debug, Clone)]
+pub struct DefaultSnapshot {
+    /// `PINFOLD_SNAPSHOT`: its name, `default` if unset.
+    pub name: String,
+    /// `PINFOLD_SNAPSHOT_IMAGE`: the image reference that runners use, `pinfold/sandbox:latest` if unset.
+    pub image: String,
+    /// `PINFOLD_SNAPSHOT_CPU`: cores, 1 if unset.
+    pub cpu: u32,
+    /// `PINFOLD_SNAPSHOT_MEMORY`: GiB, 1 if unset.
+    pub memory: u32,
+    /// `PINFOLD_SNAPSHOT_DISK`: GiB, 3 if unset.
+    pub disk: u32,
+    /// `PINFOLD_SNAPSHOT_ENTRYPOINT`: command line separated by spaces; the image's own if unset.
+    pub entrypoint: Option<Vec<String>>,
+}
+
+/// Settings of the control plane. Every one is read from the environment variable that its field names.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `PINFOLD_BIND`: where to listen, `127.0.0.1:3000` if unset. Port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// `PINFOLD_PUBLIC_URL`: how clients reach us, without `/api`, for example `https://sandboxes.example.com`. Unset: what the request's
+    /// `Host` says, which serves local and remote clients alike.
+    pub public_url: Option<String>,
+    /// `PINFOLD_PROXY_DOMAIN`: preview links are `<port>-<sandbox>.<this>`, `proxy.localhost` if unset.
+    pub proxy_domain: String,
+    /// `PINFOLD_SSH_PORT`: where the SSH gateway listens, on the same address; 2222 if unset, 0 for none.
+    pub ssh_port: u16,
+    /// `PINFOLD_DATA_DIR`: where the database and the keys are, `/var/lib/pinfold` if unset.
+    pub data_dir: PathBuf,
+    /// `PINFOLD_REGION`: the name of the only region, `us` if unset.
+    pub region: String,
+    /// The default snapshot.
+    pub default_snapshot: DefaultSnapshot,
+    /// `PINFOLD_API_KEY`: an API key that is valid besides those in the database. Unset: one is made at the first start.
+    pub api_key: Option<Secret>,
+    /// `PINFOLD_RUNNER_TOKEN`: the token of the local runner. Unset: one is made at the first start.
+    pub runner_token: Option<Secret>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let none: &[(&str, &str)] = &[];
+        Self::read(&mut Reader::new(&none))
+    }
+}
+
+impl Config {
+    /// Reads every setting; mistakes are left with the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let text = |reader: &mut Reader<'_>, name: &str, default: &str| {
+            reader.text(name).unwrap_or_else(|| default.to_owned())
+        };
+        let size = |reader: &mut Reader<'_>, name: &str, default: u32| {
+            reader.parse(name, default, "a whole number from 1 to 4096", |n: &u32| (1..=4096).contains(n))
+        };
+        let bind = SocketAddr::from(([127, 0, 0, 1], 3000));
+        let name = text(reader, "PINFOLD_SNAPSHOT", "default");
+        let public_url = reader.text("PINFOLD_PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned());
+        if public_url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            reader.reject("PINFOLD_PUBLIC_URL", "must begin with http:// or https://");
+        }
+        let api_key = reader.text("PINFOLD_API_KEY").map(Secret::new);
+        Self {
+            bind: reader.parse(
+                "PINFOLD_BIND",
+                bind,
+                "an address and a port, for example 0.0.0.0:3000",
+                |_| true,
+            ),
+            public_url,
+            proxy_domain: text(reader, "PINFOLD_PROXY_DOMAIN", "proxy.localhost")
+                .trim_matches('.')
+                .to_ascii_lowercase(),
+            ssh_port: reader.parse(
+                "PINFOLD_SSH_PORT",
+                2222,
+                "a port number, or 0 for no SSH gateway",
+                |_| true,
+            ),
+            data_dir: PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold")),
+            region: text(reader, "PINFOLD_REGION", "us"),
+            default_snapshot: DefaultSnapshot {
+                image: text(reader, "PINFOLD_SNAPSHOT_IMAGE", "pinfold/sandbox:latest"),
+                name,
+                cpu: size(reader, "PINFOLD_SNAPSHOT_CPU", 1),
+                memory: size(reader, "PINFOLD_SNAPSHOT_MEMORY", 1),
+                disk: size(reader, "PINFOLD_SNAPSHOT_DISK", 3),
+                entrypoint: reader
+                    .text("PINFOLD_SNAPSHOT_ENTRYPOINT")
+                    .map(|line| line.split_whitespace().map(str::to_owned).collect()),
+            },
+            api_key,
+            runner_token: reader.text("PINFOLD_RUNNER_TOKEN").map(Secret::new),
+        }
+    }
+}

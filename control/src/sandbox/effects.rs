@@ -1,0 +1,198 @@
+//! What the end of a job means for a sandbox's record: pure, and independent of what the user wants by now — the plan looks at that afterwards.
+
+use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::runner::job::{JobKind, JobStatus};
+use pinfold_proto::runner::payload::{SandboxSnapshot, Started};
+use pinfold_proto::runner::recovery::Recoverable;
+
+use crate::store::jobs::JobRow;
+use crate::store::sandboxes::{Record, Task};
+use crate::time::now;
+
+/// What else has to be stored with the record.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    /// A snapshot of this name came about.
+    pub(crate) snapshot: Option<(String, SandboxSnapshot)>,
+    /// An image came about at the runner.
+    pub(crate) image: Option<(String, f64)>,
+    /// Why an operation that leaves the sandbox as it was did not work.
+    pub(crate) failure: Option<String>,
+}
+
+/// Applies the end of `job`, which is the record's own.
+pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
+    let done = job.status == JobStatus::Completed;
+    let (reason, recoverable) = reason(job);
+    let mut outcome = Outcome { failure: (!done).then(|| reason.clone()), ..Outcome::default() };
+    let fail = |r: &mut Record| {
+        r.state = SandboxState::Error;
+        r.error_reason = Some(reason.clone());
+        r.recoverable = recoverable;
+    };
+    match (&job.kind, done) {
+        (JobKind::CreateSandbox | JobKind::StartSandbox, true) => {
+            started(r, job);
+        }
+        (JobKind::CreateSandbox, false) if r.backup_image.is_some() => {
+            // The archive still has it: nothing is lost, and the start can be tried again.
+            r.state = SandboxState::Archived;
+            r.runner_id = None;
+            r.error_reason = Some(reason.clone());
+            if r.desired != DesiredState::Destroyed {
+                r.desired = DesiredState::Archived;
+            }
+        }
+        (JobKind::StopSandbox, true) => {
+            r.state = SandboxState::Stopped;
+            r.task.force = false;
+            r.backup_image = None;
+            clear_error(r);
+        }
+        (JobKind::DestroySandbox, true) => {
+            r.state = if r.backup_image.is_some() { SandboxState::Archived } else { SandboxState::Destroyed };
+            r.runner_id = None;
+            r.daemon_version = None;
+        }
+        (JobKind::DestroySandbox, false) => {
+            // Tried again later; the plan sees the same state.
+            r.task.destroy_failures += 1;
+            r.error_reason = Some(reason.clone());
+        }
+        (JobKind::ResizeSandbox, _) => resized(r, done),
+        (JobKind::SnapshotSandbox, _) => outcome = snapshotted(r, job, done, outcome),
+        (JobKind::UpdateSandboxNetworkSettings, _) => r.task.network = false,
+        (JobKind::RecoverSandbox, true) => {
+            r.state = SandboxState::Stopped;
+            r.desired =
+                if r.task.recover == Some(true) { DesiredState::Stopped } else { DesiredState::Started };
+            r.task.recover = None;
+            clear_error(r);
+        }
+        (JobKind::RecoverSandbox, false) => {
+            r.task.recover = None;
+            fail(r);
+        }
+        (_, false) => {
+            r.task = Task { network: r.task.network, ..Task::default() };
+            fail(r);
+        }
+        (_, true) => {}
+    }
+    outcome
+}
+
+fn clear_error(r: &mut Record) {
+    r.error_reason = None;
+    r.recoverable = false;
+}
+
+fn started(r: &mut Record, job: &JobRow) {
+    let result: Started =
+        job.result_metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    r.state = SandboxState::Started;
+    if !result.daemon_version.is_empty() {
+        r.daemon_version = Some(result.daemon_version);
+    }
+    // The running sandbox moves on from what was archived.
+    r.backup_image = None;
+    r.backup_at = None;
+    clear_error(r);
+}
+
+fn resized(r: &mut Record, done: bool) {
+    if let (true, Some(to)) = (done, r.task.resize) {
+        r.cpu = to.cpu.unwrap_or(r.cpu);
+        r.memory = to.memory.unwrap_or(r.memory);
+        r.disk = to.disk.unwrap_or(r.disk);
+    }
+    r.task.resize = None;
+    r.state = r.task.back.take().unwrap_or(SandboxState::Stopped);
+}
+
+fn snapshotted(r: &mut Record, job: &JobRow, done: bool, mut outcome: Outcome) -> Outcome {
+    let result: SandboxSnapshot =
+        job.result_metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let reference = result.reference.clone().unwrap_or_else(|| format!("daytona-{}:daytona", result.hash));
+    if done {
+        outcome.image = Some((reference.clone(), result.size_gb));
+    }
+    if r.state == SandboxState::Archiving {
+        if done {
+            r.backup_image = Some(reference);
+            r.backup_at = Some(now());
+        } else {
+            r.state = SandboxState::Stopped;
+            if r.desired == DesiredState::Archived {
+                r.desired = DesiredState::Stopped;
+            }
+            r.error_reason = outcome.failure.as_ref().map(|why| format!("could not archive: {why}"));
+        }
+        return outcome;
+    }
+    r.state = r.task.back.take().unwrap_or(SandboxState::Stopped);
+    if let (Some(name), true) = (r.task.snapshot.take(), done) {
+        outcome.snapshot = Some((name, SandboxSnapshot { reference: Some(reference), ..result }));
+    }
+    outcome
+}
+
+/// The reason of a failed job: a JSON object says whether it can be recovered from, anything else is the reason itself.
+fn reason(job: &JobRow) -> (String, bool) {
+    let text = job.error_message.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let Some(text) = text else {
+        return (format!("{} failed without a reason (job {})", job.kind.as_str(), job.id), false);
+    };
+    match serde_json::from_str::<Recoverable>(text) {
+        Ok(parsed) => (parsed.error_reason, parsed.recoverable),
+        Err(_) => (text.to_owned(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::plan::tests::record;
+
+    fn job(kind: JobKind, status: JobStatus) -> JobRow {
+        JobRow { status, ..JobRow::pending("runner", kind, "SANDBOX", "id", None) }
+    }
+
+    #[test]
+    fn a_finished_create_starts_even_without_a_result() {
+        let mut r = record(SandboxState::Creating, DesiredState::Started);
+        apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Completed));
+        assert_eq!(r.state, SandboxState::Started);
+    }
+
+    #[test]
+    fn a_failure_always_has_a_reason() {
+        let mut r = record(SandboxState::Creating, DesiredState::Started);
+        apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Failed));
+        assert_eq!(r.state, SandboxState::Error);
+        assert!(r.error_reason.unwrap().contains("CREATE_SANDBOX"));
+        let mut r = record(SandboxState::Starting, DesiredState::Started);
+        let text = r#"{"errorReason":"no space left on device","recoverable":true}"#.to_owned();
+        apply(&mut r, &JobRow { error_message: Some(text), ..job(JobKind::StartSandbox, JobStatus::Failed) });
+        assert_eq!((r.error_reason.as_deref(), r.recoverable), (Some("no space left on device"), true));
+    }
+
+    #[test]
+    fn a_failed_resize_changes_nothing() {
+        let mut r = record(SandboxState::Resizing, DesiredState::Started);
+        r.task.resize = Some(crate::store::sandboxes::Resize { cpu: Some(4), memory: None, disk: None });
+        r.task.back = Some(SandboxState::Started);
+        let outcome = apply(&mut r, &job(JobKind::ResizeSandbox, JobStatus::Failed));
+        assert_eq!((r.state, r.cpu, r.task.resize), (SandboxState::Started, 1, None));
+        assert!(outcome.failure.is_some());
+    }
+
+    #[test]
+    fn a_failed_restore_leaves_the_archive() {
+        let mut r = record(SandboxState::Restoring, DesiredState::Started);
+        r.backup_image = Some("backup".to_owned());
+        apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Failed));
+        assert_eq!((r.state, r.desired), (SandboxState::Archived, DesiredState::Archived));
+        assert!(r.backup_image.is_some() && r.error_reason.is_some());
+    }
+}

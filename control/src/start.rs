@@ -1,0 +1,228 @@
+//! Start and end of the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use pinfold_proto::id::Secret;
+use pinfold_proxy::Proxy;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::core::Core;
+use crate::events::Events;
+use crate::images::Images;
+use crate::jobs::Jobs;
+use crate::keys::{Keys, PERMISSIONS, secret_file};
+use crate::runners::Runners;
+use crate::snapshots::Snapshots;
+use crate::store::{self, MigrateError, Store};
+use crate::time::now;
+use crate::tokens::Tokens;
+use crate::volumes::Volumes;
+use crate::{edge, sandbox, sweep, token};
+
+/// The file with the first API key.
+const KEY_FILE: &str = "api-key";
+/// The file with the local runner's token.
+const RUNNER_FILE: &str = "runner-token";
+/// The database.
+const DATABASE: &str = "control.db";
+/// The name of the key that is made at the first start.
+const FIRST_KEY: &str = "default";
+/// The name of the local runner.
+const LOCAL_RUNNER: &str = "local";
+/// How long open requests have to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the control plane cannot start: one sentence that names what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody else listens there.
+    #[error(
+        "the address {address} is in use by another program; stop it, or set PINFOLD_BIND to another port"
+    )]
+    PortInUse {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+    },
+    /// Listening failed otherwise.
+    #[error("cannot listen on {address}, which PINFOLD_BIND names: {source}")]
+    Listen {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("the data directory {path} cannot be written: {source}; set PINFOLD_DATA_DIR to a directory that can", path = path.display())]
+    DataDir {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The database was written by a later version.
+    #[error("the database {path} was written by a newer version of this program ({found}; this one knows {known}): use that version, or another PINFOLD_DATA_DIR", path = path.display())]
+    NewerDatabase {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The database cannot be read.
+    #[error("the database {path} cannot be used ({reason}): restore it from a backup, or move it away to start anew", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        reason: String,
+    },
+}
+
+/// A control plane that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the API, the toolbox and the previews are served.
+    pub address: SocketAddr,
+    /// Where the SSH gateway listens, if it does.
+    pub ssh_address: Option<SocketAddr>,
+    /// The API key to show: the configured one, else the one made at the first start.
+    pub api_key: Secret,
+    /// The token with which the local runner calls.
+    pub runner_token: Secret,
+    serving: tokio::task::JoinHandle<()>,
+    core: Arc<Core>,
+}
+
+impl Running {
+    /// The base address that clients use, with `/api`.
+    pub fn api_url(&self) -> String {
+        format!("{}/api", self.core.base_url(None))
+    }
+
+    /// Waits for the end, which comes when `stop` is cancelled: open requests are given a few seconds, and everything is stored.
+    pub async fn join(self) {
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+        self.core.tasks.close();
+        if tokio::time::timeout(GRACE, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.core.tasks.len(), "some tasks did not end in time");
+        }
+        self.core.store.close().await;
+    }
+}
+
+/// Starts the control plane. It serves until `stop` is cancelled.
+pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, StartError> {
+    let dir = config.data_dir.clone();
+    std::fs::create_dir_all(&dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+    // The listener first: what fails most often shall fail before anything is changed.
+    let listener = TcpListener::bind(config.bind).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => StartError::PortInUse { address: config.bind },
+        _ => StartError::Listen { address: config.bind, source },
+    })?;
+    let address =
+        listener.local_addr().map_err(|source| StartError::Listen { address: config.bind, source })?;
+    let kept = |name: &str| {
+        let path = dir.join(name);
+        secret_file(&path, token::api_key).map_err(|source| StartError::DataDir { path, source })
+    };
+    let first_key = kept(KEY_FILE)?;
+    let runner_token = match &config.runner_token {
+        Some(token) => token.expose().to_owned(),
+        None => kept(RUNNER_FILE)?,
+    };
+    let path = dir.join(DATABASE);
+    let store = Store::open(&path).await.map_err(|error| match error {
+        MigrateError::Newer { found, known } => {
+            StartError::NewerDatabase { path: path.clone(), found, known }
+        }
+        MigrateError::Sql(error) => StartError::Database { path: path.clone(), reason: error.to_string() },
+    })?;
+    let core = load(config, store, stop, &first_key, &runner_token)
+        .await
+        .map_err(|error| StartError::Database { path, reason: error.to_string() })?;
+    // Set once, here.
+    let _ = core.listening.set(address);
+    core.snapshots.resume(&core);
+    core.tasks.spawn(core.clone().flush_activity());
+    core.tasks.spawn(sweep::run(core.clone()));
+    let router = edge::entrance(&core);
+    let ending = core.stop.clone();
+    let serving = tokio::spawn(async move {
+        if let Err(error) = pinfold_http::serve(listener, router, ending.cancelled_owned(), GRACE).await {
+            tracing::warn!(%error, "the server did not end cleanly");
+        }
+    });
+    let api_key = core.config.api_key.clone().unwrap_or_else(|| Secret::new(first_key));
+    Ok(Running {
+        address,
+        ssh_address: core.ssh_listening.get().copied(),
+        api_key,
+        runner_token: Secret::new(runner_token),
+        serving,
+        core,
+    })
+}
+
+async fn load(
+    config: Config,
+    store: Store,
+    stop: CancellationToken,
+    first_key: &str,
+    runner_token: &str,
+) -> store::Result<Arc<Core>> {
+    let keys = Keys::load(&store).await?;
+    let all = || PERMISSIONS.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+    if keys.authenticate(first_key).is_none() {
+        keys.put(FIRST_KEY, first_key, all(), None).await?;
+    }
+    match &config.api_key {
+        Some(key) if keys.authenticate(key.expose()).is_none() => {
+            keys.put("configured", key.expose(), all(), None).await?;
+        }
+        None => keys.remove("configured").await?,
+        Some(_) => {}
+    }
+    let runners = Runners::load(&store).await?;
+    runners.register(LOCAL_RUNNER, &config.region, Vec::new(), runner_token).await?;
+    let jobs = Jobs::new(&store);
+    let images = Images::load(&store, &jobs).await?;
+    let mut tx = store.begin().await?;
+    let org_id =
+        store::meta::get_or_set(&mut tx, "organization", || uuid::Uuid::new_v4().to_string()).await?;
+    let records = store::sandboxes::all(&mut tx).await?;
+    tx.commit().await?;
+    let core = Arc::new(Core {
+        org_id,
+        started_at: now(),
+        keys,
+        runners,
+        jobs,
+        images,
+        snapshots: Snapshots::load(&store, &config.default_snapshot).await?,
+        volumes: Volumes::load(&store).await?,
+        tokens: Tokens::load(&store).await?,
+        directory: Arc::default(),
+        events: Events::new(),
+        proxy: Proxy::new(),
+        stop,
+        tasks: TaskTracker::new(),
+        listening: OnceLock::new(),
+        ssh_listening: OnceLock::new(),
+        active: Default::default(),
+        config,
+        store,
+    });
+    for record in records {
+        sandbox::resume(&core, record);
+    }
+    Ok(core)
+}
