@@ -26,3 +26,35 @@ musl_target() { echo "$(uname -m)-unknown-linux-musl"; }
 
 # engine_answers: a Docker engine answers, and we may talk to it.
 engine_answers() { have docker && timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# with_progress NAME LOG COMMAND...: runs the command with its output in LOG, and shows how long it has been at what: one line that
+# moves on a terminal, a line every twenty seconds elsewhere, none when it is done within two. The command is a process group of its
+# own, so that end_child can end it whole; what a Ctrl-C reaches is this script, which has to trap it.
+child=
+with_progress() {
+    local name=$1 log=$2 started=$SECONDS shown=-18 now status=0
+    shift 2
+    : >"$log"
+    set -m
+    "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    set +m
+    while kill -0 "$child" 2>/dev/null; do
+        now=$((SECONDS - started))
+        if ((now >= 2)) && [ -t 2 ]; then
+            printf '\r%s: %4d s  %-60s' "$name" "$now" "$(stage_of "$log")" >&2
+            shown=$now
+        elif ((now - shown >= 20)); then
+            printf '%s: %4d s  %s\n' "$name" "$now" "$(stage_of "$log")" >&2
+            shown=$now
+        fi
+        sleep 0.1
+    done
+    wait "$child" || status=$?
+    child=
+    ((shown < 0)) || ! [ -t 2 ] || printf '\r%-85s\r' '' >&2
+    return "$status"
+}
+# What a log says is being done: our own stages, mmdebstrap's, cargo's, the engine's.
+stage_of() { grep -aoE '^(stage: .*| *Compiling .*|I: [a-z].*|Step [0-9/]+)' "$1" 2>/dev/null | tail -1 | sed 's/^stage: //; s/^ *//' | cut -c1-60; }
+end_child() { [ -z "$child" ] || { kill -TERM -- "-$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true; child=; }; }
