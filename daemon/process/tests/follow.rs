@@ -1,0 +1,171 @@
+//! Logs over WebSockets, with a server and clients for real.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Daemon, until};
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderValue;
+use pinfold_proto::markers::{STDERR, STDOUT, Splitter, Stream};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What a client has got in the end.
+#[derive(Debug, Default)]
+struct Got {
+    frames: Vec<Bytes>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    raw: Vec<u8>,
+    close: Option<u16>,
+}
+
+async fn connect(
+    base: &str,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+) -> (Socket, Option<String>) {
+    let mut request = format!("{base}{path}").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    let (socket, response) = connect_async(request).await.unwrap();
+    let protocol = response.headers().get("sec-websocket-protocol").map(|p| p.to_str().unwrap().to_owned());
+    (socket, protocol)
+}
+
+async fn collect(mut socket: Socket) -> Got {
+    let mut got = Got::default();
+    let mut splitter = Splitter::default();
+    while let Some(message) = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap() {
+        match message.unwrap() {
+            Message::Binary(frame) => {
+                assert!(frame.len() <= 32 << 10 && !frame.is_empty());
+                got.raw.extend_from_slice(&frame);
+                splitter.feed(&frame, |stream, bytes| match stream {
+                    Some(Stream::Stdout) => got.stdout.extend_from_slice(bytes),
+                    Some(Stream::Stderr) => got.stderr.extend_from_slice(bytes),
+                    None => {}
+                });
+                got.frames.push(frame.clone());
+            }
+            Message::Close(frame) => {
+                let frame = frame.unwrap();
+                assert_eq!(frame.reason, "");
+                got.close = Some(frame.code.into());
+            }
+            _ => {}
+        }
+    }
+    splitter.finish(|_, bytes| got.stdout.extend_from_slice(bytes));
+    got
+}
+
+const SPLIT: &[(&str, &str)] = &[("x-daytona-sdk-version", "0.226.1")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_over_websockets() {
+    let daemon = Daemon::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(pinfold_http::serve(
+        listener,
+        daemon.router.clone(),
+        std::future::pending(),
+        Duration::from_secs(1),
+    ));
+    daemon.ask("POST", "/process/session", json!({ "sessionId": "s" })).await;
+    let start = async |command: &str| {
+        let body = json!({ "command": command, "runAsync": true });
+        let (status, body) = daemon.ask("POST", "/process/session/s/exec", body).await;
+        assert_eq!(status, 202, "{body}");
+        format!("/process/session/s/command/{}/logs", body["cmdId"].as_str().unwrap())
+    };
+
+    // Live, both streams, closed the moment the command ends.
+    let logs = start("echo one; echo two >&2; read x; echo three").await;
+    let (socket, _) = connect(&base, &format!("{logs}?follow=true"), SPLIT).await;
+    let following = tokio::spawn(collect(socket));
+    let input = logs.replace("/logs", "/input");
+    assert_eq!(daemon.ask("POST", &input, json!({ "data": "go" })).await.0, 204);
+    let began = Instant::now();
+    let got = following.await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert_eq!((got.stderr, got.close), (b"two\n".to_vec(), Some(u16::from(CloseCode::Normal))));
+    assert_eq!(got.stdout, b"one\ngo\nthree\n");
+
+    // Again, afterwards, without following; from an offset; without markers; with a sub-protocol.
+    let got = collect(connect(&base, &logs, SPLIT).await.0).await;
+    assert_eq!((got.stdout.as_slice(), got.close), (&b"one\ngo\nthree\n"[..], Some(1000)));
+    let tail = collect(connect(&base, &format!("{logs}?offset={}", got.raw.len() - 4), SPLIT).await.0).await;
+    assert_eq!(tail.raw, b"ree\n");
+    let combined = collect(connect(&base, &format!("{logs}?follow=true"), &[]).await.0).await;
+    assert!(!combined.raw.windows(3).any(|w| w == STDOUT || w == STDERR) && combined.raw.len() == 17);
+    let offer = [("sec-websocket-protocol", "X-Daytona-SDK-Version~0.218.0, other")];
+    let (socket, protocol) = connect(&base, &logs, &offer).await;
+    assert_eq!(protocol.as_deref(), Some("X-Daytona-SDK-Version~0.218.0"));
+    assert_eq!(collect(socket).await.stdout, b"one\ngo\nthree\n");
+
+    everything_arrives(&base, &start).await;
+    slow_readers_and_pings(&base, &start).await;
+
+    // Deleting the session while somebody follows closes normally.
+    let logs = start("echo up; sleep 1000").await;
+    let (socket, _) = connect(&base, &format!("{logs}?follow=true"), SPLIT).await;
+    let following = tokio::spawn(collect(socket));
+    until("the command's first output", async || daemon.ask("GET", &logs, None).await.1["stdout"] == "up\n")
+        .await;
+    assert_eq!(daemon.ask("DELETE", "/process/session/s", None).await.0, 204);
+    let got = following.await.unwrap();
+    assert_eq!((got.stdout, got.close), (b"up\n".to_vec(), Some(1000)));
+}
+
+/// Random bytes, marker bytes among them, come through unchanged, and no frame ends like a marker.
+async fn everything_arrives(base: &str, start: &impl AsyncFn(&str) -> String) {
+    let logs = start(
+        "head -c 3000000 /dev/urandom > all; tr '\\000-\\177' '\\001' < all | head -c 300000 >> all; cat all; head -c 100 all >&2",
+    )
+    .await;
+    let got = collect(connect(base, &format!("{logs}?follow=true"), SPLIT).await.0).await;
+    let expected = start("cat all; rm all").await;
+    let again = collect(connect(base, &format!("{expected}?follow=true"), SPLIT).await.0).await;
+    assert_eq!(got.stdout.len(), 3_300_000);
+    assert!(got.stdout == again.stdout && got.stderr == again.stdout[..100]);
+    // Only the very last frame may: nothing comes after it.
+    let ends_like_marker = |f: &Bytes| f.ends_with(&STDOUT) || f.ends_with(&STDERR);
+    assert!(!got.frames[..got.frames.len() - 1].iter().any(ends_like_marker));
+}
+
+/// A client that does not read stalls nobody, and its pings are answered once it does.
+async fn slow_readers_and_pings(base: &str, start: &impl AsyncFn(&str) -> String) {
+    let logs = start("head -c 100000000 /dev/zero | tr '\\0' x").await;
+    let (mut slow, _) = connect(base, &format!("{logs}?follow=true"), SPLIT).await;
+    let began = Instant::now();
+    let quick = collect(connect(base, &format!("{logs}?follow=true"), SPLIT).await.0).await;
+    assert_eq!((quick.stdout.len(), quick.close), (100_000_000, Some(1000)));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    slow.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
+    let (mut before, mut total) = (0, 0);
+    let mut pong = false;
+    while let Some(Ok(message)) = slow.next().await {
+        match message {
+            Message::Pong(_) => pong = true,
+            Message::Binary(frame) => {
+                before += if pong { 0 } else { frame.len() };
+                total += frame.len();
+            }
+            _ => {}
+        }
+    }
+    assert!(pong && total == 100_000_003, "{pong} {total}");
+    assert!(before < 50_000_000, "the pong came after {before} bytes");
+}
