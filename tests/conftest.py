@@ -33,6 +33,7 @@ def stack() -> Iterator[Stack]:
     try:
         instance.start()
     except StackError as error:
+        shutil.rmtree(directory, ignore_errors=True)
         pytest.exit(f"pinfold up did not come up: {error}", error.status)
     yield instance
     instance.remove_sandboxes()

@@ -85,3 +85,5 @@ def test_runs_as_pid_1(daemon, image):
         assert inspect(name)["State"]["ExitCode"] == 0
     finally:
         docker("rm", "-f", name, check=False)
+        if image == "scratch":
+            docker("rmi", "pf-e2e-scratch:latest", check=False)
