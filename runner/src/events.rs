@@ -87,10 +87,14 @@ async fn apply(node: &Arc<Node>, event: Event) {
                 tracing::warn!(sandbox = %id, reason = ended.ending.map(|e| e.reason()), "a sandbox ended unexpectedly");
             }
         }
-        "destroy" if !busy => {
-            if node.index.get(&id).is_some() {
-                tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
-                node.forget(&id).await;
+        "destroy" if !busy && known.is_some() => {
+            tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
+            node.forget(&id).await;
+        }
+        "create" if !busy && node.was_destroyed(&id) => {
+            tracing::warn!(sandbox = %id, "a create that was cut off made its container after all; removing it");
+            if let Err(error) = node.remove_container(id.as_str()).await {
+                tracing::error!(sandbox = %id, %error, "could not remove a container that nobody owns");
             }
         }
         "create" | "start" | "unpause" | "pause" | "update" | "rename" if !busy => {

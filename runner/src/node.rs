@@ -1,10 +1,10 @@
 //! What every part of the runner shares: the engine, the index, the seams, the node's network. Operations live in [`crate::sandbox`] and
 //! [`crate::images`]; this module only holds things together.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pinfold_engine::{Engine, EngineError, EngineInfo, Network, NetworkSpec};
 use pinfold_network::AddressPool;
@@ -28,6 +28,8 @@ const SHARED: &str = "runner-shared";
 /// Attempts for calls whose failure may pass, and the first pause between them, which doubles.
 pub(crate) const ATTEMPTS: u32 = 5;
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long an engine call that we no longer wait for may still take effect.
+const DESTROYED_FOR: Duration = Duration::from_secs(150);
 
 /// One node, shared by all its tasks.
 pub struct Node {
@@ -59,6 +61,8 @@ pub struct Node {
     pub backups: Backups,
     /// Counters for `/metrics`.
     pub counters: Counters,
+    /// Sandboxes that were destroyed a moment ago: a create that was cut off may still make their container.
+    pub(crate) destroyed: Mutex<HashMap<SandboxId, Instant>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -121,12 +125,26 @@ impl Node {
             daemon,
             backups: Backups::default(),
             counters: Counters::default(),
+            destroyed: Mutex::default(),
         }))
     }
 
     /// `linux/<architecture of the engine>`.
     pub fn platform(&self) -> String {
         format!("linux/{}", self.info.architecture)
+    }
+
+    /// Notes that a sandbox was destroyed.
+    pub(crate) fn note_destroyed(&self, id: &SandboxId) {
+        let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        destroyed.retain(|_, at| at.elapsed() < DESTROYED_FOR);
+        destroyed.insert(id.clone(), Instant::now());
+    }
+
+    /// Whether a sandbox was destroyed a moment ago.
+    pub(crate) fn was_destroyed(&self, id: &SandboxId) -> bool {
+        let destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        destroyed.get(id).is_some_and(|at| at.elapsed() < DESTROYED_FOR)
     }
 
     /// Tells volumes and old daemon versions which host paths containers still mount.

@@ -22,10 +22,19 @@ use crate::{api, events, sync};
 /// How long open HTTP requests may go on after a stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a node until `stop`, then drains it. Every error names what to do; see [`RunError::exit_status`].
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+/// Runs a node until `stop`, then drains it; `ready` is called with the API's address once the node serves. Every error names what to do; see
+/// [`RunError::exit_status`].
+pub async fn run(
+    mut config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), RunError> {
     let daemon = InstalledDaemon::install(&config)?;
     let listener = listen(&config).await?;
+    // Port 0 means any: what is advertised is what was found.
+    let taken = |source| RunError::PortTaken { port: config.port, source };
+    let address = listener.local_addr().map_err(taken)?;
+    config.port = address.port();
     let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
     let network = sandbox_network(&*engine, &config).await?;
@@ -34,6 +43,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let control = HttpControlPlane::new(&config.api_url, config.token.clone())
         .map_err(|e| RunError::Part { part: "the control plane's client", reason: e.to_string() })?;
     let node = Node::new(Parts { config, engine, info, network, policy, volumes, daemon })?;
+    ready(address);
     serve(node, Arc::new(control), listener, stop).await
 }
 

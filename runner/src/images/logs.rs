@@ -74,11 +74,12 @@ impl BuildLogs {
                 format!("{id:?} cannot name a build log"),
             ));
         }
+        // Known as running before its file exists: whoever sees the file can follow it.
+        let (progress, follow) = watch::channel(0);
+        self.lock().insert(id.to_owned(), follow);
         tokio::fs::create_dir_all(&self.dir).await?;
         let file = tokio::fs::OpenOptions::new().append(true).create(true).open(self.dir.join(id)).await?;
         let written = file.metadata().await?.len();
-        let (progress, follow) = watch::channel(0);
-        self.lock().insert(id.to_owned(), follow);
         self.begun.send_modify(|n| *n += 1);
         Ok(LogWriter { file, written, progress })
     }

@@ -1,6 +1,6 @@
 //! Create (runner contract 5.3). Image, volumes and policy are prepared side by side; two engine calls remain: create and start.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use pinfold_engine::ContainerStatus;
@@ -47,6 +47,8 @@ impl Node {
 
     async fn create_in_turn(&self, id: &SandboxId, request: CreateSandbox) -> OpResult<Started> {
         let _busy = self.busy(id);
+        // An archived sandbox comes back under its id.
+        self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         if self.index.get(id).is_some_and(|s| !s.container_id.is_empty()) {
             return self.create_existing(id, &request).await;
         }

@@ -28,6 +28,7 @@ impl Node {
     async fn destroy_now(&self, id: &SandboxId) -> OpResult<()> {
         let began = Instant::now();
         self.backups.cancel(id);
+        self.note_destroyed(id);
         self.index.change_known(id, |s| {
             s.busy = true;
             s.state = SandboxState::Destroying;

@@ -125,18 +125,15 @@ async fn own(
             work.await;
             continue;
         }
-        loop {
-            tokio::select! {
-                biased;
-                interruption = urgent.recv() => {
-                    drop(work);
-                    if let Some(interruption) = interruption {
-                        interruption.await;
-                    }
-                    break;
+        tokio::select! {
+            biased;
+            interruption = urgent.recv() => {
+                drop(work);
+                if let Some(interruption) = interruption {
+                    interruption.await;
                 }
-                () = &mut work => break,
             }
+            () = &mut work => {}
         }
     }
 }

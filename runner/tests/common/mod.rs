@@ -1,0 +1,348 @@
+//! A node over a simulated engine, a daemon that answers on loopback, and a control plane in memory that can misbehave.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its part, and includes this file as a module"
+)]
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pinfold_engine::{Engine, Image, Simulated};
+use pinfold_network::{Endpoint, Policy};
+use pinfold_proto::id::{SandboxId, Secret};
+use pinfold_proto::runner::health::Healthcheck;
+use pinfold_proto::runner::job::{JobPage, JobStatus, StatusUpdate};
+use pinfold_runner::Config;
+use pinfold_runner::daemon::InstalledDaemon;
+use pinfold_runner::error::{Class, OpError, OpResult};
+use pinfold_runner::jobs::{ApiCallError, ControlPlane, RemoteSandbox};
+use pinfold_runner::node::{Node, Parts, sandbox_network};
+use pinfold_runner::policy::NetworkPolicy;
+use pinfold_runner::volumes::LocalVolumes;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub const TOKEN: &str = "runner-token";
+pub const IMAGE: &str = "daytona-test:1";
+
+/// Waits for a condition; a panic names what was awaited.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "still waiting for: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What the daemons of all sandboxes were asked.
+#[derive(Debug, Default)]
+pub struct Daemon {
+    pub tokens: Mutex<Vec<String>>,
+    pub requests: Mutex<Vec<(String, HashMap<String, String>)>>,
+}
+
+/// Serves the daemon's `/version` and `/init` for every loopback address, and echoes everything else. Returns its port.
+pub async fn daemon() -> (Arc<Daemon>, u16) {
+    let seen = Arc::new(Daemon::default());
+    let (init, echo) = (seen.clone(), seen.clone());
+    let app = axum::Router::new()
+        .route("/version", axum::routing::get(|| async { axum::Json(json!({"version": "9.9.9"})) }))
+        .route(
+            "/init",
+            axum::routing::post(move |axum::Json(body): axum::Json<Value>| async move {
+                init.tokens.lock().unwrap().push(body["token"].as_str().unwrap_or_default().to_owned());
+            }),
+        )
+        .fallback(move |request: axum::extract::Request| async move {
+            let headers = request.headers().iter();
+            let headers =
+                headers.map(|(k, v)| (k.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
+            let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            echo.requests.lock().unwrap().push((format!("{} {target}", request.method()), headers));
+            request.into_body()
+        });
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (seen, port)
+}
+
+/// Records the order of policy calls beside the engine's, and fails on demand.
+#[derive(Debug)]
+pub struct RecordingPolicy {
+    pub engine: Arc<Simulated>,
+    pub applied: Mutex<HashMap<String, (Endpoint, Policy)>>,
+    /// For each apply: whether the sandbox was already running.
+    pub late: Mutex<Vec<bool>>,
+    pub fail: Mutex<bool>,
+}
+
+#[async_trait]
+impl NetworkPolicy for RecordingPolicy {
+    async fn apply(&self, sandbox: &SandboxId, endpoint: Endpoint, policy: Policy) -> OpResult<()> {
+        if *self.fail.lock().unwrap() {
+            return Err(OpError::new(Class::Internal, "nft says no"));
+        }
+        let running = self.engine.log().iter().any(|line| *line == format!("start {sandbox}"));
+        self.late.lock().unwrap().push(running);
+        self.applied.lock().unwrap().insert(sandbox.to_string(), (endpoint, policy));
+        Ok(())
+    }
+
+    async fn remove(&self, sandbox: &SandboxId) -> OpResult<()> {
+        self.applied.lock().unwrap().remove(sandbox.as_str());
+        Ok(())
+    }
+
+    async fn retain(&self, keep: &HashSet<String>) -> OpResult<()> {
+        self.applied.lock().unwrap().retain(|id, _| keep.contains(id));
+        Ok(())
+    }
+}
+
+/// A node whose engine is simulated.
+pub struct Bench {
+    pub node: Arc<Node>,
+    pub engine: Arc<Simulated>,
+    pub policy: Arc<RecordingPolicy>,
+    pub daemon: Arc<Daemon>,
+    pub dir: tempfile::TempDir,
+}
+
+pub fn config(dir: &Path, port: u16) -> Config {
+    let mut config = Config::local("http://control.invalid/api", Secret::new(TOKEN), 0, dir.join("data"));
+    config.subnet = "127.77.0.0/16".to_owned();
+    config.toolbox_port = port;
+    config.poll_timeout = Duration::from_millis(300);
+    config.drain_timeout = Duration::from_secs(2);
+    config.daemon_start_timeout = Duration::from_secs(3);
+    let binary = dir.join("daemon-file");
+    std::fs::write(&binary, "a daemon").unwrap();
+    config.daemon_binary = Some(binary);
+    config
+}
+
+impl Bench {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let engine = Arc::new(Simulated::default());
+        engine.add_image(IMAGE, image());
+        Self::over(engine, tempfile::tempdir().unwrap(), adjust).await
+    }
+
+    /// Another life of the node on the same engine and data.
+    pub async fn over(
+        engine: Arc<Simulated>,
+        dir: tempfile::TempDir,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
+        let (daemon, port) = daemon().await;
+        let mut config = config(dir.path(), port);
+        adjust(&mut config);
+        let policy = Arc::new(RecordingPolicy {
+            engine: engine.clone(),
+            applied: Mutex::default(),
+            late: Mutex::default(),
+            fail: Mutex::default(),
+        });
+        let network = sandbox_network(&*engine, &config).await.unwrap();
+        let parts = Parts {
+            engine: engine.clone(),
+            info: engine.info().await.unwrap(),
+            network,
+            policy: policy.clone(),
+            volumes: Arc::new(LocalVolumes::new(dir.path().join("volumes"))),
+            daemon: InstalledDaemon::install(&config).unwrap(),
+            config,
+        };
+        let node = Node::new(parts).unwrap();
+        Self { node, engine, policy, daemon, dir }
+    }
+
+    /// Runs the whole node against `control`. Returns its address and what stops it.
+    pub async fn serve(
+        &self,
+        control: Arc<Control>,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let run = pinfold_runner::serve(self.node.clone(), control, listener, stop.clone());
+        let task = tokio::spawn(async move { run.await.unwrap() });
+        (address, stop, task)
+    }
+}
+
+pub fn image() -> Image {
+    Image {
+        id: format!("sha256:{:064x}", 1),
+        architecture: "amd64".to_owned(),
+        cmd: vec!["sh".to_owned()],
+        size: 1 << 30,
+        ..Image::default()
+    }
+}
+
+/// A control plane in memory. What it does wrong is settable.
+#[derive(Debug, Default)]
+pub struct Control {
+    pub jobs: Mutex<VecDeque<Value>>,
+    pub claimed: Mutex<HashMap<String, Value>>,
+    pub reports: Mutex<Vec<(String, StatusUpdate)>>,
+    pub health: Mutex<Vec<Healthcheck>>,
+    pub pushed: Mutex<Vec<(String, String, Option<String>)>>,
+    pub remote: Mutex<Vec<RemoteSandbox>>,
+    /// The next polls claim and then lose their answer.
+    pub lose_polls: Mutex<u32>,
+    /// The next reports fail after being stored.
+    pub lose_reports: Mutex<u32>,
+    /// The next reports fail with this status.
+    pub refuse_reports: Mutex<VecDeque<u16>>,
+    /// Every claimed job is delivered this many times.
+    pub repeats: Mutex<usize>,
+}
+
+impl Control {
+    pub fn push(&self, kind: &str, resource: &str, payload: Option<Value>) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.push_with_id(&id, kind, resource, payload);
+        id
+    }
+
+    pub fn push_with_id(&self, id: &str, kind: &str, resource: &str, payload: Option<Value>) {
+        let mut job = json!({"id": id, "type": kind, "status": "IN_PROGRESS", "resourceType": "SANDBOX", "resourceId": resource});
+        if let Some(payload) = payload {
+            job["payload"] = Value::String(payload.to_string());
+        }
+        self.jobs.lock().unwrap().push_back(job);
+    }
+
+    /// Waits for a job's result.
+    pub async fn result(&self, job: &str) -> StatusUpdate {
+        let found = || {
+            self.reports
+                .lock()
+                .unwrap()
+                .iter()
+                .rev()
+                .find(|(id, _)| id == job)
+                .map(|(_, update)| update.clone())
+        };
+        eventually(&format!("the result of job {job}"), || found().is_some()).await;
+        found().unwrap()
+    }
+
+    pub fn reports_of(&self, job: &str) -> usize {
+        self.reports.lock().unwrap().iter().filter(|(id, _)| id == job).count()
+    }
+}
+
+fn lost() -> ApiCallError {
+    ApiCallError::Transport("the answer was lost".to_owned())
+}
+
+#[async_trait]
+impl ControlPlane for Control {
+    async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let taken: Vec<Value> = {
+                let mut jobs = self.jobs.lock().unwrap();
+                let count = jobs.len().min(limit as usize);
+                jobs.drain(..count).collect()
+            };
+            if !taken.is_empty() {
+                let mut claimed = self.claimed.lock().unwrap();
+                for job in &taken {
+                    claimed.insert(job["id"].as_str().unwrap_or_default().to_owned(), job.clone());
+                }
+                let mut lose = self.lose_polls.lock().unwrap();
+                if *lose > 0 {
+                    *lose -= 1;
+                    return Err(lost());
+                }
+                let repeats = (*self.repeats.lock().unwrap()).max(1);
+                return Ok(taken.iter().cycle().take(taken.len() * repeats).cloned().collect());
+            }
+            if Instant::now() >= deadline {
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
+        // Two jobs a page, so that paging is exercised.
+        let all: Vec<Value> = self.claimed.lock().unwrap().values().cloned().collect();
+        let items = all.iter().skip((page as usize - 1) * 2).take(2).cloned().collect();
+        Ok(JobPage {
+            items,
+            total: all.len() as u64,
+            page: u64::from(page),
+            total_pages: all.len().div_ceil(2) as u64,
+        })
+    }
+
+    async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
+        if let Some(status) = self.refuse_reports.lock().unwrap().pop_front() {
+            return Err(ApiCallError::Status { status, message: "no".to_owned() });
+        }
+        self.reports.lock().unwrap().push((job.to_owned(), update.clone()));
+        if matches!(update.status, JobStatus::Completed | JobStatus::Failed) {
+            self.claimed.lock().unwrap().remove(job);
+        }
+        let mut lose = self.lose_reports.lock().unwrap();
+        if *lose > 0 {
+            *lose -= 1;
+            return Err(lost());
+        }
+        Ok(())
+    }
+
+    async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
+        self.health.lock().unwrap().push(body.clone());
+        Ok(())
+    }
+
+    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
+        let remote = self.remote.lock().unwrap();
+        Ok(remote.iter().filter(|s| !started_only || s.state == "started").cloned().collect())
+    }
+
+    async fn push_state(
+        &self,
+        sandbox: &str,
+        state: &str,
+        reason: Option<&str>,
+        _r: bool,
+    ) -> Result<(), ApiCallError> {
+        let mut remote = self.remote.lock().unwrap();
+        if let Some(known) = remote.iter_mut().find(|s| s.id == sandbox) {
+            known.state = state.to_owned();
+        }
+        self.pushed.lock().unwrap().push((sandbox.to_owned(), state.to_owned(), reason.map(str::to_owned)));
+        Ok(())
+    }
+}
+
+/// A create payload as the control plane sends it, nulls included.
+pub fn create_payload(id: &SandboxId) -> Value {
+    json!({
+        "id": id, "name": "box", "userId": "org", "snapshot": IMAGE, "osUser": "daytona",
+        "cpuQuota": 1, "gpuQuota": 0, "memoryQuota": 1, "storageQuota": 3,
+        "env": {"A": "1", "N": null}, "volumes": [], "entrypoint": null,
+        "networkBlockAll": false, "networkAllowList": null, "domainAllowList": null,
+        "metadata": {"organizationId": "org"}, "authToken": "tok-1", "organizationId": "org", "regionId": "us",
+        "sandboxClass": "container", "unknown": {"x": 1},
+        "registry": {"url": "reg.test:5000", "project": null, "username": null, "password": null}
+    })
+}

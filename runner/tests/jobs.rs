@@ -1,0 +1,234 @@
+//! Every job ends at the control plane, exactly once in effect: repeated deliveries, lost polls, lost answers, restarts, nonsense.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Bench, Control, create_payload, eventually};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::job::{JobStatus, StatusUpdate};
+use pinfold_runner::jobs::{ControlPlane, Outbox};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_life_in_jobs() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let id = SandboxId::random();
+    let created =
+        control.result(&control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)))).await;
+    assert_eq!(created.status, JobStatus::Completed);
+    assert_eq!(created.result_metadata.as_deref(), Some("{\"daemonVersion\":\"9.9.9\"}"));
+    for (kind, payload, completed) in [
+        ("STOP_SANDBOX", Some(json!({})), true),
+        ("START_SANDBOX", Some(json!({"authToken": "tok-2", "metadata": {"volumes": null}})), true),
+        ("UPDATE_SANDBOX_NETWORK_SETTINGS", Some(json!({"networkBlockAll": true})), true),
+        ("RESIZE_SANDBOX", Some(json!({"cpu": 2, "memory": null})), true),
+        ("SNAPSHOT_SANDBOX", Some(json!({"name": "s", "registry": null})), true),
+        ("CREATE_BACKUP", Some(json!({"snapshot": "backup-x:1", "registry": null})), true),
+        ("PAUSE_SANDBOX", None, false),
+        ("FORK_SANDBOX", Some(json!({})), false),
+        ("MAKE_COFFEE", Some(json!({})), false),
+        ("CREATE_SANDBOX", None, false),
+        ("START_SANDBOX", Some(json!(null)), false),
+        ("STOP_SANDBOX", None, true),
+        ("DESTROY_SANDBOX", None, true),
+        ("DESTROY_SANDBOX", None, true),
+    ] {
+        let result = control.result(&control.push(kind, id.as_str(), payload)).await;
+        assert_eq!(result.status == JobStatus::Completed, completed, "{kind}: {result:?}");
+        assert_eq!(
+            result.error_message.as_ref().is_none_or(String::is_empty),
+            completed,
+            "{kind}: {result:?}"
+        );
+    }
+    assert!(bench.engine.container(id.as_str()).is_none());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_delivered_five_times_runs_once() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control { repeats: 5.into(), ..Control::default() });
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let id = SandboxId::random();
+    let job = control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)));
+    control.result(&job).await;
+    // Delivered again after it was done.
+    control.push_with_id(&job, "CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)));
+    let last = control.push("STOP_SANDBOX", id.as_str(), None);
+    control.result(&last).await;
+    assert_eq!(
+        (bench.engine.calls("create"), bench.engine.calls("start"), control.reports_of(&job)),
+        (1, 1, 1)
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn jobs_of_a_lost_poll_are_found() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control { lose_polls: 2.into(), ..Control::default() });
+    let ids: Vec<SandboxId> = (0..5).map(|_| SandboxId::random()).collect();
+    let jobs: Vec<String> =
+        ids.iter().map(|id| control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(id)))).collect();
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    for job in &jobs {
+        assert_eq!(control.result(job).await.status, JobStatus::Completed);
+        assert_eq!(control.reports_of(job), 1);
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_report_is_repeated_and_a_refusal_is_final() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control { lose_reports: 3.into(), ..Control::default() });
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let job = control.push("STOP_SANDBOX", SandboxId::random().as_str(), None);
+    eventually("four reports", || control.reports_of(&job) == 4).await;
+    control.refuse_reports.lock().unwrap().extend([503, 429, 409]);
+    let swept = control.push("STOP_SANDBOX", SandboxId::random().as_str(), None);
+    eventually("the refusals to be used up", || control.refuse_reports.lock().unwrap().is_empty()).await;
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!((control.reports_of(&job), control.reports_of(&swept)), (4, 0));
+    assert_eq!(std::fs::read_dir(bench.dir.path().join("data/outbox")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn nonsense_fails_alone() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    {
+        let mut jobs = control.jobs.lock().unwrap();
+        jobs.push_back(json!(7));
+        jobs.push_back(json!({"type": "STOP_SANDBOX"}));
+        jobs.push_back(json!({"id": "odd-1", "type": 5}));
+        jobs.push_back(json!({"id": "odd-2", "type": "STOP_SANDBOX", "status": "IN_PROGRESS", "resourceId": "../etc", "payload": "{}"}));
+        let payload = "{\"id\": \"x\", \"env\": 5, \"secret\": \"hush\"}";
+        jobs.push_back(json!({"id": "odd-3", "type": "CREATE_SANDBOX", "status": "IN_PROGRESS", "resourceId": null, "payload": payload}));
+        jobs.push_back(json!({"id": "good", "type": "STOP_SANDBOX", "status": "IN_PROGRESS", "resourceId": SandboxId::random(), "traceContext": {"a": 1}}));
+    }
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    for id in ["odd-1", "odd-2", "odd-3"] {
+        let result = control.result(id).await;
+        assert_eq!(result.status, JobStatus::Failed, "{id}");
+        let text = result.error_message.unwrap();
+        assert!(!text.is_empty() && !text.contains("hush"), "{text}");
+    }
+    assert_eq!(control.result("good").await.status, JobStatus::Completed);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[test]
+fn results_survive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let update = StatusUpdate {
+        status: JobStatus::Completed,
+        error_message: None,
+        result_metadata: Some("{}".to_owned()),
+    };
+    // The first life: the control plane is away, and the process is gone without a word.
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let away = Arc::new(Control::default());
+    away.refuse_reports.lock().unwrap().extend(std::iter::repeat_n(503, 10_000));
+    let outbox = Outbox::open(dir.path()).unwrap();
+    first.block_on(async {
+        let control: Arc<dyn ControlPlane> = away.clone();
+        for n in 0..20 {
+            outbox.submit(&control, format!("job-{n}"), update.clone());
+        }
+        let kept = || {
+            std::fs::read_dir(dir.path())
+                .unwrap()
+                .flatten()
+                .filter(|e| e.path().extension().is_some_and(|e| e == "json"))
+                .count()
+        };
+        eventually("twenty files", || kept() == 20).await;
+    });
+    first.shutdown_background();
+    drop(outbox);
+    // A write that the kill cut short must not harm the others.
+    std::fs::write(dir.path().join("cut.json"), "{\"job\":").unwrap();
+    std::fs::write(dir.path().join("cut.tmp"), "").unwrap();
+    let second = tokio::runtime::Runtime::new().unwrap();
+    second.block_on(async {
+        let control = Arc::new(Control::default());
+        let outbox = Outbox::open(dir.path()).unwrap();
+        assert!(outbox.holds("job-3") && outbox.len() == 20);
+        outbox.resume(&(control.clone() as Arc<dyn ControlPlane>));
+        eventually("twenty reports", || control.reports.lock().unwrap().len() == 20).await;
+        outbox.close(Duration::from_secs(5)).await;
+        assert!(outbox.is_empty());
+    });
+}
+
+#[tokio::test]
+async fn a_job_that_was_running_at_a_kill_runs_again_and_its_sandbox_is_one() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let id = SandboxId::random();
+    bench.node.create(serde_json::from_value(create_payload(&id)).unwrap()).await.unwrap();
+    // Claimed in an earlier life, never answered.
+    for n in 0..7 {
+        let other = SandboxId::random();
+        control.push_with_id(&format!("old-{n}"), "STOP_SANDBOX", other.as_str(), None);
+    }
+    control.push_with_id("old-create", "CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)));
+    let claimed: Vec<_> = control.jobs.lock().unwrap().drain(..).collect();
+    for job in claimed {
+        control.claimed.lock().unwrap().insert(job["id"].as_str().unwrap().to_owned(), job);
+    }
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(control.clone()).await;
+    assert_eq!(control.result("old-create").await.status, JobStatus::Completed);
+    for n in 0..7 {
+        control.result(&format!("old-{n}")).await;
+    }
+    assert_eq!(again.engine.calls("create"), 1);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_running_jobs() {
+    let bench = Bench::new().await;
+    bench.engine.delay("start", Duration::from_millis(300));
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let id = SandboxId::random();
+    let job = control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)));
+    eventually("the start", || bench.engine.calls("start") == 1).await;
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(control.reports_of(&job), 1);
+}
+
+#[tokio::test]
+async fn health_is_reported_at_once_with_whole_numbers() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    eventually("a healthcheck", || !control.health.lock().unwrap().is_empty()).await;
+    let report = control.health.lock().unwrap()[0].clone();
+    let metrics = report.metrics.clone().expect("this machine's figures can be read");
+    assert!(metrics.cpu >= 1.0 && metrics.memory_gib > 0.0 && metrics.disk_gib > 0.0);
+    let text = serde_json::to_value(&report).unwrap();
+    assert!(
+        text["metrics"]["currentSnapshotCount"].is_u64()
+            && text["metrics"]["currentStartedSandboxes"].is_u64()
+    );
+    assert_eq!(text["serviceHealth"][0]["serviceName"], "docker");
+    stop.cancel();
+    task.await.unwrap();
+}

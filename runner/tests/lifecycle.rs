@@ -1,0 +1,384 @@
+//! What a sandbox's life promises, against a simulated engine: policy first, few engine calls, nothing left behind, honest states.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Bench, Control, IMAGE, create_payload, eventually};
+use pinfold_engine::{ContainerStatus, EngineError, Fault};
+use pinfold_proto::id::SandboxId;
+use pinfold_proto::runner::payload::{
+    CreateBackup, CreateSandbox, NetworkSettings, RecoverSandbox, ResizeSandbox, SnapshotSandbox,
+    StartSandbox, StopSandbox,
+};
+use pinfold_runner::error::Class;
+use pinfold_runner::index::SandboxState;
+use pinfold_runner::jobs::RemoteSandbox;
+
+fn request(id: &SandboxId) -> CreateSandbox {
+    serde_json::from_value(create_payload(id)).unwrap()
+}
+
+fn broken() -> EngineError {
+    EngineError::Internal { what: "engine".to_owned(), message: "boom".to_owned() }
+}
+
+#[tokio::test]
+async fn a_create_costs_two_engine_calls_and_hands_the_token_over() {
+    let bench = Bench::new().await;
+    // The image is known after the first sandbox.
+    bench.node.create(request(&SandboxId::random())).await.unwrap();
+    let before: Vec<u64> =
+        ["create", "start", "inspect", "image", "list"].map(|k| bench.engine.calls(k)).to_vec();
+    let id = SandboxId::random();
+    let started = bench.node.create(request(&id)).await.unwrap();
+    assert_eq!(started.daemon_version, "9.9.9");
+    let after: Vec<u64> =
+        ["create", "start", "inspect", "image", "list"].map(|k| bench.engine.calls(k)).to_vec();
+    let spent: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+    assert_eq!(spent, [1, 1, 0, 0, 0]);
+    eventually("the token", || {
+        bench.daemon.tokens.lock().unwrap().iter().filter(|t| *t == "tok-1").count() == 2
+    })
+    .await;
+    let known = bench.node.index.get(&id).unwrap();
+    assert_eq!((known.state, known.busy), (SandboxState::Started, false));
+    let container = bench.engine.container(id.as_str()).unwrap();
+    assert!(
+        container.env.contains(&format!("DAYTONA_SANDBOX_ID={id}"))
+            && container.env.contains(&"A=1".to_owned())
+    );
+    assert_eq!(container.labels["daytona.sandbox_name"], "box");
+}
+
+#[tokio::test]
+async fn policy_is_in_force_before_the_first_packet_on_every_path() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    let closed = CreateSandbox { network_block_all: Some(true), skip_start: Some(true), ..request(&id) };
+    bench.node.create(closed).await.unwrap();
+    assert_eq!(bench.engine.calls("start"), 0);
+    // The start carries no policy; the stored one is enforced.
+    bench.policy.applied.lock().unwrap().clear();
+    bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    assert_eq!(*bench.policy.late.lock().unwrap(), [false, false]);
+    assert!(bench.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+    let address = bench.engine.attachments(id.as_str())[0].address.unwrap();
+    assert_eq!(bench.policy.applied.lock().unwrap()[id.as_str()].0.ip, address);
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_enforced_fails_the_create_and_leaves_nothing() {
+    let bench = Bench::new().await;
+    *bench.policy.fail.lock().unwrap() = true;
+    let id = SandboxId::random();
+    let error = bench.node.create(request(&id)).await.unwrap_err();
+    assert!(error.message.contains("network policy") && error.message.contains("nft says no"), "{error}");
+    assert_eq!(bench.engine.calls("start"), 0);
+    assert!(bench.engine.container(id.as_str()).is_none() && bench.node.index.get(&id).is_none());
+    assert!(bench.node.records.get(&id).is_none());
+    let bad = CreateSandbox { network_allow_list: Some("not a network".to_owned()), ..request(&id) };
+    assert_eq!(bench.node.create(bad).await.unwrap_err().class, Class::BadRequest);
+}
+
+#[tokio::test]
+async fn a_policy_change_of_a_stopped_sandbox_holds_at_its_next_start_and_after_a_restart() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    let settings = NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() };
+    bench.node.set_network(&id, settings).await.unwrap();
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    again.node.start(&id, StartSandbox::default()).await.unwrap();
+    assert!(again.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+}
+
+#[tokio::test]
+async fn creating_twice_joins_and_a_lost_answer_is_found() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    let (one, two) = tokio::join!(bench.node.create(request(&id)), bench.node.create(request(&id)));
+    assert_eq!(one.unwrap().daemon_version, two.unwrap().daemon_version);
+    assert_eq!(bench.engine.calls("create"), 1);
+    // The engine made it, but its answer was lost: the job fails, and running it again succeeds.
+    let lost = SandboxId::random();
+    let timeout = EngineError::Timeout { what: "create container".to_owned(), after: Duration::from_secs(1) };
+    bench.engine.fail_next("create", Fault::Lost(timeout));
+    assert!(bench.node.create(request(&lost)).await.is_err());
+    assert_eq!(bench.node.create(request(&lost)).await.unwrap().daemon_version, "9.9.9");
+}
+
+#[tokio::test]
+async fn every_operation_may_run_twice_and_a_missing_sandbox_is_stopped_and_destroyed() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    for _ in 0..2 {
+        bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    }
+    assert_eq!(bench.node.index.get(&id).unwrap().state, SandboxState::Stopped);
+    for _ in 0..2 {
+        assert_eq!(bench.node.start(&id, StartSandbox::default()).await.unwrap().daemon_version, "9.9.9");
+    }
+    bench.node.stop(&id, StopSandbox { force: Some(true) }).await.unwrap();
+    for _ in 0..2 {
+        bench.node.destroy(&id).await.unwrap();
+    }
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    assert!(bench.policy.applied.lock().unwrap().is_empty() && bench.node.records.ids().is_empty());
+    assert!(bench.engine.container(id.as_str()).is_none());
+    assert_eq!(bench.node.start(&id, StartSandbox::default()).await.unwrap_err().class, Class::NotFound);
+    assert!(bench.node.index.get(&id).is_none());
+}
+
+#[tokio::test]
+async fn a_destroy_is_not_stuck_behind_a_slow_pull() {
+    let bench = Bench::new().await;
+    bench.engine.fail_next("pull", Fault::Hang);
+    let id = SandboxId::random();
+    let (node, slow) = (bench.node.clone(), CreateSandbox { snapshot: "other:1".to_owned(), ..request(&id) });
+    let create = tokio::spawn(async move { node.create(slow).await });
+    let state = || bench.node.index.get(&id).map(|s| s.state);
+    eventually("the pull to begin", || state() == Some(SandboxState::PullingSnapshot)).await;
+    tokio::time::timeout(Duration::from_secs(2), bench.node.destroy(&id))
+        .await
+        .expect("destroy is prompt")
+        .unwrap();
+    assert_eq!(create.await.unwrap().unwrap_err().class, Class::Unavailable);
+    assert!(bench.node.index.get(&id).is_none());
+}
+
+#[tokio::test]
+async fn a_removal_that_fails_is_tried_again() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    for _ in 0..3 {
+        bench.engine.fail_next("remove", Fault::Error(broken()));
+    }
+    bench.node.destroy(&id).await.unwrap();
+    assert_eq!(bench.engine.calls("remove"), 4);
+}
+
+#[tokio::test]
+async fn a_daemon_that_never_answers_is_explained() {
+    let bench = Bench::with(|c| {
+        c.toolbox_port = 1;
+        c.daemon_start_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let error = bench.node.create(request(&SandboxId::random())).await.unwrap_err();
+    for part in ["waiting for the daemon", "did not answer within", "last output: last words of"] {
+        assert!(error.message.contains(part), "{part} in {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_dies_at_once_fails_the_start_at_once() {
+    let bench = Bench::with(|c| {
+        c.toolbox_port = 1;
+        c.daemon_start_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let control = std::sync::Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control).await;
+    let id = SandboxId::random();
+    let (node, wanted) = (bench.node.clone(), request(&id));
+    let create = tokio::spawn(async move { node.create(wanted).await });
+    eventually("the start", || bench.engine.calls("start") == 1).await;
+    bench.engine.exit(id.as_str(), 127, false);
+    let error =
+        tokio::time::timeout(Duration::from_secs(5), create).await.expect("prompt").unwrap().unwrap_err();
+    assert!(error.message.contains("code 127"), "{error}");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn crashes_and_disappearances_are_reported_with_reasons() {
+    let bench = Bench::new().await;
+    let control = std::sync::Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let (crashed, oom, quiet) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
+    for id in [&crashed, &oom, &quiet] {
+        bench.node.create(request(id)).await.unwrap();
+        let remote = RemoteSandbox {
+            id: id.to_string(),
+            state: "started".to_owned(),
+            desired_state: "started".to_owned(),
+        };
+        control.remote.lock().unwrap().push(remote);
+    }
+    bench.engine.exit(quiet.as_str(), 0, false);
+    bench.engine.exit(crashed.as_str(), 3, false);
+    bench.engine.exit(oom.as_str(), 137, true);
+    let pushed =
+        |id: &SandboxId| control.pushed.lock().unwrap().iter().find(|(s, _, _)| s == id.as_str()).cloned();
+    eventually("three state reports", || [&crashed, &oom, &quiet].iter().all(|id| pushed(id).is_some()))
+        .await;
+    let (_, state, reason) = pushed(&crashed).unwrap();
+    assert!(
+        state == "error"
+            && reason.as_deref().is_some_and(|r| r.contains("code 3") && r.contains("last output")),
+        "{reason:?}"
+    );
+    assert!(pushed(&oom).unwrap().2.unwrap().contains("out of memory"));
+    assert_eq!((pushed(&quiet).unwrap().1.as_str(), pushed(&quiet).unwrap().2), ("stopped", None));
+    let pushed = control.pushed.lock().unwrap().clone();
+    assert!(
+        pushed.iter().all(|(_, state, _)| ["stopped", "error", "destroyed"].contains(&state.as_str())),
+        "{pushed:?}"
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn sandboxes_deleted_in_error_are_removed_without_being_asked() {
+    let bench = Bench::new().await;
+    let (left, kept) = (SandboxId::random(), SandboxId::random());
+    for id in [&left, &kept] {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    let control = std::sync::Arc::new(Control::default());
+    for (id, desired) in [(&left, "destroyed"), (&kept, "started")] {
+        let remote = RemoteSandbox {
+            id: id.to_string(),
+            state: "error".to_owned(),
+            desired_state: desired.to_owned(),
+        };
+        control.remote.lock().unwrap().push(remote);
+    }
+    let (_, stop, task) = bench.serve(control).await;
+    eventually("the sweep", || bench.engine.container(left.as_str()).is_none()).await;
+    assert!(bench.engine.container(kept.as_str()).is_some());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_knows_its_sandboxes_and_thaws_frozen_ones() {
+    let bench = Bench::new().await;
+    let (running, frozen) = (SandboxId::random(), SandboxId::random());
+    for id in [&running, &frozen] {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    use pinfold_engine::Engine;
+    bench.engine.pause(frozen.as_str()).await.unwrap();
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(std::sync::Arc::new(Control::default())).await;
+    eventually("the inventory", || again.node.index.all().len() == 2).await;
+    eventually("the thaw", || {
+        again.engine.container(frozen.as_str()).is_some_and(|c| c.status == ContainerStatus::Running)
+    })
+    .await;
+    let applied = || again.policy.applied.lock().unwrap().len();
+    eventually("both policies", || applied() == 2).await;
+    // A new sandbox does not get an address that is taken.
+    let fresh = SandboxId::random();
+    again.node.create(request(&fresh)).await.unwrap();
+    let address = |id: &SandboxId| again.engine.attachments(id.as_str())[0].address.unwrap();
+    assert!(address(&fresh) != address(&running) && address(&fresh) != address(&frozen));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_resize_without_disk_is_an_update_and_a_disk_resize_fails_before_it_touches_anything() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let resize = ResizeSandbox { cpu: Some(2), memory: Some(4), ..ResizeSandbox::default() };
+    bench.node.resize(&id, resize).await.unwrap();
+    let container = bench.engine.container(id.as_str()).unwrap();
+    assert_eq!((container.cpu_quota, container.memory), (200_000, 4 << 30));
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    let disk = ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
+    let error = bench.node.resize(&id, disk).await.unwrap_err();
+    assert!(error.message.contains("xfs"), "{error}");
+    assert_eq!((bench.engine.calls("rename"), bench.engine.calls("duplicate")), (0, 0));
+}
+
+#[tokio::test]
+async fn recovery_needs_a_reason_and_has_an_end() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let recover = |reason: &str| RecoverSandbox {
+        error_reason: Some(reason.to_owned()),
+        storage_quota: 10,
+        ..RecoverSandbox::default()
+    };
+    assert!(
+        bench.node.recover(&id, recover("segfault")).await.unwrap_err().message.contains("no known recovery")
+    );
+    let error = bench.node.recover(&id, recover("write: no space left on device")).await.unwrap_err();
+    assert!(error.message.contains("overlay2 driver on xfs"), "{error}");
+}
+
+#[tokio::test]
+async fn snapshots_thaw_on_every_path_and_work_without_a_registry() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let wanted = || SnapshotSandbox { name: "s".to_owned(), ..SnapshotSandbox::default() };
+    let made = bench.node.snapshot(&id, wanted()).await.unwrap();
+    assert_eq!(made.reference.unwrap(), format!("daytona-{}:daytona", made.hash));
+    bench.engine.fail_next("commit", Fault::Error(broken()));
+    assert!(bench.node.snapshot(&id, wanted()).await.is_err());
+    assert_eq!(bench.engine.container(id.as_str()).unwrap().status, ContainerStatus::Running);
+    assert_eq!(bench.node.index.get(&id).unwrap().state, SandboxState::Started);
+}
+
+#[tokio::test]
+async fn a_stop_cancels_the_backup() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.engine.fail_next("commit", Fault::Hang);
+    let (node, owned) = (bench.node.clone(), id.clone());
+    let wanted = CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: None };
+    let backup = tokio::spawn(async move { node.backup(&owned, wanted).await });
+    eventually("the commit", || bench.engine.calls("commit") == 1).await;
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    assert!(backup.await.unwrap().unwrap_err().message.contains("cancelled"));
+}
+
+#[tokio::test]
+async fn one_pull_serves_everyone_who_waits_for_it() {
+    let bench = Bench::new().await;
+    bench.engine.delay("pull", Duration::from_millis(50));
+    let creates = (0..8).map(|_| {
+        let wanted = CreateSandbox { snapshot: "pulled:1".to_owned(), ..request(&SandboxId::random()) };
+        bench.node.create(wanted)
+    });
+    for result in futures_util::future::join_all(creates).await {
+        result.unwrap();
+    }
+    assert_eq!(bench.engine.calls("pull"), 1);
+    assert!(bench.node.snapshot_exists("pulled:1").await.unwrap());
+    assert!(
+        !bench.node.snapshot_exists("pulled:10").await.unwrap()
+            && !bench.node.snapshot_exists(IMAGE.trim_end_matches(":1")).await.unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_container_that_appears_after_its_destroy_is_removed() {
+    let bench = Bench::new().await;
+    let (_, stop, task) = bench.serve(std::sync::Arc::new(Control::default())).await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.destroy(&id).await.unwrap();
+    // As when the engine finishes a create whose caller was cancelled.
+    use pinfold_engine::Engine;
+    let late =
+        pinfold_engine::ContainerSpec { name: id.to_string(), image: IMAGE.to_owned(), ..Default::default() };
+    bench.engine.create(&late).await.unwrap();
+    eventually("the removal", || bench.engine.container(id.as_str()).is_none()).await;
+    stop.cancel();
+    task.await.unwrap();
+}
