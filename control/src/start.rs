@@ -23,7 +23,7 @@ use crate::store::{self, MigrateError, Store};
 use crate::time::now;
 use crate::tokens::Tokens;
 use crate::volumes::Volumes;
-use crate::{edge, sandbox, sweep, token};
+use crate::{edge, gateway, sandbox, sweep, token};
 
 /// The file with the first API key.
 const KEY_FILE: &str = "api-key";
@@ -50,12 +50,30 @@ pub enum StartError {
         address: SocketAddr,
     },
     /// Listening failed otherwise.
-    #[error("cannot listen on {address}, which PINFOLD_BIND names: {source}")]
+    #[error("cannot listen on {address}, which {setting} names: {source}")]
     Listen {
         /// Where we wanted to listen.
         address: SocketAddr,
+        /// The setting to change.
+        setting: &'static str,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// Somebody else listens on the SSH gateway's port.
+    #[error(
+        "the address {address} for SSH is in use by another program; stop it, or set PINFOLD_SSH_PORT to another port (0 for no SSH)"
+    )]
+    SshPortInUse {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+    },
+    /// A key of the SSH gateway cannot be used.
+    #[error("the SSH key {path} cannot be used: {reason}", path = path.display())]
+    SshKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The data directory cannot be used.
     #[error("the data directory {path} cannot be written: {source}; set PINFOLD_DATA_DIR to a directory that can", path = path.display())]
@@ -92,6 +110,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where the SSH gateway listens, if it does.
     pub ssh_address: Option<SocketAddr>,
+    /// What runners have to trust for SSH: the base64 of an `authorized_keys` line, for the runner's `SSH_PUBLIC_KEY`.
+    pub ssh_public_key: Option<String>,
     /// The API key to show: the configured one, else the one made at the first start.
     pub api_key: Secret,
     /// The token with which the local runner calls.
@@ -126,10 +146,17 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     // The listener first: what fails most often shall fail before anything is changed.
     let listener = TcpListener::bind(config.bind).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => StartError::PortInUse { address: config.bind },
-        _ => StartError::Listen { address: config.bind, source },
+        _ => StartError::Listen { address: config.bind, setting: "PINFOLD_BIND", source },
     })?;
-    let address =
-        listener.local_addr().map_err(|source| StartError::Listen { address: config.bind, source })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: config.bind,
+        setting: "PINFOLD_BIND",
+        source,
+    })?;
+    let ssh = match config.ssh_port {
+        0 => None,
+        port => Some(gateway::prepare(SocketAddr::new(config.bind.ip(), port), &dir).await?),
+    };
     let kept = |name: &str| {
         let path = dir.join(name);
         secret_file(&path, token::api_key).map_err(|source| StartError::DataDir { path, source })
@@ -151,6 +178,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         .map_err(|error| StartError::Database { path, reason: error.to_string() })?;
     // Set once, here.
     let _ = core.listening.set(address);
+    let ssh_public_key = ssh.as_ref().map(|ssh| ssh.public_key.clone());
+    if let Some(ssh) = ssh {
+        let _ = core.ssh_listening.set(ssh.address);
+        core.tasks.spawn(gateway::run(core.clone(), ssh));
+    }
     core.snapshots.resume(&core);
     core.tasks.spawn(core.clone().flush_activity());
     core.tasks.spawn(sweep::run(core.clone()));
@@ -165,6 +197,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     Ok(Running {
         address,
         ssh_address: core.ssh_listening.get().copied(),
+        ssh_public_key,
         api_key,
         runner_token: Secret::new(runner_token),
         serving,
