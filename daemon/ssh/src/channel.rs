@@ -58,6 +58,8 @@ struct Sending {
     window: u64,
     eof: bool,
     closed: bool,
+    /// Closed because the connection is lost.
+    cut: bool,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +91,7 @@ impl Channel {
             peer,
             max_packet: max_packet.clamp(1, MAX_SENT_PACKET) as usize,
             handle,
-            sending: Mutex::new(Sending { window: window.into(), eof: false, closed: false }),
+            sending: Mutex::new(Sending { window: window.into(), eof: false, closed: false, cut: false }),
             writable: Notify::new(),
             receiving: Mutex::new(Receiving { window: WINDOW, ..Receiving::default() }),
             readable: Notify::new(),
@@ -145,18 +147,31 @@ impl Channel {
         self.0.writable.notify_waiters();
     }
 
-    /// The peer closed the channel, or the connection is lost: nothing more is sent, and what was not read is dropped. Says whether our close is still due.
+    /// The peer closed the channel: nothing more is sent, and nothing more will come. What came can still be read. Says whether our close is still due.
     pub(crate) fn hang_up(&self) -> bool {
         let was_closed = std::mem::replace(&mut self.sending().closed, true);
-        let mut receiving = self.receiving();
-        receiving.ended = true;
-        receiving.discard = true;
-        receiving.chunks.clear();
-        receiving.gathered.clear();
-        drop(receiving);
+        self.receiving().ended = true;
         self.0.writable.notify_waiters();
         self.0.readable.notify_one();
         !was_closed
+    }
+
+    /// The connection is lost: nothing can be sent, and what was not read is dropped.
+    pub(crate) fn cut_off(&self) {
+        {
+            let mut sending = self.sending();
+            sending.closed = true;
+            sending.cut = true;
+        }
+        {
+            let mut receiving = self.receiving();
+            receiving.ended = true;
+            receiving.discard = true;
+            receiving.chunks.clear();
+            receiving.gathered.clear();
+        }
+        self.0.writable.notify_waiters();
+        self.0.readable.notify_one();
     }
 
     // ---- what we send
@@ -301,16 +316,20 @@ impl Channel {
         }
     }
 
-    /// Whether our close has been sent, or must not be any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sending().closed
-    }
-
     /// Waits until the channel is closed by either side.
     pub(crate) async fn closed(&self) {
+        self.until(|sending| sending.closed).await;
+    }
+
+    /// Waits until the connection is lost.
+    pub(crate) async fn lost(&self) {
+        self.until(|sending| sending.cut).await;
+    }
+
+    async fn until(&self, condition: impl Fn(&Sending) -> bool) {
         loop {
             let changed = self.0.writable.notified();
-            if self.is_closed() {
+            if condition(&self.sending()) {
                 return;
             }
             changed.await;

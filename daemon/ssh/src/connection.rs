@@ -287,7 +287,6 @@ impl Connection {
         if channel.hang_up() {
             tokio::spawn(async move { channel.answer_close().await });
         }
-        // Dropping the session hangs up what it runs.
         self.sessions.remove(&id);
     }
 }
@@ -297,7 +296,7 @@ impl Drop for Connection {
         let entries = self.shared.with(|table| std::mem::take(&mut table.entries));
         for entry in entries.into_values() {
             if let Entry::Open(channel) = entry {
-                channel.hang_up();
+                channel.cut_off();
             }
         }
     }

@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::channel::Channel;
 
-/// Copies until both ways have ended or the channel is closed, then closes it.
+/// Copies until both ways have ended, then closes the channel. A client that closes it gets no more, but all that it sent is still delivered.
 pub(crate) async fn relay(
     channel: Channel,
     reader: impl AsyncRead + Unpin,
@@ -21,12 +21,15 @@ pub(crate) async fn relay(
         let _ = writer.shutdown().await;
     };
     let to_channel = async {
-        copy_to_channel(reader, &channel).await;
+        tokio::select! {
+            () = copy_to_channel(reader, &channel) => {}
+            () = channel.closed() => {}
+        }
         let _ = channel.eof().await;
     };
     tokio::select! {
         _ = async { tokio::join!(to_stream, to_channel) } => {}
-        () = channel.closed() => {}
+        () = channel.lost() => {}
     }
     channel.close().await;
 }

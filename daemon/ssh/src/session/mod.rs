@@ -1,7 +1,7 @@
 //! A session channel: what the client asks of it before and after something runs in it (toolbox contract 19.2).
 //!
-//! A [`Session`] is owned by its connection and only changes what it will start, or starts it; what runs has tasks of its own. Dropping a session hangs
-//! up what it runs.
+//! A [`Session`] is owned by its connection and only changes what it will start, or starts it; what runs has tasks of its own, which
+//! hang it up when the client closes the channel or is lost.
 
 mod environment;
 pub(crate) mod exit;
@@ -186,17 +186,6 @@ impl Session {
             }
         });
         true
-    }
-}
-
-impl Drop for Session {
-    /// The channel or the connection is gone: what still runs in it gets the signal that a lost terminal sends.
-    fn drop(&mut self) {
-        if let State::Started(Some(running)) = &self.state
-            && running.process.exited().is_none()
-        {
-            signal::hang_up(&running.process);
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! A process without a terminal: three pipes, each carried for itself.
 //!
 //! End-of-file from the client closes standard input and nothing else. The session ends when the process has ended *and* both outputs have: a child left
-//! in the background that holds them keeps it open, as with any SSH server, because its output is still the session's.
+//! in the background that holds them keeps it open, as with any SSH server, because its output is still the session's. A client that closes the channel is
+//! no longer interested: what it sent is delivered, and then the process's group is hung up; a lost connection hangs it up at once.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pinfold_spawn::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +14,10 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::channel::Channel;
 use crate::message::STDERR;
-use crate::session::exit;
+use crate::session::{exit, signal};
+
+/// How long a process may go on after its client has closed the channel, before it is hung up.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Our ends of a process's standard streams.
 #[derive(Debug)]
@@ -28,23 +33,37 @@ impl Pipes {
     }
 }
 
-/// Carries the streams until the process and its output have ended, or the channel is closed.
+/// Carries the streams until the process and its output have ended.
 pub(super) async fn serve(channel: Channel, process: Arc<Process>, pipes: Pipes) {
     let output = async {
         tokio::join!(drain(&channel, pipes.stdout, None), drain(&channel, pipes.stderr, Some(STDERR)));
         process.wait().await
     };
     let input = feed(&channel, pipes.stdin);
-    tokio::pin!(input);
+    tokio::pin!(input, output);
     let mut feeding = true;
-    tokio::pin!(output);
     loop {
         tokio::select! {
+            // A client that closes gets no more output, so this cannot be mistaken for the end of a session that it still wants.
+            biased;
+            () = channel.closed() => break,
             exit = &mut output => return exit::exited(&channel, exit).await,
             () = &mut input, if feeding => feeding = false,
-            // The pipes go with this: a process that writes on gets SIGPIPE.
-            () = channel.closed() => return,
         }
+    }
+    // What the client sent before it closed still goes in, and the process may end by itself.
+    let rest = async {
+        if feeding {
+            input.await;
+        }
+        process.wait().await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(GRACE, rest) => {}
+        () = channel.lost() => {}
+    }
+    if process.exited().is_none() {
+        signal::hang_up(&process);
     }
 }
 

@@ -8,7 +8,7 @@ use pinfold_pty::{Pty, PtyError, PtyMaster};
 use pinfold_spawn::{Process, Sandbox};
 
 use crate::channel::Channel;
-use crate::session::{TerminalRequest, exit};
+use crate::session::{TerminalRequest, exit, signal};
 
 /// How long the terminal must be silent after its process has ended, when others still hold it, for its output to count as complete.
 const SILENCE: Duration = Duration::from_millis(50);
@@ -56,7 +56,7 @@ pub(super) async fn serve(channel: Channel, process: Arc<Process>, terminal: Pty
         tokio::select! {
             exit = &mut output => return exit::exited(&channel, exit).await,
             () = &mut input, if feeding => feeding = false,
-            () = channel.closed() => return,
+            () = channel.closed() => return signal::hang_up(&process),
         }
     }
 }
