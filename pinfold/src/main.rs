@@ -4,13 +4,17 @@ mod api;
 mod commands;
 mod doctor;
 mod exit;
+mod run;
+mod service;
 mod table;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use pinfold_settings::LogFormat;
 
 use crate::exit::Failure;
 
@@ -24,6 +28,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a whole cloud on this machine: control plane and runner in one process
+    Up,
+    /// Run the agent of this host under a control plane (DAYTONA_API_URL, DAYTONA_RUNNER_TOKEN)
+    Run,
     /// List, create, use and delete sandboxes
     #[command(subcommand)]
     Sandbox(commands::sandbox::SandboxCommand),
@@ -50,6 +58,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The host binary brings its own cryptography; a second provider in the process would make the choice ambiguous.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let level = pinfold_settings::level_of(std::env::var("LOG_LEVEL").ok().as_deref());
+    let json = std::env::var("PINFOLD_LOG_FORMAT").is_ok_and(|format| format == "json");
+    pinfold_settings::init_logging(level, if json { LogFormat::Json } else { LogFormat::Text });
     match dispatch(cli.command) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -64,6 +75,8 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
     let runtime =
         runtime.map_err(|error| Failure::runtime(format!("could not start the runtime: {error}")))?;
     match command {
+        Command::Up => runtime.block_on(up::up()),
+        Command::Run => runtime.block_on(run::run()),
         Command::Sandbox(command) => runtime.block_on(commands::sandbox::run(command)),
         Command::Key(command) => runtime.block_on(commands::key::run(command)).map(|()| 0),
         Command::Snapshot(command) => runtime.block_on(commands::snapshot::run(command)).map(|()| 0),
@@ -77,5 +90,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
 
 /// Where a node keeps its state: `PINFOLD_DATA_DIR`, else `/var/lib/pinfold`.
 fn data_dir() -> PathBuf {
-    std::env::var_os("PINFOLD_DATA_DIR").filter(|d| !d.is_empty()).map_or_else(|| "/var/lib/pinfold".into(), PathBuf::from)
+    std::env::var_os("PINFOLD_DATA_DIR")
+        .filter(|d| !d.is_empty())
+        .map_or_else(|| "/var/lib/pinfold".into(), PathBuf::from)
 }

@@ -1,0 +1,22 @@
+//! `pinfold run`: the agent of a compute host, under a control plane that is somewhere else.
+
+use pinfold_runner::Config;
+use pinfold_settings::ProcessEnv;
+
+use crate::exit::Failure;
+use crate::service;
+
+/// Runs until a signal.
+pub(crate) async fn run() -> Result<u8, Failure> {
+    let config = Config::from_env(&ProcessEnv).map_err(Failure::usage)?;
+    let stop = service::stop_on_signals()?;
+    let running =
+        pinfold_runner::run(config, stop, |address| service::ready(&format!("serving on {address}")));
+    running.await.map_err(runner_failure)?;
+    Ok(service::SIGNALLED)
+}
+
+/// A failure of the runner, with the exit status of its class.
+pub(crate) fn runner_failure(error: pinfold_runner::RunError) -> Failure {
+    Failure::of_class(u8::try_from(error.exit_status()).unwrap_or(2), error)
+}

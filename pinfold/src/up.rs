@@ -1,0 +1,79 @@
+//! `pinfold up`: a whole cloud on one machine.
+//!
+//! Nothing special: the control plane starts, makes a token, and a runner registers with it over loopback, as any other would.
+
+use std::net::SocketAddr;
+
+use pinfold_proto::id::Secret;
+use pinfold_settings::{ProcessEnv, Reader};
+
+use crate::exit::Failure;
+use crate::run::runner_failure;
+use crate::service;
+use crate::table::print_line;
+
+/// Runs until a signal.
+pub(crate) async fn up() -> Result<u8, Failure> {
+    let env = ProcessEnv;
+    let mut reader = Reader::new(&env);
+    let control = pinfold_control::Config::read(&mut reader);
+    let port =
+        reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
+    let control = reader.finish(control).map_err(Failure::usage)?;
+    let data_dir = control.data_dir.clone();
+
+    let stop = service::stop_on_signals()?;
+    let control = pinfold_control::start(control, stop.clone()).await.map_err(Failure::usage)?;
+    let api = format!("http://{}/api", loopback(control.address));
+    let runner = pinfold_runner::Config::local(
+        api,
+        Secret::new(control.runner_token.expose()),
+        port,
+        data_dir.join("runner"),
+    );
+    let shown = shown(&control);
+    let ready = |_| {
+        shown.iter().for_each(|line| print_line(line));
+        service::ready(&shown[0]);
+    };
+    let result = pinfold_runner::run(runner, stop.clone(), ready).await;
+    stop.cancel();
+    control.join().await;
+    result.map_err(runner_failure)?;
+    Ok(0)
+}
+
+/// The address at which we reach ourselves.
+fn loopback(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new([127, 0, 0, 1].into(), address.port())
+    } else {
+        address
+    }
+}
+
+/// What a person needs to know once it is up.
+fn shown(control: &pinfold_control::Running) -> Vec<String> {
+    let mut lines = vec![
+        format!("pinfold is up: {}", control.api_url()),
+        format!("  export DAYTONA_API_URL={}", control.api_url()),
+        format!("  export DAYTONA_API_KEY={}", control.api_key.expose()),
+    ];
+    lines.extend(
+        control.ssh_address.map(|address| format!("  ssh -p {} <token>@{}", address.port(), address.ip())),
+    );
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_reach_ourselves_wherever_we_listen() {
+        let at = |text: &str| loopback(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:3000"), "127.0.0.1:3000");
+        assert_eq!(at("[::]:3000"), "127.0.0.1:3000");
+        assert_eq!(at("10.0.0.5:3000"), "10.0.0.5:3000");
+    }
+}
