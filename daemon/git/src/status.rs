@@ -129,7 +129,7 @@ fn name(entry: &StatusEntry<'_>) -> String {
     let index = entry.head_to_index();
     let renamed = index.as_ref().filter(|delta| delta.status() == git2::Delta::Renamed);
     let path = renamed.and_then(|delta| delta.new_file().path_bytes());
-    String::from_utf8_lossy(path.unwrap_or_else(|| entry.path_bytes())).trim_end_matches('/').to_owned()
+    String::from_utf8_lossy(path.unwrap_or_else(|| entry.path_bytes())).into_owned()
 }
 
 fn former(entry: &StatusEntry<'_>) -> Option<String> {
