@@ -13,6 +13,7 @@ pub mod logging;
 mod metrics;
 mod port;
 mod preview;
+mod recording;
 mod rotate;
 pub mod routes;
 mod sandbox;

@@ -6,10 +6,10 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
-use http::{Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use pinfold_http::{ErrorStyle, render_errors};
 use tower::ServiceExt;
 
@@ -24,7 +24,19 @@ pub fn finish(routes: Router) -> Router {
         .method_not_allowed_fallback(unknown)
         .layer(axum::Extension(Known(known)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(name_charset))
         .layer(from_fn_with_state(ErrorStyle::Daemon, render_errors))
+}
+
+/// JSON answers name their encoding, as the contract has it; errors do not, and what comes through the preview proxy is not ours.
+async fn name_charset(request: Request, next: Next) -> Response {
+    let ours = !request.uri().path().starts_with("/proxy/");
+    let mut response = next.run(request).await;
+    if ours && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        let kind = HeaderValue::from_static("application/json; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response
 }
 
 /// The routes alone, for asking whether a path is one of them.

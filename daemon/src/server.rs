@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::listen::Listeners;
 use crate::metrics::{self, Meter};
+use crate::recording::{self, Recordings};
 use crate::{desktop, info, init, port, preview, routes};
 
 /// How long open requests may take once the daemon is told to end.
@@ -27,6 +28,7 @@ pub struct Servers {
     processes: Processes,
     toolbox: Router,
     terminal: Router,
+    dashboard: Router,
 }
 
 /// Why the daemon ended although nobody told it to.
@@ -44,6 +46,7 @@ impl Servers {
     /// Puts the routes together.
     pub fn new(config: &Config, sandbox: &Sandbox) -> Self {
         let processes = Processes::new(sandbox.clone(), config.processes());
+        let recordings = Recordings::new(sandbox.clone(), &config.recordings_dir, &config.display);
         let (token, _) = watch::channel(None);
         let toolbox = Router::new()
             .merge(info::router(sandbox.clone()))
@@ -52,6 +55,7 @@ impl Servers {
             .merge(port::router())
             .merge(preview::router())
             .merge(desktop::router())
+            .merge(recording::router(recordings.clone()))
             .merge(processes.router())
             .merge(pinfold_pty::router(sandbox.clone()))
             .merge(pinfold_files::router(sandbox.clone()))
@@ -62,6 +66,7 @@ impl Servers {
             processes,
             toolbox: routes::finish(toolbox),
             terminal: routes::finish(pinfold_pty::terminal_router(sandbox.clone())),
+            dashboard: routes::finish(recording::dashboard(recordings)),
         }
     }
 
@@ -75,16 +80,17 @@ impl Servers {
         let (stop, stopped) = watch::channel(());
         let stopping = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
         let toolbox = tokio::spawn(serve(listeners.toolbox, self.toolbox, stopping(stopped.clone()), DRAIN));
-        let terminal = tokio::spawn(serve(listeners.terminal, self.terminal, stopping(stopped), DRAIN));
+        let terminal =
+            tokio::spawn(serve(listeners.terminal, self.terminal, stopping(stopped.clone()), DRAIN));
+        let dashboard = tokio::spawn(serve(listeners.recordings, self.dashboard, stopping(stopped), DRAIN));
         let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, pinfold_ssh::Config::default());
         let outcome = tokio::select! {
             name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),
             result = ssh => result.map_err(Fatal::from),
         };
-        drop(listeners.recordings);
         drop(stop);
         let end = async {
-            let (toolbox, _terminal, ()) = tokio::join!(toolbox, terminal, self.processes.shut_down());
+            let (toolbox, _, _, ()) = tokio::join!(toolbox, terminal, dashboard, self.processes.shut_down());
             if let Ok(Err(error)) = toolbox {
                 tracing::warn!(%error, "not every request was finished");
             }

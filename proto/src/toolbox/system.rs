@@ -96,3 +96,67 @@ pub struct PortInUse {
     /// Whether something listens there.
     pub is_in_use: bool,
 }
+
+/// A screen recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recording {
+    /// A UUID.
+    pub id: String,
+    /// Such as `<id>_demo_20260504_101112.mp4`.
+    pub file_name: String,
+    /// Its absolute path.
+    pub file_path: String,
+    /// RFC 3339.
+    pub start_time: String,
+    /// RFC 3339; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<String>,
+    /// `recording`, `completed` or `failed`.
+    pub status: String,
+    /// Absent while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_seconds: Option<f64>,
+    /// Absent while it grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// `GET /computeruse/recordings`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordingList {
+    /// The oldest first.
+    pub recordings: Vec<Recording>,
+}
+
+/// `POST /computeruse/recordings/start`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRecording {
+    /// Becomes part of the file name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// `POST /computeruse/recordings/stop`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRecording {
+    /// Which.
+    #[serde(default, deserialize_with = "crate::null::as_default")]
+    pub id: String,
+}
+
+/// `DELETE /api/recordings` of the dashboard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRecordings {
+    /// Which.
+    pub ids: Vec<String>,
+}
+
+/// The answer to [`DeleteRecordings`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedRecordings {
+    /// Gone.
+    pub deleted: Vec<String>,
+    /// Unknown, active, or not removable.
+    pub failed: Vec<String>,
+}
