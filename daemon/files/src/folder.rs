@@ -9,6 +9,7 @@ use axum::extract::State;
 use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, Query};
 use pinfold_spawn::Sandbox;
+use rustix::io::Errno;
 
 use crate::error::{DENIED, INVALID_PATH, Kind, kind, reason};
 use crate::{blocking, mode};
@@ -23,7 +24,11 @@ pub(crate) async fn create(State(sandbox): State<Sandbox>, query: Query) -> ApiR
 
 /// Creates `path` with its parents, each with `mode` less the umask.
 pub(crate) fn create_all(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
+        // Something else has the name.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Errno::NOTDIR.into()),
+        other => other,
+    }
 }
 
 /// This route knows only one error status; the code still tells them apart.
@@ -31,7 +36,7 @@ fn refused(path: &Path, error: &io::Error) -> ApiError {
     let answer = ApiError::bad_request(format_args!("create folder: {}: {}", reason(error), path.display()));
     match kind(error) {
         Kind::Denied => answer.code(DENIED),
-        _ if path.exists() || kind(error) == Kind::Path => answer.code(INVALID_PATH),
+        Kind::Path => answer.code(INVALID_PATH),
         _ => answer,
     }
 }
