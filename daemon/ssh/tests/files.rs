@@ -1,5 +1,8 @@
 //! Files as OpenSSH's `sftp` and `scp` see them.
 
+// The clients are the tests' own children, not the daemon's.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
 mod common;
 
 use std::ffi::OsStr;

@@ -1,5 +1,8 @@
 //! Forwarding as OpenSSH's client asks for it.
 
+// The clients are the tests' own children, not the daemon's.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

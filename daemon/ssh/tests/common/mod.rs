@@ -2,7 +2,8 @@
 //!
 //! The server cannot share the tests' process: its reaper would collect the clients that tests start and wait for.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+// The clients are the tests' own children, not the daemon's.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::disallowed_methods)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -21,10 +22,17 @@ pub struct Server {
     pub port: u16,
     /// Its home is `home` in here, its work directory `work`; the rest is the client's.
     pub directory: TempDir,
+    example: &'static str,
+    arguments: &'static [&'static str],
 }
 
 impl Server {
     pub fn start() -> Self {
+        Self::start_as("serve", &[])
+    }
+
+    /// Starts this example, with these arguments after the address and the work directory.
+    pub fn start_as(example: &'static str, arguments: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for name in ["home", "work"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
@@ -33,14 +41,14 @@ impl Server {
         let made =
             Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
         assert!(made.expect("ssh-keygen (openssh-client) is needed").success());
-        let (process, port) = launch(directory.path());
-        Self { process, port, directory }
+        let (process, port) = launch(example, arguments, directory.path());
+        Self { process, port, directory, example, arguments }
     }
 
     /// Ends the server and starts another in the same home.
     pub fn restart(&mut self) {
         self.stop();
-        (self.process, self.port) = launch(self.directory.path());
+        (self.process, self.port) = launch(self.example, self.arguments, self.directory.path());
     }
 
     fn stop(&mut self) {
@@ -91,19 +99,20 @@ impl Drop for Server {
     }
 }
 
-fn launch(directory: &Path) -> (Child, u16) {
-    // target/<profile>/deps/<test> → target/<profile>/examples/serve
+fn launch(example: &str, arguments: &[&str], directory: &Path) -> (Child, u16) {
+    // target/<profile>/deps/<test> → target/<profile>/examples/<example>
     let test = std::env::current_exe().expect("this test's path");
-    let serve = test.parent().and_then(Path::parent).expect("the profile's directory").join("examples/serve");
-    let mut process = Command::new(serve)
+    let examples = test.parent().and_then(Path::parent).expect("the profile's directory").join("examples");
+    let mut process = Command::new(examples.join(example))
         .arg("127.0.0.1:0")
         .arg(directory.join("work"))
+        .args(arguments)
         .env("HOME", directory.join("home"))
         .env("MARK", "from the sandbox")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the example `serve` is built with the tests");
+        .expect("examples are built with the tests");
     let mut line = String::new();
     BufReader::new(process.stderr.as_mut().expect("piped"))
         .read_line(&mut line)
