@@ -35,8 +35,6 @@ pub struct Config {
     pub proxy_domain: String,
     /// `PINFOLD_SSH_PORT`: where the SSH gateway listens, on the same address; 2222 if unset, 0 for none.
     pub ssh_port: u16,
-    /// `PINFOLD_RUNNER_SSH_PORT`: where the SSH gateways of runners listen, 2220 if unset.
-    pub runner_ssh_port: u16,
     /// `PINFOLD_DATA_DIR`: where the database and the keys are, `/var/lib/pinfold` if unset.
     pub data_dir: PathBuf,
     /// `PINFOLD_REGION`: the name of the only region, `us` if unset.
@@ -90,7 +88,6 @@ impl Config {
                 "a port number, or 0 for no SSH gateway",
                 |_| true,
             ),
-            runner_ssh_port: reader.parse("PINFOLD_RUNNER_SSH_PORT", 2220, "a port number", |p| *p > 0),
             data_dir: PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold")),
             region: text(reader, "PINFOLD_REGION", "us"),
             default_snapshot: DefaultSnapshot {

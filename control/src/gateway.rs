@@ -14,6 +14,9 @@ use crate::ssh_gateway::{GatewayTarget, Rejection, TokenValidator, serve};
 use crate::start::StartError;
 use crate::store::tokens::Kind;
 
+/// Where the SSH gateways of runners listen that do not say otherwise (runner contract 1.6).
+const RUNNER_SSH_PORT: u16 = 2220;
+
 /// What the gateway needs before it can serve.
 pub(crate) struct Prepared {
     listener: TcpListener,
@@ -74,11 +77,11 @@ impl TokenValidator for Validator {
             return Err(refuse(format!("the sandbox {} is {state}; start it first", record.name)));
         }
         let runner = record.runner_id.as_deref().and_then(|id| core.runners.get(id));
-        let domain = runner.and_then(|runner| runner.health).and_then(|health| health.domain);
-        let domain = domain
-            .ok_or_else(|| refuse("the sandbox's runner has not said where it is reached".to_owned()))?;
+        let unreachable = || refuse("the sandbox's runner has not said where it is reached".to_owned());
+        let health = runner.and_then(|runner| runner.health).ok_or_else(unreachable)?;
+        let domain = health.domain.ok_or_else(unreachable)?;
         let host = domain.split(':').next().unwrap_or_default();
-        let runner = format!("{host}:{}", core.config.runner_ssh_port);
+        let runner = format!("{host}:{}", health.ssh_port.unwrap_or(RUNNER_SSH_PORT));
         Ok(GatewayTarget { sandbox_id: record.id.clone(), runner })
     }
 

@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 
-use pinfold_proto::id::Secret;
 use pinfold_settings::{ProcessEnv, Reader};
 
 use crate::exit::Failure;

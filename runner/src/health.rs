@@ -145,6 +145,7 @@ impl Health {
             domain: Some(domain.to_owned()),
             api_url: Some(url.clone()),
             proxy_url: Some(url),
+            ssh_port: self.node.config.ssh_gateway.as_ref().map(|gateway| gateway.port),
             service_health: self.services(),
             metrics: metrics.ok(),
         }

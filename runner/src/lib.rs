@@ -10,6 +10,7 @@ mod domain;
 pub mod error;
 mod events;
 mod files;
+mod gateway;
 pub mod health;
 pub mod images;
 pub mod index;

@@ -17,7 +17,7 @@ use crate::jobs::{ControlPlane, Executor, HttpControlPlane, Outbox, poll};
 use crate::node::{Node, Parts, sandbox_network};
 use crate::policy::{NetworkPolicy, Unenforced};
 use crate::volumes::{LocalVolumes, Volumes};
-use crate::{api, events, sync};
+use crate::{api, events, gateway, sync};
 
 /// How long open HTTP requests may go on after a stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
@@ -35,6 +35,10 @@ pub async fn run(
     let taken = |source| RunError::PortTaken { port: config.port, source };
     let address = listener.local_addr().map_err(taken)?;
     config.port = address.port();
+    let ssh = match &mut config.ssh_gateway {
+        Some(settings) => Some(gateway::prepare(config.listen, settings).await?),
+        None => None,
+    };
     let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
     let network = sandbox_network(&*engine, &config).await?;
@@ -43,6 +47,9 @@ pub async fn run(
     let control = HttpControlPlane::new(&config.api_url, config.token.clone())
         .map_err(|e| RunError::Part { part: "the control plane's client", reason: e.to_string() })?;
     let node = Node::new(Parts { config, engine, info, network, policy, volumes, daemon })?;
+    if let Some(ssh) = ssh {
+        tokio::spawn(gateway::run(node.clone(), ssh, stop.clone()));
+    }
     ready(address);
     serve(node, Arc::new(control), listener, stop).await
 }

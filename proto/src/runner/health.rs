@@ -17,6 +17,9 @@ pub struct Healthcheck {
     /// Base URL for proxied sandbox traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_url: Option<String>,
+    /// Where the runner's SSH gateway listens, on `domain`; 2220 if absent. An addition of ours: other control planes ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_port: Option<u16>,
     /// What the runner depends on. One unhealthy entry takes the runner out of service.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::null::list")]
     pub service_health: Vec<ServiceHealth>,

@@ -3,7 +3,7 @@
 mod auth;
 mod sandboxes;
 mod snapshots;
-mod toolbox;
+pub(crate) mod toolbox;
 
 use std::sync::Arc;
 
