@@ -24,12 +24,13 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let stop = service::stop_on_signals()?;
     let control = pinfold_control::start(control, stop.clone()).await.map_err(Failure::usage)?;
     let api = format!("http://{}/api", loopback(control.address));
-    let runner = pinfold_runner::Config::local(
-        api,
-        Secret::new(control.runner_token.expose()),
-        port,
-        data_dir.join("runner"),
-    );
+    let runner_dir = data_dir.join("runner");
+    let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
+    runner.ssh_gateway = control.ssh_public_key.clone().map(|public_key| pinfold_runner::SshGateway {
+        port: 0,
+        public_key,
+        host_key: runner_dir.join("ssh_host_key"),
+    });
     let shown = shown(&control);
     let ready = |_| {
         shown.iter().for_each(|line| print_line(line));
