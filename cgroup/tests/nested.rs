@@ -28,7 +28,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 struct Image(String);
 
 impl Image {
-    fn build() -> Self {
+    fn build(name: &str) -> Self {
         run(
             env!("CARGO"),
             &["build", "-q", "-p", "pinfold-cgroup", "--example", "figures", "--target", TARGET],
@@ -41,7 +41,7 @@ impl Image {
         let tar = folder.path().join("image.tar");
         let (tar, examples) = (tar.to_str().expect("a path"), examples.to_str().expect("a path"));
         run("tar", &["-cf", tar, "-C", examples, "figures"]);
-        let name = format!("pf-cgroup-test:{}", std::process::id());
+        let name = format!("pf-cgroup-{name}:{}", std::process::id());
         run("docker", &["import", tar, &name]);
         Self(name)
     }
@@ -74,7 +74,7 @@ fn number(figures: &BTreeMap<&str, &str>, name: &str) -> f64 {
 #[test]
 #[ignore = "needs a Docker engine and the musl target"]
 fn a_limited_container_sees_its_limits() {
-    let image = Image::build();
+    let image = Image::build("inside");
     for namespace in ["--cgroupns=host", "--cgroupns=private"] {
         let name = format!("pf-cgroup-inside-{}", std::process::id());
         let mut arguments = vec!["run", "--rm", "--name", &name, namespace, "--cpuset-cpus=0"];
@@ -101,7 +101,7 @@ fn a_limited_container_sees_its_limits() {
 #[test]
 #[ignore = "needs a Docker engine and the musl target"]
 fn a_limited_container_is_seen_by_its_host() {
-    let image = Image::build();
+    let image = Image::build("outside");
     let name = format!("pf-cgroup-outside-{}", std::process::id());
     let mut arguments = vec!["run", "-d", "-i", "--name", &name];
     arguments.extend(LIMITS);

@@ -6,10 +6,13 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
+use hickory_resolver::TokioResolver;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, Url};
 use tokio::runtime::Handle;
@@ -146,6 +149,7 @@ impl Session {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
             .tls_backend_preconfigured(tls)
+            .dns_resolver(Names)
             .no_proxy();
         let variable =
             |names: [&str; 2]| names.iter().find_map(|name| environment.get(name)).filter(|v| !v.is_empty());
@@ -297,6 +301,21 @@ impl Session {
             _ => (Kind::Transport, format!("the remote answered {status}")),
         };
         Err(Failure::new(class, text))
+    }
+}
+
+/// Looks names up without the C library's resolver, which a static binary must not use.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // Read anew each time: the sandbox's resolv.conf and hosts file may change, and a lookup is rare.
+            let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build())?;
+            let found = resolver.lookup_ip(name.as_str()).await?;
+            let addresses: Vec<_> = found.iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
     }
 }
 
