@@ -124,6 +124,12 @@ pub struct Config {
     pub force_snapshot_removal: bool,
     /// `AWS_*`: where volumes and build contexts are. Local directories under the data directory otherwise.
     pub object_store: Option<ObjectStore>,
+    /// `VOLUME_CLEANUP_INTERVAL`, 30 s.
+    pub volume_cleanup_interval: Duration,
+    /// `VOLUME_CLEANUP_DRY_RUN`, on: unused volumes stay mounted.
+    pub volume_cleanup_dry_run: bool,
+    /// `VOLUME_CLEANUP_EXCLUSION_PERIOD`, 120 s.
+    pub volume_cleanup_exclusion: Duration,
     /// `SSH_GATEWAY_ENABLE` and its companions.
     pub ssh_gateway: Option<SshGateway>,
     /// `PINFOLD_DAEMON_BINARY`: a daemon to use instead of the embedded one.
@@ -179,6 +185,9 @@ impl Config {
             snapshot_error_retention: Duration::from_secs(600),
             force_snapshot_removal: true,
             object_store: None,
+            volume_cleanup_interval: Duration::from_secs(30),
+            volume_cleanup_dry_run: true,
+            volume_cleanup_exclusion: Duration::from_secs(120),
             ssh_gateway: None,
             daemon_binary: None,
             drain_timeout: Duration::from_secs(20),
@@ -292,6 +301,17 @@ impl Config {
             ),
             force_snapshot_removal: r.bool("FORCE_SNAPSHOT_REMOVAL", true),
             object_store: object_store(&mut r),
+            volume_cleanup_interval: r.duration(
+                "VOLUME_CLEANUP_INTERVAL",
+                d.volume_cleanup_interval,
+                Duration::from_secs(10),
+            ),
+            volume_cleanup_dry_run: r.bool("VOLUME_CLEANUP_DRY_RUN", d.volume_cleanup_dry_run),
+            volume_cleanup_exclusion: r.duration(
+                "VOLUME_CLEANUP_EXCLUSION_PERIOD",
+                d.volume_cleanup_exclusion,
+                Duration::ZERO,
+            ),
             ssh_gateway: ssh_gateway(&mut r, &d.data_dir),
             daemon_binary: r.text("PINFOLD_DAEMON_BINARY").map(PathBuf::from),
             drain_timeout: r.duration("PINFOLD_DRAIN_TIMEOUT", d.drain_timeout, Duration::ZERO),

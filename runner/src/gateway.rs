@@ -22,11 +22,16 @@ pub(crate) struct Prepared {
 }
 
 /// Reads the keys and listens; the port that was found is noted in `settings`, for it is advertised.
-pub(crate) async fn prepare(listen: std::net::IpAddr, settings: &mut SshGateway) -> Result<Prepared, RunError> {
+pub(crate) async fn prepare(
+    listen: std::net::IpAddr,
+    settings: &mut SshGateway,
+) -> Result<Prepared, RunError> {
     let failed = |reason: String| RunError::Part { part: "the SSH gateway", reason };
-    let gateway_key = parse_authorized_line(&settings.public_key).map_err(|e| failed(format!("SSH_PUBLIC_KEY: {e}")))?;
+    let gateway_key =
+        parse_authorized_line(&settings.public_key).map_err(|e| failed(format!("SSH_PUBLIC_KEY: {e}")))?;
     let path = settings.host_key.display();
-    let host_key = load_or_create(&settings.host_key).map_err(|e| failed(format!("the host key {path}: {e}")))?;
+    let host_key =
+        load_or_create(&settings.host_key).map_err(|e| failed(format!("the host key {path}: {e}")))?;
     let taken = |source| RunError::PortTaken { port: settings.port, source };
     let listener = TcpListener::bind(SocketAddr::new(listen, settings.port)).await.map_err(taken)?;
     settings.port = listener.local_addr().map_err(taken)?.port();

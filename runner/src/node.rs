@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use pinfold_engine::{Engine, EngineError, EngineInfo, Network, NetworkSpec};
 use pinfold_network::AddressPool;
-use pinfold_proto::id::SandboxId;
+use pinfold_proto::id::{SandboxId, VolumeId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::daemon::InstalledDaemon;
@@ -19,7 +21,7 @@ use crate::observe::Counters;
 use crate::policy::NetworkPolicy;
 use crate::records::Records;
 use crate::sandbox::{Backups, Owners};
-use crate::volumes::Volumes;
+use crate::volumes::{SHORTEST_CLEANUP, Volumes};
 
 /// The isolated sandbox network (runner contract 9.1).
 const ISOLATED: &str = "runner-bridge";
@@ -63,6 +65,8 @@ pub struct Node {
     pub counters: Counters,
     /// Sandboxes that were destroyed a moment ago: a create that was cut off may still make their container.
     pub(crate) destroyed: Mutex<HashMap<SandboxId, Instant>>,
+    /// Raised when a sandbox is gone.
+    pub(crate) volumes_changed: Notify,
 }
 
 impl std::fmt::Debug for Node {
@@ -126,6 +130,7 @@ impl Node {
             backups: Backups::default(),
             counters: Counters::default(),
             destroyed: Mutex::default(),
+            volumes_changed: Notify::new(),
         }))
     }
 
@@ -147,14 +152,39 @@ impl Node {
         destroyed.get(id).is_some_and(|at| at.elapsed() < DESTROYED_FOR)
     }
 
-    /// Tells volumes and old daemon versions which host paths containers still mount.
+    /// Tells volumes and old daemon versions what existing sandboxes still use.
     pub async fn reclaim(&self) -> OpResult<()> {
         let listed = self.engine.list().await?;
-        let in_use: HashSet<PathBuf> =
+        let sources: HashSet<PathBuf> =
             listed.into_iter().flat_map(|c| c.mount_sources).map(PathBuf::from).collect();
-        self.daemon.reconcile(&in_use);
-        self.volumes.cleanup(&in_use).await;
+        self.daemon.reconcile(&sources);
+        // A sandbox of the original runner has no record, but its mounts name their volumes.
+        let named = sources.iter().flat_map(|path| path.iter()).filter_map(|part| part.to_str());
+        let named = named
+            .filter_map(|part| part.strip_prefix("daytona-volume-").unwrap_or(part).parse::<VolumeId>().ok());
+        let ids = self.records.ids();
+        let recorded = ids.iter().filter_map(|id| self.records.get(id)).flat_map(|r| r.volumes);
+        let recorded = recorded.filter_map(|volume| volume.volume_id.parse::<VolumeId>().ok());
+        self.volumes.cleanup(&named.chain(recorded).collect()).await;
         Ok(())
+    }
+
+    /// Gives unused volumes back some time after sandboxes were destroyed, until `stop`.
+    pub(crate) async fn give_volumes_back(self: Arc<Self>, stop: CancellationToken) {
+        let interval = self.config.volume_cleanup_interval.max(SHORTEST_CLEANUP);
+        loop {
+            tokio::select! {
+                () = self.volumes_changed.notified() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.reclaim().await {
+                tracing::warn!(%error, "could not look for unused volumes");
+            }
+        }
     }
 }
 

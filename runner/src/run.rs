@@ -16,7 +16,7 @@ use crate::health::Health;
 use crate::jobs::{ControlPlane, Executor, HttpControlPlane, Outbox, poll};
 use crate::node::{Node, Parts, sandbox_network};
 use crate::policy::{NetworkPolicy, Unenforced};
-use crate::volumes::{LocalVolumes, Volumes};
+use crate::volumes::{HostVolumes, Volumes};
 use crate::{api, events, gateway, sync};
 
 /// How long open HTTP requests may go on after a stop.
@@ -43,7 +43,7 @@ pub async fn run(
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
     let network = sandbox_network(&*engine, &config).await?;
     let policy = network_policy(&config, &network).await?;
-    let volumes: Arc<dyn Volumes> = Arc::new(LocalVolumes::new(config.data_dir.join("volumes")));
+    let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(&config));
     let control = HttpControlPlane::new(&config.api_url, config.token.clone())
         .map_err(|e| RunError::Part { part: "the control plane's client", reason: e.to_string() })?;
     let node = Node::new(Parts { config, engine, info, network, policy, volumes, daemon })?;
@@ -74,6 +74,7 @@ pub async fn serve(
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(events::follow(node.clone(), background.clone()));
     tasks.spawn(health.clone().sample(background.clone()));
+    tasks.spawn(node.clone().give_volumes_back(stop.clone()));
     tasks.spawn(sync::run(node.clone(), control.clone(), stop.clone()));
     let poller = if config.api_version == 2 {
         outbox.resume(&control);

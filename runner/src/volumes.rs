@@ -1,134 +1,125 @@
-//! The seam to volumes, and the implementation that needs no object store: local directories under the data directory.
+//! The seam to volumes, and what stands behind it: [`pinfold_volumes`], over an object store or local directories.
 
 use std::collections::HashSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use pinfold_proto::id::VolumeId;
+use pinfold_proto::id::{SandboxId, VolumeId};
 use pinfold_proto::runner::payload::VolumeMount;
+use pinfold_volumes::{Binder, LocalVolumes, S3Credentials, S3Volumes, SharedStore, VolumeError};
 
+use crate::config::Config;
 use crate::error::{Class, OpError, OpResult};
 
-/// A host directory mounted into a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bind {
-    /// On the host.
-    pub source: PathBuf,
-    /// In the sandbox.
-    pub target: String,
-}
-
-impl Bind {
-    /// As engines write it: read-write, trailing slashes on both sides (runner contract 8.3).
-    pub fn text(&self) -> String {
-        let slash = |s: &str| if s.ends_with('/') { s.to_owned() } else { format!("{s}/") };
-        format!("{}:{}", slash(&self.source.to_string_lossy()), slash(&self.target))
-    }
-}
-
-/// Makes volumes available on this host.
+/// Makes volumes available to sandboxes.
 #[async_trait]
 pub trait Volumes: Send + Sync + 'static {
-    /// Makes all `mounts` available, in parallel, and returns their binds in order. Doing it again is harmless.
-    async fn mount(&self, mounts: &[VolumeMount]) -> OpResult<Vec<Bind>>;
+    /// Makes all `mounts` available, side by side, and returns their bind strings in order. Doing it again is harmless.
+    async fn mount(&self, sandbox: &SandboxId, mounts: &[VolumeMount]) -> OpResult<Vec<String>>;
 
-    /// Releases what no container uses; `in_use` are the host paths mounted into existing containers, running or not.
-    async fn cleanup(&self, in_use: &HashSet<PathBuf>);
+    /// Releases what was made for a sandbox that is gone.
+    async fn release(&self, sandbox: &SandboxId);
+
+    /// Gives back volumes that no sandbox uses; `in_use` are those of existing sandboxes, running or not.
+    async fn cleanup(&self, in_use: &HashSet<VolumeId>);
 }
 
-/// Volumes that are directories of this host: `<base>/<volume id>`. They are never deleted here; the control plane's word is needed.
+/// Volumes of this host.
 #[derive(Debug, Clone)]
-pub struct LocalVolumes {
-    base: PathBuf,
+pub struct HostVolumes {
+    binder: Binder,
+    dry_run: bool,
 }
 
-impl LocalVolumes {
-    /// Volumes under `base`.
-    pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into() }
+impl HostVolumes {
+    /// Buckets of the configured object store, mounted where the original mounts them; local directories where there is none.
+    pub fn new(config: &Config) -> Self {
+        let store: SharedStore = match &config.object_store {
+            Some(store) => {
+                let credentials = S3Credentials {
+                    endpoint: Some(store.endpoint.clone()),
+                    region: Some(store.region.clone()),
+                    access_key: pinfold_proto::id::Secret::new(store.access_key.clone()),
+                    secret_key: store.secret_key.clone(),
+                };
+                let base = if config.environment == "development" { "/tmp" } else { "/mnt" };
+                Arc::new(S3Volumes::new(base, credentials, config.volume_cleanup_exclusion))
+            }
+            None => Arc::new(LocalVolumes::new(config.data_dir.join("volumes"))),
+        };
+        Self::over(store, &config.data_dir, config.volume_cleanup_dry_run)
+    }
+
+    /// Volumes of any store.
+    pub fn over(store: SharedStore, data_dir: &Path, dry_run: bool) -> Self {
+        Self { binder: Binder::new(store, staging(data_dir)), dry_run }
     }
 }
 
-/// The directory of a subpath, which must stay below its volume: component by component, and after symlinks.
-fn subdirectory(root: &Path, subpath: &str) -> OpResult<PathBuf> {
-    let outside =
-        || OpError::new(Class::BadRequest, format!("the volume subpath {subpath:?} leaves its volume"));
-    if Path::new(subpath).components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return Err(outside());
-    }
-    let failed =
-        |e: std::io::Error| OpError::new(Class::Internal, format!("volume subpath {subpath:?}: {e}"));
-    let mut path = root.canonicalize().map_err(failed)?;
-    let root = path.clone();
-    for component in Path::new(subpath).components() {
-        path.push(component);
-        match std::fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(e)),
-        }
-        path = path.canonicalize().map_err(failed)?;
-        if !path.starts_with(&root) {
-            return Err(outside());
-        }
-    }
-    Ok(path)
+fn staging(data_dir: &Path) -> PathBuf {
+    data_dir.join("volume-mounts")
+}
+
+fn failure(error: &VolumeError) -> OpError {
+    let class = match error {
+        VolumeError::Id(_) | VolumeError::Path { .. } => Class::BadRequest,
+        _ => Class::Internal,
+    };
+    OpError::new(class, error.to_string())
 }
 
 #[async_trait]
-impl Volumes for LocalVolumes {
-    async fn mount(&self, mounts: &[VolumeMount]) -> OpResult<Vec<Bind>> {
-        let (base, mounts) = (self.base.clone(), mounts.to_vec());
-        let make = move || {
-            let one = |mount: &VolumeMount| {
-                let invalid =
-                    |e: pinfold_proto::id::InvalidId| OpError::new(Class::BadRequest, e.to_string());
-                let id: VolumeId = mount.volume_id.parse().map_err(invalid)?;
-                let root = base.join(id.as_str());
-                let failed =
-                    |e| OpError::new(Class::Internal, format!("volume {id}: {}: {e}", root.display()));
-                std::fs::create_dir_all(&root).map_err(failed)?;
-                // Any user of a sandbox may write to a volume, as with the mount options of an object store.
-                let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777);
-                std::fs::set_permissions(&root, mode).map_err(failed)?;
-                let source = subdirectory(&root, mount.subpath.as_deref().unwrap_or_default())?;
-                Ok(Bind { source, target: mount.mount_path.clone() })
-            };
-            mounts.iter().map(one).collect()
-        };
-        tokio::task::spawn_blocking(make)
-            .await
-            .map_err(|e| OpError::new(Class::Internal, format!("volumes: {e}")))?
+impl Volumes for HostVolumes {
+    async fn mount(&self, sandbox: &SandboxId, mounts: &[VolumeMount]) -> OpResult<Vec<String>> {
+        if mounts.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.binder.bind(sandbox, mounts).await.map_err(|e| failure(&e))
     }
 
-    async fn cleanup(&self, _in_use: &HashSet<PathBuf>) {}
+    async fn release(&self, sandbox: &SandboxId) {
+        if let Err(error) = self.binder.release(sandbox).await {
+            tracing::warn!(%sandbox, %error, "could not release a sandbox's volume mounts");
+        }
+    }
+
+    async fn cleanup(&self, in_use: &HashSet<VolumeId>) {
+        if self.dry_run {
+            return;
+        }
+        match self.binder.store().cleanup(&|volume| in_use.contains(volume)).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(?removed, "gave unused volumes back"),
+            Err(error) => tracing::warn!(%error, "could not give unused volumes back"),
+        }
+    }
 }
+
+/// Time between two looks for unused volumes, at least.
+pub(crate) const SHORTEST_CLEANUP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mount(id: &str, subpath: Option<&str>) -> VolumeMount {
-        VolumeMount {
-            volume_id: id.to_owned(),
-            mount_path: "/data".to_owned(),
-            subpath: subpath.map(str::to_owned),
-        }
-    }
-
     #[tokio::test]
-    async fn directories_are_made_and_stay_inside() {
+    async fn what_a_caller_got_wrong_is_a_bad_request() {
         let dir = tempfile::tempdir().unwrap();
-        let volumes = LocalVolumes::new(dir.path());
+        let store = Arc::new(LocalVolumes::new(dir.path().join("volumes")));
+        let volumes = HostVolumes::over(store, dir.path(), true);
+        let mount = |id: &str, path: &str| VolumeMount {
+            volume_id: id.to_owned(),
+            mount_path: path.to_owned(),
+            subpath: None,
+        };
         let id = "b8c3a1d0-2f0e-4a56-8a44-6b3f1d2e9c70";
-        let binds = volumes.mount(&[mount(id, None), mount(id, Some("a/b"))]).await.unwrap();
-        assert!(binds[1].source.ends_with(format!("{id}/a/b")) && binds[1].source.is_dir());
-        assert!(binds[1].text().ends_with("/a/b/:/data/"), "{}", binds[1].text());
-        std::os::unix::fs::symlink("/etc", dir.path().join(id).join("out")).unwrap();
-        for bad in ["../x", "/etc", "a/../../x", "out"] {
-            let error = volumes.mount(&[mount(id, Some(bad))]).await.unwrap_err();
-            assert_eq!(error.class, Class::BadRequest, "{bad}");
+        let sandbox = SandboxId::random();
+        let binds = volumes.mount(&sandbox, &[mount(id, "/data")]).await.unwrap();
+        assert!(binds[0].ends_with(":/data") && binds[0].contains(id), "{binds:?}");
+        for bad in [mount("../etc", "/data"), mount(id, "data"), mount(id, "/proc/x")] {
+            assert_eq!(volumes.mount(&sandbox, &[bad]).await.unwrap_err().class, Class::BadRequest);
         }
-        assert!(volumes.mount(&[mount("../etc", None)]).await.is_err());
     }
 }

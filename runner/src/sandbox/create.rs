@@ -85,7 +85,7 @@ impl Node {
             image.map_err(|e| e.during("preparing the image", began))
         };
         let volumes = async {
-            self.volumes.mount(&request.volumes).await.map_err(|e| e.during("mounting volumes", began))
+            self.volumes.mount(id, &request.volumes).await.map_err(|e| e.during("mounting volumes", began))
         };
         let (image, binds) = tokio::try_join!(image, volumes).inspect_err(|_| drop(self.index.remove(id)))?;
         let arch = image.architecture.to_ascii_lowercase();
@@ -174,6 +174,7 @@ impl Node {
         if let Err(error) = self.policy.remove(id).await {
             tracing::warn!(sandbox = %id, %error, "could not remove a half-made sandbox's policy");
         }
+        self.volumes.release(id).await;
         self.records.remove(id).await;
         self.addresses.release(endpoint.ip);
         self.index.remove(id);

@@ -8,7 +8,6 @@ use pinfold_proto::runner::payload::CreateSandbox;
 use pinfold_proto::well_known::DAEMON_PATH;
 
 use crate::node::Node;
-use crate::volumes::Bind;
 
 /// Bytes in a GiB; the contract's "GB" are GiB.
 pub(crate) const GIB: i64 = 1 << 30;
@@ -128,7 +127,7 @@ pub(crate) fn container(
     node: &Node,
     request: &CreateSandbox,
     image: &Image,
-    binds: &[Bind],
+    binds: &[String],
     endpoint: Endpoint,
 ) -> ContainerSpec {
     let config = &node.config;
@@ -149,7 +148,7 @@ pub(crate) fn container(
         entrypoint,
         cmd,
         working_dir,
-        binds: std::iter::once(daemon_bind).chain(binds.iter().map(Bind::text)).collect(),
+        binds: std::iter::once(daemon_bind).chain(binds.iter().cloned()).collect(),
         privileged: config.privileged,
         cap_add: if config.privileged { Vec::new() } else { kept.collect() },
         cap_drop: if config.privileged { Vec::new() } else { vec!["ALL".to_owned()] },

@@ -75,7 +75,9 @@ impl Node {
         } else if let Some(address) = self.records.get(id).and_then(|r| r.address) {
             self.addresses.release(address);
         }
+        self.volumes.release(id).await;
         self.records.remove(id).await;
         self.index.remove(id);
+        self.volumes_changed.notify_one();
     }
 }

@@ -94,7 +94,7 @@ impl Node {
                 self.learn(id, &found);
                 self.index.change(id, |s| s.busy = true);
                 (
-                    self.records.get(id).and_then(|r| r.address).or(self.address_of(&found)),
+                    self.records.get(id).and_then(|r| r.address).or(self.address_of_container(&found)),
                     entrypoint,
                     found.status,
                 )
@@ -118,7 +118,10 @@ impl Node {
             _ => {
                 if !matches!(known, Known::Fresh { .. }) {
                     let volumes = self.records.get(id).map(|r| r.volumes).unwrap_or_default();
-                    self.volumes.mount(&volumes).await.map_err(|e| e.during("mounting volumes", began))?;
+                    self.volumes
+                        .mount(id, &volumes)
+                        .await
+                        .map_err(|e| e.during("mounting volumes", began))?;
                 }
                 let deadline = self.config.sandbox_start_timeout;
                 let started = tokio::time::timeout(deadline, self.engine.start(id.as_str())).await;
@@ -137,7 +140,7 @@ impl Node {
                 .inspect(id.as_str())
                 .await
                 .map_err(|e| OpError::from(e).during("inspecting", began))?;
-            address = self.address_of(&found);
+            address = self.address_of_container(&found);
         }
         let Some(address) = address else {
             return Err(OpError::new(Class::Internal, "the started container has no address on any network"));
@@ -189,8 +192,9 @@ impl Node {
         Ok(self.engine.exec(id.as_str(), &exec).await?)
     }
 
-    /// One rule for everyone: the sandbox network, the engine's default bridge, the operator's network, then the first by name.
-    pub(crate) fn address_of(&self, found: &Container) -> Option<Ipv4Addr> {
+    /// The address at which a container is reached, by one rule for everyone: the sandbox network, the engine's default bridge, the
+    /// operator's network, then the first by name.
+    pub fn address_of_container(&self, found: &Container) -> Option<Ipv4Addr> {
         let preferred = [
             Some("runner-bridge"),
             Some("runner-shared"),
@@ -210,7 +214,7 @@ impl Node {
             oom: found.oom_killed,
             error: found.error.clone(),
         });
-        let address = self.address_of(found);
+        let address = self.address_of_container(found);
         if let Some(address) = address {
             self.addresses.mark_taken(address);
         }

@@ -24,7 +24,7 @@ use pinfold_runner::error::{Class, OpError, OpResult};
 use pinfold_runner::jobs::{ApiCallError, ControlPlane, RemoteSandbox};
 use pinfold_runner::node::{Node, Parts, sandbox_network};
 use pinfold_runner::policy::NetworkPolicy;
-use pinfold_runner::volumes::LocalVolumes;
+use pinfold_runner::volumes::HostVolumes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -160,7 +160,7 @@ impl Bench {
             info: engine.info().await.unwrap(),
             network,
             policy: policy.clone(),
-            volumes: Arc::new(LocalVolumes::new(dir.path().join("volumes"))),
+            volumes: Arc::new(HostVolumes::new(&config)),
             daemon: InstalledDaemon::install(&config).unwrap(),
             config,
         };
