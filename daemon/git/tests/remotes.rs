@@ -192,6 +192,50 @@ async fn a_redirect_is_followed_and_the_login_stays_with_its_host() {
 }
 
 #[tokio::test]
+async fn certificates_are_checked_unless_told_otherwise() {
+    let world = World::new();
+    world.repository("seed").await;
+    world.bare("seed", "hub.git").await;
+    let (address, certificate) = common::server::serve_tls(Remote::new(&world.sandbox, Some(LOGIN))).await;
+    let url = format!("https://localhost:{}/hub.git", address.port());
+    let with = |path: &str, insecure: bool| json!({"url": url, "path": path, "username": "ann", "password": "s3cret", "insecure_skip_tls": insecure});
+    let text = world.fails("POST", "/git/clone", with("one", false), 502, "GIT_TRANSPORT_FAILED").await;
+    assert!(text.contains("certificate"), "{text}");
+    world.post("/git/clone", with("one", true), 200).await;
+    // There is no such option for pushes: they trust what the image trusts.
+    commit(&world, "one", "b.txt", "b\n").await;
+    let push = json!({"path": "one", "username": "ann", "password": "s3cret"});
+    world.fails("POST", "/git/push", push.clone(), 502, "GIT_TRANSPORT_FAILED").await;
+    world.write("ca.pem", &certificate);
+    let bundle = world.path("ca.pem").to_str().unwrap().to_owned();
+    world.sandbox.environment.update(&[("SSL_CERT_FILE".to_owned(), bundle)].into(), &[], None).unwrap();
+    world.post("/git/push", push, 200).await;
+    world.post("/git/clone", with("two", false), 200).await;
+}
+
+#[tokio::test]
+async fn ssh_remotes_go_through_the_images_git() {
+    let world = World::new();
+    world.repository("seed").await;
+    world.bare("seed", "hub.git").await;
+    // Stands for ssh: runs the command here that it would run there.
+    world.write("ssh", "#!/bin/sh\nfor last; do :; done\necho \"$*\" >>\"$(dirname \"$0\")/ssh.log\"\nexec sh -c \"$last\"\n");
+    std::fs::set_permissions(world.path("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ssh = world.path("ssh").to_str().unwrap().to_owned();
+    world.sandbox.environment.update(&[("GIT_SSH_COMMAND".to_owned(), ssh)].into(), &[], None).unwrap();
+    let url = format!("git@example.org:{}", world.path("hub.git").display());
+    world.post("/git/clone", json!({"url": url, "path": "one", "depth": 1}), 200).await;
+    world.post("/git/clone", json!({"url": url, "path": "two"}), 200).await;
+    commit(&world, "one", "b.txt", "b\n").await;
+    world.post("/git/push", json!({"path": "one", "set_upstream": true}), 200).await;
+    world.post("/git/pull", json!({"path": "two"}), 200).await;
+    assert_eq!(world.text("two/b.txt"), "b\n");
+    assert!(world.text("ssh.log").contains("git@example.org git-upload-pack"));
+    let missing = json!({"url": "git@example.org:/no/such/place", "path": "x"});
+    world.fails("POST", "/git/clone", missing, 404, "GIT_REPO_NOT_FOUND").await;
+}
+
+#[tokio::test]
 async fn a_stored_login_is_used() {
     let world = World::new();
     world.repository("seed").await;
