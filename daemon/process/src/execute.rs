@@ -4,6 +4,8 @@
 //! the shell has ended and its output has; a background child that keeps the output open gets a short grace (weakness E3), after which its output is
 //! still read, to nowhere, so that it does not die of a closed pipe.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use pinfold_http::{ApiError, ApiResult, JsonBody};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process::{Execute, Executed};
 use pinfold_spawn::tree::Mark;
-use pinfold_spawn::{Exit, Process, is_valid_name};
+use pinfold_spawn::{Exit, Process, SpawnError, is_valid_name};
 use tokio::sync::watch;
 use tokio::time::{Instant as Clock, timeout_at};
 
@@ -63,36 +65,11 @@ async fn run(
     request: Execute,
     disconnected: Option<watch::Receiver<()>>,
 ) -> ApiResult<Response> {
-    let began = Instant::now();
-    let mut running = match Running::start(&processes, &request) {
+    let running = match Running::start(&processes, &request) {
         Ok(running) => running,
         Err(text) => return Ok(not_started(text)),
     };
-    let limit = request.timeout.filter(|s| *s > 0);
-    let exit = tokio::select! {
-        exit = running.finish() => exit,
-        () = expire(limit) => {
-            let seconds = limit.unwrap_or(0);
-            let message = format!("request timeout: the command ran into its timeout of {seconds} s and was killed");
-            let error = ApiError::new(StatusCode::REQUEST_TIMEOUT, message).code("PROCESS_EXECUTION_TIMEOUT");
-            return Err(error.with("output", running.kill().await));
-        }
-        () = gone(disconnected) => {
-            running.kill().await;
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the client went away and the command was killed"));
-        }
-    };
-    let suspicious = matches!(exit, Exit::Signal(9) | Exit::Code(137));
-    let truncated = running.outputs.truncated();
-    let executed = Executed {
-        exit_code: if let Exit::Code(code) = exit { code } else { -1 },
-        pid: Some(running.process.pid().as_raw()),
-        duration_ms: u64::try_from(began.elapsed().as_millis()).ok(),
-        signal: exit.signal().map(|n| exit.signal_name().map_or_else(|| format!("SIG{n}"), str::to_owned)),
-        truncated,
-        oom_killed: suspicious && processes.oom.any_new(),
-    };
-    let output = running.outputs.leave();
+    let Ended { executed, output, .. } = running.supervise(&processes, request.timeout, disconnected).await?;
     let texts = if request.separate_output {
         let only = |stream| Pick::Only(stream);
         vec![
@@ -104,6 +81,95 @@ async fn run(
         vec![("result", output, Pick::All)]
     };
     Ok(answer(&executed, texts))
+}
+
+impl Processes {
+    /// Runs a program as commands are run: its output is collected, bounded and decoded, and at the end of its time it is killed with everything it
+    /// started, which is the 408 of the contract. The caller sets arguments, environment and standard input.
+    ///
+    /// A caller that goes away does not stop the program if it called this in a task of its own.
+    pub async fn run(&self, program: Program) -> ApiResult<Result<Ended, SpawnError>> {
+        let Program { mut command, limit } = program;
+        let mark = Mark::new(uuid::Uuid::new_v4().to_string());
+        mark.apply(&mut command);
+        command.process_group(0);
+        let outputs = Outputs::attach(&mut command, false, self.settings.execute_output_max)
+            .map_err(|error| ApiError::internal(format_args!("no pipe for the program's output: {error}")))?;
+        match self.sandbox.spawner.spawn(command) {
+            Ok(process) => {
+                let running = Running { process: Arc::new(process), mark, outputs, began: Instant::now() };
+                running.supervise(self, limit, None).await.map(Ok)
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
+/// A program to be run by [`Processes::run`].
+#[derive(Debug)]
+pub struct Program {
+    /// What to start. Its process group and its output are set here.
+    pub command: Command,
+    /// Seconds; `None` or 0 is no limit.
+    pub limit: Option<u32>,
+}
+
+/// A program that has ended, with its output.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    executed: Executed,
+    output: Source,
+}
+
+impl Ended {
+    /// The answer to a client: `exit_code` and the output, with these members beside them.
+    pub fn answer(mut self, exit_code: i32, members: serde_json::Map<String, serde_json::Value>) -> Response {
+        self.executed.exit_code = exit_code;
+        let mut plain = serde_json::to_value(&self.executed).unwrap_or_default();
+        if let Some(object) = plain.as_object_mut() {
+            object.extend(members);
+        }
+        body::object(plain, vec![("result", self.output, Pick::All)])
+    }
+}
+
+impl Running {
+    /// Lets it run to its end, or to the end of its time or of its client's interest.
+    async fn supervise(
+        mut self,
+        processes: &Processes,
+        limit: Option<u32>,
+        disconnected: Option<watch::Receiver<()>>,
+    ) -> ApiResult<Ended> {
+        let limit = limit.filter(|s| *s > 0);
+        let exit = tokio::select! {
+            exit = self.finish() => exit,
+            () = expire(limit) => {
+                let seconds = limit.unwrap_or(0);
+                let message = format!("request timeout: the command ran into its timeout of {seconds} s and was killed");
+                let error = ApiError::new(StatusCode::REQUEST_TIMEOUT, message).code("PROCESS_EXECUTION_TIMEOUT");
+                return Err(error.with("output", self.kill().await));
+            }
+            () = gone(disconnected) => {
+                self.kill().await;
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the client went away and the command was killed"));
+            }
+        };
+        let suspicious = matches!(exit, Exit::Signal(9) | Exit::Code(137));
+        let executed = Executed {
+            exit_code: if let Exit::Code(code) = exit { code } else { -1 },
+            pid: Some(self.process.pid().as_raw()),
+            duration_ms: u64::try_from(self.began.elapsed().as_millis()).ok(),
+            signal: exit
+                .signal()
+                .map(|n| exit.signal_name().map_or_else(|| format!("SIG{n}"), str::to_owned)),
+            truncated: self.outputs.truncated(),
+            oom_killed: suspicious && processes.oom.any_new(),
+        };
+        Ok(Ended { exit, executed, output: self.outputs.leave() })
+    }
 }
 
 /// 200 with −1 and the reason as text: what clients expect of a command that could not start.
@@ -141,10 +207,12 @@ struct Running {
     process: Arc<Process>,
     mark: Mark,
     outputs: Outputs,
+    began: Instant,
 }
 
 impl Running {
     fn start(processes: &Processes, request: &Execute) -> Result<Self, String> {
+        let began = Instant::now();
         let sandbox = &processes.sandbox;
         let directory = sandbox.resolve(request.cwd.as_deref().unwrap_or_default());
         let failed = |error: std::io::Error| format!("the command could not start: {error}");
@@ -165,7 +233,7 @@ impl Running {
                 drop(file);
             });
         }
-        Ok(Self { process, mark, outputs })
+        Ok(Self { process, mark, outputs, began })
     }
 
     /// Collects output until the command is over.
@@ -188,7 +256,7 @@ impl Running {
 
     /// Kills the command and everything it started; gives the end of its output.
     async fn kill(self) -> String {
-        let Self { process, mark, outputs } = self;
+        let Self { process, mark, outputs, .. } = self;
         // Reading the process table takes milliseconds: not on a thread that serves others.
         let killed = tokio::task::spawn_blocking(move || process.kill_family(&mark)).await;
         if let Err(error) = killed {

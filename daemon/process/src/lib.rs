@@ -21,7 +21,8 @@ use axum::Router;
 use axum::routing::post;
 use pinfold_spawn::Sandbox;
 
-pub use session::{ENTRYPOINT, ENTRYPOINT_COMMAND, entrypoint_log_path};
+pub use execute::{Ended, Program};
+pub use session::{ENTRYPOINT, ENTRYPOINT_COMMAND, Follower, entrypoint_log_path};
 
 /// What the operator decides.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,11 @@ impl Processes {
     pub fn with_shell(mut self, shell: impl Into<PathBuf>) -> Self {
         self.shell = Some(shell.into());
         self
+    }
+
+    /// The sandbox they run in.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     fn shell(&self) -> PathBuf {
