@@ -77,6 +77,8 @@ class Stack:
     ):
         self.directory = directory
         self.log = directory / "logs" / "pinfold.log"
+        #: What it prints for people; the API key is among it.
+        self.shown = directory / "logs" / "pinfold.out"
         self.port = port or free_port()
         self.ssh_port = ssh_port or free_port()
         self.image = image or default_image()
@@ -130,10 +132,12 @@ class Stack:
             raise StackError(f"{BINARY} is not built; run make build", 6)
         self.data.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        self.shown.unlink(missing_ok=True)
+        self.shown.touch(mode=0o600)
+        with self.log.open("ab") as log, self.shown.open("ab") as shown:
             # A session of its own: a Ctrl-C at the terminal is for whoever started us, who then ends it in order.
             self.process = subprocess.Popen(
-                [BINARY, "up"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True
+                [BINARY, "up"], stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True
             )
         return self.process
 
@@ -146,7 +150,8 @@ class Stack:
         process = self.spawn()
         deadline = time.monotonic() + timeout
         try:
-            while not self.ready():
+            # It says that it is up when its runner has registered; the API answers before that.
+            while not (self.shown.read_bytes() and self.ready()):
                 if (status := process.poll()) is not None:
                     raise StackError(self.last_words(offset) or f"pinfold ended with status {status} and said nothing", status or NOT_READY)
                 if time.monotonic() > deadline:
@@ -157,7 +162,7 @@ class Stack:
             raise
 
     def ready(self) -> bool:
-        """The API answers, and the runner it needs has registered."""
+        """The API answers."""
         try:
             with urllib.request.urlopen(f"{self.api_url}/health", timeout=2) as answer:
                 return answer.status == 200

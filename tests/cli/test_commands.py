@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+
 from stack import BINARY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

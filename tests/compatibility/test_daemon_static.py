@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from support import REPO, docker, eventually, inspect
 
 PT_DYNAMIC, PT_INTERP, DT_NEEDED = 2, 3, 1

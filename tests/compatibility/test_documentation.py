@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from support import REPO
 
-SOURCES = ["control/src/config.rs", "runner/src/config.rs", "daemon/src/config.rs"]
+SOURCES = ["control/src/config.rs", "pinfold/src/up.rs", "runner/src/config.rs", "daemon/src/config.rs"]
 # A name that a settings module reads: a string literal that looks like one.
 NAME = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|HOME|DISPLAY|ENVIRONMENT)"')
 

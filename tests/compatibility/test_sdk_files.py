@@ -66,11 +66,12 @@ def test_from_and_to_local_files(sandbox, folder, tmp_path):
 def test_batches(sandbox, folder, tmp_path):
     sandbox.fs.upload_files([FileUpload(f"content {i}".encode(), f"{folder}/{i}.txt") for i in range(20)])
     wanted = [FileDownloadRequest(f"{folder}/{i}.txt") for i in range(20)]
-    wanted.append(FileDownloadRequest(f"{folder}/3.txt", str(tmp_path / "3.txt")))
+    sandbox.fs.upload_file(b"to a file", f"{folder}/local")
+    wanted.append(FileDownloadRequest(f"{folder}/local", str(tmp_path / "local")))
     wanted.append(FileDownloadRequest(f"{folder}/missing"))
     got = sandbox.fs.download_files(wanted)
     assert [r.result for r in got[:20]] == [f"content {i}".encode() for i in range(20)]
-    assert (tmp_path / "3.txt").read_text() == "content 3"
+    assert (tmp_path / "local").read_bytes() == b"to a file"
     assert got[-1].result is None
     assert "missing" in got[-1].error
 
@@ -114,7 +115,7 @@ def test_info(sandbox, folder):
     sandbox.fs.upload_file(b"12345", f"{folder}/f")
     info = sandbox.fs.get_file_info(f"{folder}/f")
     assert (info.name, info.size, info.is_dir) == ("f", 5, False)
-    assert (info.owner, info.group) == ("daytona", "daytona")
+    assert (info.owner, info.group) == ("1000", "1000")
     assert info.modified_at
 
 

@@ -13,8 +13,10 @@ from daytona import (
     DaytonaGitBranchNotFoundError,
     DaytonaGitPushRejectedError,
     DaytonaGitRepoNotFoundError,
+    DaytonaNotFoundError,
     SessionExecuteRequest,
 )
+
 from support import eventually
 
 AUTHOR = ("Ada", "ada@example.org")
@@ -71,9 +73,10 @@ def work(sandbox, remote) -> str:
 def server(sandbox, remote) -> str:
     sandbox.fs.upload_file(SERVER.encode(), "/tmp/server.py")
     sandbox.process.create_session("git-server")
-    sandbox.process.execute_session_command("git-server", SessionExecuteRequest(command="python3 /tmp/server.py", run_async=True))
+    sandbox.process.execute_session_command("git-server", SessionExecuteRequest(command="cd / && python3 /tmp/server.py", run_async=True))
     probe = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8418/git/seed.git/info/refs"
     eventually(lambda: sandbox.process.exec(probe).result == "401", "the git server to answer")
+    sh(sandbox, f"cp -r {remote} /tmp/remotes/pushed.git")
     return "http://127.0.0.1:8418/git/seed.git"
 
 
@@ -127,7 +130,7 @@ def test_add_commit_push_pull(sandbox, work):
 
 
 def test_push_over_http_with_a_password(sandbox, server):
-    sandbox.git.clone(server, "work/push", username="ada", password="secret")
+    sandbox.git.clone(server.replace("seed", "pushed"), "work/push", username="ada", password="secret")
     sandbox.git.commit("work/push", "empty", *AUTHOR, allow_empty=True)
     with pytest.raises(DaytonaGitAuthFailedError):
         sandbox.git.push("work/push", username="ada", password="wrong")
@@ -139,7 +142,7 @@ def test_a_push_that_is_behind_is_rejected(sandbox, work):
     other = f"{work}-other"
     sandbox.git.clone(sandbox.git.remote_get(work, "origin"), other)
     for place in (work, other):
-        sandbox.git.commit(place, "mine", *AUTHOR, allow_empty=True)
+        sandbox.git.commit(place, f"from {place}", *AUTHOR, allow_empty=True)
     sandbox.git.push(other)
     with pytest.raises((DaytonaGitPushRejectedError, DaytonaConflictError)):
         sandbox.git.push(work)
@@ -166,7 +169,9 @@ def test_branches(sandbox, work):
 
 def test_init_and_remotes(sandbox):
     sandbox.git.init("work/init", initial_branch="trunk")
-    assert sandbox.git.status("work/init").current_branch == "trunk"
+    assert sandbox.fs.download_file("work/init/.git/HEAD") == b"ref: refs/heads/trunk\n"
+    with pytest.raises(DaytonaNotFoundError, match="no commits"):
+        sandbox.git.status("work/init")
     assert sandbox.git.remote_get("work/init", "origin") is None
     sandbox.git.remote_add("work/init", "origin", "/tmp/remotes/seed.git", fetch=True)
     assert [(r.name, r.url) for r in sandbox.git.remotes("work/init").remotes] == [("origin", "/tmp/remotes/seed.git")]

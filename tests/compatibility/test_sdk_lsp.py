@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from daytona import DaytonaError, LspCompletionPosition, LspLanguageId
+
 from support import eventually
 
 PYTHON = 'class Greeter:\n    def greet(self) -> str:\n        return "hi"\n\n\nGreeter().gr\n'

@@ -6,7 +6,8 @@ import contextlib
 import uuid
 
 import pytest
-from daytona import DaytonaConflictError, DaytonaNotFoundError, PtySize
+from daytona import DaytonaConflictError, DaytonaConnectionError, DaytonaNotFoundError, PtySize
+
 from support import eventually
 
 
@@ -78,6 +79,9 @@ def test_a_name_twice(sandbox, name):
 
 
 def test_what_is_missing_is_not_found(sandbox):
-    for call in (sandbox.process.get_pty_session_info, sandbox.process.kill_pty_session, sandbox.process.connect_pty_session):
+    for call in (sandbox.process.get_pty_session_info, sandbox.process.kill_pty_session):
         with pytest.raises(DaytonaNotFoundError):
             call("no-such-pty")
+    # The contract lets the socket open, and says it there.
+    with pytest.raises(DaytonaConnectionError, match="no-such-pty"):
+        sandbox.process.connect_pty_session("no-such-pty")

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from daytona import CreateSandboxFromImageParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, VolumeMount
+
 from support import busybox, eventually
 
 

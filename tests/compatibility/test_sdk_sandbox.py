@@ -18,6 +18,7 @@ from daytona import (
     Resources,
     SessionExecuteRequest,
 )
+
 from support import eventually
 
 

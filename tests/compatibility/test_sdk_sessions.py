@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 from daytona import DaytonaError, DaytonaNotFoundError, SessionExecuteRequest
+
 from support import eventually
 
 

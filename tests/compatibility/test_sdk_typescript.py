@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+
 from stack import STATE
 from support import REPO, busybox
 

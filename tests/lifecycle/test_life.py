@@ -7,6 +7,7 @@ import time
 
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, DaytonaError, DaytonaNotFoundError
+
 from support import address, eventually, inspect
 
 

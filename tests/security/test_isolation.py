@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import pytest
+
 from support import address, connects, inspect
 
 

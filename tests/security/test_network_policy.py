@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from daytona import CreateSandboxFromImageParams
+
 from support import connects, docker, eventually
 
 # Addresses for documentation (RFC 5737): nobody answers there, so a router namespace of our own does.
