@@ -18,6 +18,7 @@ mod rotate;
 pub mod routes;
 mod sandbox;
 mod server;
+pub mod telemetry;
 
 pub use info::VERSION;
 pub use listen::{BindError, Listeners};

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFile;
 use crate::rotate::Rotating;
+use crate::telemetry::Layer;
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 4096;
@@ -38,16 +41,15 @@ impl std::fmt::Debug for Log {
 
 impl Log {
     /// Starts the writer thread and sends this process's log to it. A missing or unwritable file is reported on standard output only.
-    pub fn start(level: LevelFilter, file: LogFile) -> io::Result<Self> {
+    /// Telemetry gets what is logged too.
+    pub fn start(level: LevelFilter, file: LogFile, telemetry: Option<Layer>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let log = Self { queue, dropped: Arc::default() };
         let dropped = Arc::clone(&log.dropped);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines, &dropped, file))?;
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(level)
-            .with_ansi(false)
-            .with_target(false)
-            .with_writer(log.clone());
+        let text =
+            tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_writer(log.clone());
+        let subscriber = tracing_subscriber::registry().with(level).with(text).with(telemetry);
         // A global logger that is already set (a test harness's) stays.
         let _ = subscriber.try_init();
         Ok(log)

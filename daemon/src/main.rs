@@ -8,6 +8,7 @@ use std::time::Duration;
 use pinfold_daemon::cli::{Invocation, print_log};
 use pinfold_daemon::config::Config;
 use pinfold_daemon::logging::Log;
+use pinfold_daemon::telemetry::{self, Layer, Records, Telemetry};
 use pinfold_daemon::{Listeners, Servers, VERSION, sandbox};
 use pinfold_settings::ProcessEnv;
 
@@ -23,7 +24,9 @@ fn main() -> ExitCode {
         Invocation::Serve(entrypoint) => entrypoint,
         Invocation::EntrypointLogs => return print_entrypoint_log(&config),
     };
-    let log = match Log::start(config.level, config.log_file.clone()) {
+    let (telemetry, records) = telemetry::channel();
+    let exported = config.telemetry.is_some().then(|| Layer(telemetry.clone()));
+    let log = match Log::start(config.level, config.log_file.clone(), exported) {
         Ok(log) => log,
         Err(error) => return failed(2, &error),
     };
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
     );
     pinfold_spawn::oom::protect();
     let code = match runtime() {
-        Ok(runtime) => runtime.block_on(run(config, &entrypoint)),
+        Ok(runtime) => runtime.block_on(run(config, &entrypoint, telemetry, records)),
         Err(error) => failed(1, &error),
     };
     log.flush(LAST_LINES);
@@ -50,15 +53,16 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn run(config: Config, entrypoint: &[String]) -> ExitCode {
+async fn run(config: Config, entrypoint: &[String], telemetry: Telemetry, records: Records) -> ExitCode {
     let sandbox = match sandbox(&config) {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(2, &error),
     };
-    let servers = Servers::new(&config, &sandbox);
+    let mut servers = Servers::new(&config, &sandbox, telemetry);
     if let Err(error) = servers.start_entrypoint(entrypoint) {
         return failed(2, &error);
     }
+    servers.start_telemetry(&config, records);
     let listeners = match Listeners::bind(&config.listen).await {
         Ok(listeners) => listeners,
         Err(error) => return failed(1, &error),

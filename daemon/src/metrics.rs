@@ -29,6 +29,25 @@ impl Meter {
         Self { machine: Arc::new(machine), cpu }
     }
 
+    /// The figures that telemetry sends; those that cannot be read, and limits that do not exist, are left out.
+    pub(crate) fn figures(&self) -> Figures {
+        let kernel = self.machine.kernel();
+        let memory = self.machine.memory().ok();
+        let disk = kernel.disk("/").ok();
+        let limit = kernel.own().and_then(|group| group.memory_limit()).ok().flatten();
+        Figures {
+            cpu_limit: self.machine.cpu_limit().ok().map(|limit| limit.get()),
+            cpu_percent: self.cpu.borrow().map(Percent::get),
+            memory_limit: limit.map(|limit| float(limit.value)),
+            memory_used: memory.map(|m| float(m.used)),
+            memory_percent: memory.and_then(|m| m.used_percent()).map(Percent::get),
+            disk_total: disk.map(|d| float(d.total)),
+            disk_used: disk.map(|d| float(d.used)),
+            disk_available: disk.map(|d| float(d.available)),
+            disk_percent: disk.and_then(|d| d.used_percent()).map(Percent::get),
+        }
+    }
+
     /// Everything that can be measured now.
     pub(crate) fn read(&self) -> Metrics {
         let memory =
@@ -53,6 +72,26 @@ impl Meter {
             timestamp_unix: now.as_second(),
         }
     }
+}
+
+/// See [`Meter::figures`]. Bytes, cores, percent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
+    pub(crate) cpu_limit: Option<f64>,
+    pub(crate) cpu_percent: Option<f64>,
+    pub(crate) memory_limit: Option<f64>,
+    pub(crate) memory_used: Option<f64>,
+    pub(crate) memory_percent: Option<f64>,
+    pub(crate) disk_total: Option<f64>,
+    pub(crate) disk_used: Option<f64>,
+    pub(crate) disk_available: Option<f64>,
+    pub(crate) disk_percent: Option<f64>,
+}
+
+/// Bytes as a gauge has them: exact up to 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// Cores as a whole number: part of a core still is one.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use pinfold_http::{ApiError, serve};
 use pinfold_process::Processes;
 use pinfold_spawn::Sandbox;
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::listen::Listeners;
 use crate::metrics::{self, Meter};
 use crate::recording::{self, Recordings};
+use crate::telemetry::{Exporter, Records, Telemetry, trace};
 use crate::{desktop, info, init, port, preview, routes};
 
 /// How long open requests may take once the daemon is told to end.
@@ -29,6 +31,9 @@ pub struct Servers {
     toolbox: Router,
     terminal: Router,
     dashboard: Router,
+    meter: Meter,
+    tokens: watch::Receiver<Option<String>>,
+    exporter: Option<Exporter>,
 }
 
 /// Why the daemon ended although nobody told it to.
@@ -44,14 +49,15 @@ pub enum Fatal {
 
 impl Servers {
     /// Puts the routes together.
-    pub fn new(config: &Config, sandbox: &Sandbox) -> Self {
+    pub fn new(config: &Config, sandbox: &Sandbox, telemetry: Telemetry) -> Self {
         let processes = Processes::new(sandbox.clone(), config.processes());
         let recordings = Recordings::new(sandbox.clone(), &config.recordings_dir, &config.display);
-        let (token, _) = watch::channel(None);
+        let (token, tokens) = watch::channel(None);
+        let meter = Meter::start();
         let toolbox = Router::new()
             .merge(info::router(sandbox.clone()))
             .merge(init::router(token))
-            .merge(metrics::router(Meter::start()))
+            .merge(metrics::router(meter.clone()))
             .merge(port::router())
             .merge(preview::router())
             .merge(desktop::router())
@@ -64,7 +70,10 @@ impl Servers {
         Self {
             sandbox: sandbox.clone(),
             processes,
-            toolbox: routes::finish(toolbox),
+            toolbox: routes::finish(toolbox.layer(from_fn_with_state(telemetry, trace))),
+            meter,
+            tokens,
+            exporter: None,
             terminal: routes::finish(pinfold_pty::terminal_router(sandbox.clone())),
             dashboard: routes::finish(recording::dashboard(recordings)),
         }
@@ -73,6 +82,15 @@ impl Servers {
     /// Starts the image's own command, if there is one.
     pub fn start_entrypoint(&self, arguments: &[String]) -> Result<(), ApiError> {
         if arguments.is_empty() { Ok(()) } else { self.processes.start_entrypoint(arguments) }
+    }
+
+    /// Starts sending telemetry, if it is configured, once there is a token. The entrypoint has to have been started.
+    pub fn start_telemetry(&mut self, config: &Config, records: Records) {
+        let entrypoint = self.processes.follow_entrypoint();
+        match Exporter::start(config, records, self.tokens.clone(), self.meter.clone(), entrypoint) {
+            Ok(exporter) => self.exporter = exporter,
+            Err(error) => tracing::warn!(%error, "telemetry is off"),
+        }
     }
 
     /// Serves until SIGINT, SIGTERM or a failure, then ends everything within nine seconds.
@@ -93,6 +111,9 @@ impl Servers {
             let (toolbox, _, _, ()) = tokio::join!(toolbox, terminal, dashboard, self.processes.shut_down());
             if let Ok(Err(error)) = toolbox {
                 tracing::warn!(%error, "not every request was finished");
+            }
+            if let Some(exporter) = self.exporter {
+                exporter.stop().await;
             }
         };
         if tokio::time::timeout(END, end).await.is_err() {

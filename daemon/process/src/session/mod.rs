@@ -5,6 +5,7 @@ mod delete;
 mod driver;
 mod entrypoint;
 mod follow;
+mod follower;
 mod log;
 pub(crate) mod routes;
 mod shell;
@@ -26,6 +27,7 @@ use self::shell::Shell;
 use crate::Processes;
 
 pub use self::entrypoint::{COMMAND_ID as ENTRYPOINT_COMMAND, log_path as entrypoint_log_path};
+pub use self::follower::Follower;
 
 /// The id of the session that runs the image's own command.
 pub const ENTRYPOINT: &str = "entrypoint";

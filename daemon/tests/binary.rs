@@ -1,0 +1,307 @@
+//! The daemon as a process: its answers, its log, its ends.
+
+// Children are waited for by pid.
+#![allow(clippy::unwrap_used, clippy::zombie_processes)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pinfold-daemon");
+
+struct Daemon {
+    child: Child,
+    home: tempfile::TempDir,
+    toolbox: SocketAddr,
+    recordings: SocketAddr,
+}
+
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home).env("OLD", "0");
+    command.env("DAYTONA_SANDBOX_ID", "test").env("DAYTONA_DAEMON_LOG_FILE_PATH", home.join("daemon.log"));
+    command.env("PINFOLD_DAEMON_BIND", "127.0.0.1").env("DAYTONA_TERMINATION_GRACE_PERIOD", "1s");
+    for server in ["TOOLBOX", "SSH", "TERMINAL", "RECORDINGS"] {
+        command.env(format!("PINFOLD_DAEMON_{server}_PORT"), "0");
+    }
+    command.current_dir(home).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Daemon {
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = command(home.path());
+        let mut child = command.args(arguments).envs(variables.iter().copied()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut address = |server: &str| loop {
+            let line = lines.next().unwrap_or_else(|| panic!("waited in vain for {server}")).unwrap();
+            if let Some((_, rest)) = line.split_once(&format!("{server} is listening address=")) {
+                return rest.split(' ').next().unwrap().parse().unwrap();
+            }
+        };
+        let (toolbox, recordings) = (address("toolbox"), address("recording dashboard"));
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, home, toolbox, recordings }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, Value) {
+        ask(self.toolbox, method, path, body)
+    }
+
+    fn end(mut self) -> (i32, Duration) {
+        let began = Instant::now();
+        kill(pid(&self.child), Signal::SIGTERM).unwrap();
+        (wait(&mut self.child), began.elapsed())
+    }
+}
+
+/// Status, head, and the body: JSON if it is some.
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String, Value) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let value = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    (status, head.to_ascii_lowercase(), value)
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// The exit code, within ten seconds.
+fn wait(child: &mut Child) -> i32 {
+    let start = Instant::now();
+    loop {
+        match waitpid(pid(child), Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::Exited(_, code) => return code,
+            WaitStatus::StillAlive => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for the daemon's end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn answers_and_ends() {
+    let daemon = Daemon::start(&[]);
+    let (status, head, version) = daemon.ask("GET", "/version", "");
+    assert_eq!((status, &version), (200, &json!({ "version": concat!("v", env!("CARGO_PKG_VERSION")) })));
+    assert!(head.contains("content-type: application/json; charset=utf-8"), "{head}");
+    let home = daemon.home.path().to_str().unwrap();
+    for path in ["/work-dir", "/user-home-dir", "/project-dir"] {
+        assert_eq!(daemon.ask("GET", path, "").2, json!({ "dir": home }), "{path}");
+    }
+    let (status, head, body) = daemon.ask("GET", "/nope", "");
+    assert_eq!((status, body), (404, json!("404 page not found")));
+    assert!(head.contains("content-type: text/plain"));
+    assert_eq!(daemon.ask("POST", "/version", "").0, 404);
+    assert_eq!(daemon.ask("GET", "/work-dir/?a=b", "").0, 301);
+
+    assert_eq!(daemon.ask("POST", "/init", "{}").0, 200);
+    assert_eq!(daemon.ask("POST", "/init", r#"{"token":"x"}"#).0, 200);
+    assert_eq!(daemon.ask("POST", "/init", "{").0, 400);
+    assert_eq!(daemon.ask("POST", "/env", r#"{"set":{"NEW":"1"},"unset":["OLD"]}"#).0, 200);
+    let (_, _, body) =
+        daemon.ask("POST", "/process/execute", r#"{"command":"echo $NEW-$OLD-$DAYTONA_SANDBOX_ID"}"#);
+    assert_eq!(body["result"], "1--test\n");
+    assert_eq!(daemon.ask("POST", "/env", r#"{"set":{"A=B":"1"}}"#).0, 400);
+
+    let (_, _, metrics) = daemon.ask("GET", "/system/metrics", "");
+    for name in ["cpuCount", "cpuUsedPct", "memTotal", "memUsed", "diskTotal", "diskFree", "timestampUnix"] {
+        assert!(metrics[name].as_f64().is_some_and(|v| v >= 0.0), "{name}: {metrics}");
+    }
+    assert!(metrics["cpuUsedPct"].as_f64().unwrap() <= 100.0);
+    let port = daemon.toolbox.port();
+    let (_, _, ports) = daemon.ask("GET", "/port", "");
+    assert!(ports["ports"].as_array().unwrap().contains(&json!(port)), "{ports}");
+    assert_eq!(daemon.ask("GET", "/port/80/in-use", "").0, 400);
+    let proxied = daemon.ask("GET", &format!("/proxy/{port}/work-dir?x=%2F"), "");
+    assert_eq!((proxied.0, &proxied.2["dir"]), (200, &json!(home)));
+    assert_eq!(daemon.ask("GET", &format!("/proxy/{port}"), "").0, 301);
+    let (status, _, error) = daemon.ask("GET", "/proxy/1/", "");
+    assert_eq!((status, &error["source"]), (502, &json!("DAYTONA_DAEMON")));
+
+    let (status, _, error) = daemon.ask("POST", "/computeruse/mouse/click", "{}");
+    assert!(status == 503 && error["message"].is_string() && error["solution"].is_string(), "{error}");
+    recordings(&daemon);
+    assert_eq!(daemon.end().0, 0);
+}
+
+fn recordings(daemon: &Daemon) {
+    assert_eq!(daemon.ask("GET", "/computeruse/recordings", "").2, json!({ "recordings": [] }));
+    let directory = daemon.home.path().join(".daytona/recordings");
+    std::fs::create_dir_all(&directory).unwrap();
+    let id = "7f9c24e8-3b12-4c57-9a40-0123456789ab";
+    std::fs::write(directory.join(format!("{id}_demo_20260101_000000.mp4")), b"0123456789").unwrap();
+    let (_, _, one) = daemon.ask("GET", &format!("/computeruse/recordings/{id}"), "");
+    assert_eq!((&one["status"], &one["sizeBytes"]), (&json!("completed"), &json!(10)), "{one}");
+    let (status, head, body) = daemon.ask("GET", &format!("/computeruse/recordings/{id}/download"), "");
+    assert_eq!((status, body), (200, json!("0123456789")));
+    assert!(head.contains("content-type: video/mp4"));
+    assert_eq!(ask(daemon.recordings, "GET", "/api/recordings", "").2["recordings"][0]["id"], id);
+    assert_eq!(ask(daemon.recordings, "GET", "/videos/..%2f..%2fdaemon.log", "").0, 403);
+    assert!(ask(daemon.recordings, "GET", "/", "").2.as_str().unwrap().contains("<title>Recordings"));
+    let ids = format!(r#"{{"ids":["{id}","nope"]}}"#);
+    let (_, _, gone) = ask(daemon.recordings, "DELETE", "/api/recordings", &ids);
+    assert_eq!(gone, json!({ "deleted": [id], "failed": ["nope"] }));
+    assert_eq!(daemon.ask("DELETE", &format!("/computeruse/recordings/{id}"), "").0, 404);
+}
+
+#[test]
+fn runs_the_entrypoint_and_prints_its_log() {
+    let daemon = Daemon::start(&[
+        "sh",
+        "-c",
+        "echo \"it's $1\"; echo err >&2; trap '' TERM; while :; do sleep 60; done",
+        "x",
+        "a b",
+    ]);
+    let mut follower = command(daemon.home.path()).args(["entrypoint", "logs"]).spawn().unwrap();
+    let mut out = BufReader::new(follower.stdout.take().unwrap());
+    let mut err = BufReader::new(follower.stderr.take().unwrap());
+    let (mut first, mut second) = (String::new(), String::new());
+    out.read_line(&mut first).unwrap();
+    err.read_line(&mut second).unwrap();
+    assert_eq!((first.as_str(), second.as_str()), ("it's a b\n", "err\n"));
+    kill(pid(&follower), Signal::SIGKILL).unwrap();
+    let _ = waitpid(pid(&follower), None);
+    // It ignores SIGTERM, so the daemon's end takes the grace period, and then some.
+    let (code, took) = daemon.end();
+    assert!(code == 0 && took < Duration::from_secs(5), "{code} {took:?}");
+}
+
+#[test]
+fn bad_starts_have_their_codes() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |command: &mut Command| {
+        let output = command.spawn().unwrap();
+        let mut child = output;
+        let code = wait(&mut child);
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (code, text)
+    };
+    let (code, text) =
+        run(command(home.path()).env_remove("HOME").env("DAYTONA_DAEMON_LOG_MAX_BACKUPS", "0"));
+    assert!(
+        code == 2 && text.contains("HOME") && text.contains("DAYTONA_DAEMON_LOG_MAX_BACKUPS"),
+        "{code} {text}"
+    );
+    let (code, text) = run(command(home.path()).args(["entrypoint", "logs"]));
+    assert!(code == 1 && text.contains("No such file"), "{code} {text}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, text) = run(command(home.path()).env("PINFOLD_DAEMON_TOOLBOX_PORT", &port));
+    assert!(code == 1 && text.contains(&port), "{code} {text}");
+}
+
+/// A collector for one test: the head and body of each request it gets.
+fn collector() -> (SocketAddr, std::sync::mpsc::Receiver<(String, Vec<u8>)>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let sender = sender.clone();
+            std::thread::spawn(move || receive(stream.unwrap(), &sender));
+        }
+    });
+    (address, requests)
+}
+
+fn receive(stream: TcpStream, sender: &std::sync::mpsc::Sender<(String, Vec<u8>)>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head += &line;
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        if sender.send((head, body)).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn sends_telemetry_once_it_has_a_token() {
+    let (address, requests) = collector();
+    let endpoint = format!("http://{address}/");
+    let variables = [
+        ("DAYTONA_OTEL_ENDPOINT", endpoint.as_str()),
+        ("DAYTONA_ORGANIZATION_ID", "org-1"),
+        ("DAYTONA_SANDBOX_OTEL_EXTRA_LABELS", "team = blue"),
+    ];
+    let daemon =
+        Daemon::start_with(&["sh", "-c", "echo from the entrypoint; echo its error >&2"], &variables);
+    assert_eq!(daemon.ask("GET", "/project-dir", "").0, 200);
+    assert!(requests.try_recv().is_err(), "nothing is sent before there is a token");
+    assert_eq!(daemon.ask("POST", "/init", r#"{"token":"secret-1"}"#).0, 200);
+    // Recording begins when the exporter has seen the token: the first span there is proves it.
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    let has = |all: &[(String, Vec<u8>)], signal: &str, text: &str| {
+        let path = format!("POST /v1/{signal} ");
+        all.iter().any(|(head, body)| {
+            head.starts_with(&path) && body.windows(text.len()).any(|window| window == text.as_bytes())
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !(has(&all, "traces", "/work-dir") && has(&all, "logs", "its error")) {
+        assert!(Instant::now() < deadline, "waited in vain for a span and the entrypoint's log");
+        daemon.ask("GET", "/work-dir", "");
+        all.extend(requests.recv_timeout(Duration::from_millis(500)));
+    }
+    let (code, took) = daemon.end();
+    assert!(code == 0 && took < Duration::from_secs(5), "{code} {took:?}");
+    all.extend(requests.try_iter());
+    assert!(has(&all, "logs", "from the entrypoint") && has(&all, "logs", "daytona-entrypoint"));
+    for name in ["cpu.limit", "memory.usage", "filesystem.utilization"] {
+        assert!(has(&all, "metrics", &format!("daytona.sandbox.{name}")), "{name}");
+    }
+    for (head, body) in &all {
+        let head = head.to_ascii_lowercase();
+        assert!(
+            head.contains("sandbox-auth-token: secret-1") && head.contains("application/x-protobuf"),
+            "{head}"
+        );
+        for label in ["sandbox-test", "org-1", "team", "blue"] {
+            assert!(body.windows(label.len()).any(|w| w == label.as_bytes()), "{label}");
+        }
+    }
+    assert!(!has(&all, "traces", "/project-dir"), "what came before the token was not recorded");
+}
