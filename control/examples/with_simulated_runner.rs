@@ -1,9 +1,12 @@
 //! A control plane with a runner that has no engine, for tests of clients: prints one JSON line with its address and key, and runs until its
 //! standard input ends. Settings are read from the environment; the default is a free port and a data directory of its own.
+//!
+//! `SIM_RUNNER=off` leaves the runner out, and `SIM_RUNNER=only` with `SIM_API` and `SIM_TOKEN` is the runner alone, so that either can be killed.
 
 mod simulated;
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use pinfold_control::Config;
 use pinfold_settings::{ProcessEnv, Reader};
@@ -11,11 +14,31 @@ use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    let role = std::env::var("SIM_RUNNER").unwrap_or_default();
+    if role == "only" {
+        let (api, token) = (std::env::var("SIM_API")?, std::env::var("SIM_TOKEN")?);
+        let runner = simulated::SimulatedRunner::start(api.parse()?, &token).await?;
+        let working = tokio::spawn(runner.clone().run());
+        writeln!(std::io::stdout(), "{{}}")?;
+        until_input_ends().await?;
+        working.abort();
+        return Ok(());
+    }
     let mut reader = Reader::new(&ProcessEnv);
     let mut config = Config::read(&mut reader);
     reader.finish(())?;
@@ -31,18 +54,25 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let stop = CancellationToken::new();
     let running = pinfold_control::start(config, stop.clone()).await?;
-    let runner = simulated::SimulatedRunner::start(running.address, running.runner_token.expose()).await?;
-    runner.healthcheck().await;
-    tokio::spawn(runner.run());
+    if role != "off" {
+        let runner = simulated::SimulatedRunner::start(running.address, running.runner_token.expose()).await?;
+        runner.healthcheck().await;
+        tokio::spawn(runner.run());
+    }
     let line = serde_json::json!({
         "url": running.api_url(), "port": running.address.port(), "apiKey": running.api_key.expose(),
         "runnerToken": running.runner_token.expose(), "sshPort": running.ssh_address.map(|address| address.port()),
     });
     writeln!(std::io::stdout(), "{line}")?;
     std::io::stdout().flush()?;
-    let mut byte = [0u8; 1];
-    while tokio::io::stdin().read(&mut byte).await? > 0 {}
+    until_input_ends().await?;
     stop.cancel();
     running.join().await;
+    Ok(())
+}
+
+async fn until_input_ends() -> std::io::Result<()> {
+    let mut byte = [0u8; 1];
+    while tokio::io::stdin().read(&mut byte).await? > 0 {}
     Ok(())
 }

@@ -139,10 +139,10 @@ pub(crate) async fn settle(
     settled.unwrap_or_else(|| view.borrow().clone())
 }
 
-/// Whether a start has come to an end.
+/// Whether a start has come to an end: done, failed, or no longer wanted.
 pub(crate) fn start_ended(r: &Record) -> bool {
     matches!(r.state, SandboxState::Started | SandboxState::Error | SandboxState::BuildFailed)
-        || (r.state == SandboxState::Archived && r.desired == DesiredState::Archived)
+        || r.desired != DesiredState::Started
 }
 
 #[derive(Debug, Default)]

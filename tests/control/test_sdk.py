@@ -1,0 +1,208 @@
+"""What a user of the official Python SDK does, against the control plane with a runner that has no engine."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from daytona import (
+    CreateSandboxFromImageParams,
+    CreateSandboxFromSnapshotParams,
+    CreateSnapshotParams,
+    Daytona,
+    DaytonaError,
+    DaytonaNotFoundError,
+    Image,
+    Resources,
+    Sandbox,
+    VolumeMount,
+)
+
+from conftest import Api, Process, wait_for
+
+
+@pytest.fixture
+def sandbox(sdk: Daytona):
+    made = sdk.create()
+    yield made
+    try:
+        sdk.delete(made)
+    except DaytonaNotFoundError:
+        pass
+
+
+def word(state: object) -> str:
+    return str(getattr(state, "value", state))
+
+
+def test_create_answers_with_a_started_sandbox(sandbox: Sandbox) -> None:
+    assert word(sandbox.state) == "started"
+    assert sandbox.name == sandbox.id
+    assert sandbox.labels["code-toolbox-language"] == "python"
+    assert (sandbox.cpu, sandbox.memory, sandbox.disk, sandbox.gpu) == (1, 1, 3, 0)
+    assert sandbox.created_at and sandbox.updated_at and sandbox.organization_id
+    assert sandbox.process.exec("echo hi").result == "echo hi"
+
+
+def test_get_list_and_labels(sdk: Daytona, sandbox: Sandbox) -> None:
+    assert sdk.get(sandbox.id).id == sandbox.id
+    sandbox.set_labels({"suite": "labels"})
+    found = [item.id for item in sdk.list()]
+    assert sandbox.id in found
+    sandbox.refresh_data()
+    assert sandbox.labels == {"suite": "labels"}
+
+
+def test_intervals(sandbox: Sandbox) -> None:
+    sandbox.set_autostop_interval(30)
+    sandbox.set_auto_archive_interval(60)
+    sandbox.set_auto_delete_interval(120)
+    sandbox.set_auto_delete_interval(-1)
+    sandbox.refresh_data()
+    assert (sandbox.auto_stop_interval, sandbox.auto_archive_interval, sandbox.auto_delete_interval) == (30, 60, -1)
+    with pytest.raises(DaytonaError):
+        sandbox.set_autostop_interval(-5)
+
+
+def test_stop_and_start(sandbox: Sandbox) -> None:
+    token = sandbox.get_preview_link(3000).token
+    sandbox.stop()
+    assert word(sandbox.state) == "stopped"
+    sandbox.start()
+    assert word(sandbox.state) == "started"
+    assert sandbox.get_preview_link(3000).token != token, "a start makes a new token"
+
+
+def test_archive_and_start(sandbox: Sandbox) -> None:
+    sandbox.stop()
+    sandbox.archive()
+    wait_for("the archive", lambda: sandbox.refresh_data() or word(sandbox.state) == "archived")
+    sandbox.start()
+    assert word(sandbox.state) == "started"
+
+
+def test_delete_means_gone(sdk: Daytona, api: Api) -> None:
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(name="to-be-deleted"))
+    sdk.delete(sandbox)
+    wait_for("the sandbox to be gone", lambda: api.state(sandbox.id) is None)
+    with pytest.raises(DaytonaNotFoundError):
+        sdk.get(sandbox.id)
+    again = sdk.create(CreateSandboxFromSnapshotParams(name="to-be-deleted"))
+    sdk.delete(again)
+
+
+def test_stopping_an_ephemeral_sandbox_deletes_it(sdk: Daytona, api: Api) -> None:
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(ephemeral=True))
+    sandbox.stop()
+    wait_for("the sandbox to be gone", lambda: api.state(sandbox.id) is None)
+
+
+def test_a_failed_create_raises_and_leaves_the_reason(sdk: Daytona, api: Api) -> None:
+    with pytest.raises(DaytonaError, match="boom"):
+        sdk.create(CreateSandboxFromSnapshotParams(name="fails", env_vars={"SIM_FAIL": "boom"}))
+    record = api.get("/sandbox/fails").json()
+    assert record["state"] == "error" and record["errorReason"] == "boom"
+    sdk.delete(sdk.get("fails"))
+
+
+def test_a_string_image_is_pulled_once(sdk: Daytona) -> None:
+    lines: list[str] = []
+    params = CreateSandboxFromImageParams(image="registry.test/sdk:1.0", resources=Resources(cpu=2, memory=2))
+    first = sdk.create(params, on_snapshot_create_logs=lines.append)
+    assert "registry.test/sdk:1.0" in "".join(lines)
+    assert (word(first.state), first.cpu, first.memory) == ("started", 2, 2)
+    began = time.monotonic()
+    second = sdk.create(params)
+    assert time.monotonic() - began < 0.5, "an image that is there makes a blocking create"
+    sdk.delete(first)
+    sdk.delete(second)
+
+
+def test_a_declarative_build_shows_its_log(sdk: Daytona) -> None:
+    lines: list[str] = []
+    image = Image.base("registry.test/base:1").run_commands("echo built").env({"UNIQUE": str(time.time_ns())})
+    sandbox = sdk.create(CreateSandboxFromImageParams(image=image), on_snapshot_create_logs=lines.append)
+    assert "FROM base" in "".join(lines)
+    sdk.delete(sandbox)
+    bad = Image.base("registry.test/base:1").run_commands("false")
+    with pytest.raises(DaytonaError, match="exit status 1"):
+        sdk.create(CreateSandboxFromImageParams(image=bad), on_snapshot_create_logs=lines.append)
+
+
+def test_the_socket_wakes_waits(sdk: Daytona) -> None:
+    """A build takes 0.3 s here; without events the SDK looks once a second."""
+    sdk.delete(sdk.create())
+    image = Image.base("registry.test/base:1").env({"UNIQUE": str(time.time_ns())})
+    params = CreateSandboxFromImageParams(image=image, env_vars={"SIM_DELAY_MS": "300"})
+    began = time.monotonic()
+    sandbox = sdk.create(params)
+    assert time.monotonic() - began < 0.9
+    sdk.delete(sandbox)
+
+
+def test_volumes(sdk: Daytona, api: Api) -> None:
+    volume = sdk.volume.create("sdk-volume")
+    assert word(volume.state) == "ready"
+    assert sdk.volume.get("sdk-volume").id == volume.id
+    assert volume.id in [item.id for item in sdk.volume.list()]
+    mount = VolumeMount(volume_id="sdk-volume", mount_path="/data", subpath="a/b")
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(volumes=[mount]))
+    assert api.get(f"/sandbox/{sandbox.id}").json()["volumes"][0]["volumeId"] == volume.id
+    with pytest.raises(DaytonaError):
+        sdk.volume.delete(volume)
+    sdk.delete(sandbox)
+    wait_for("the sandbox to be gone", lambda: api.state(sandbox.id) is None)
+    sdk.volume.delete(volume)
+    assert "sdk-volume" not in [item.name for item in sdk.volume.list()]
+    remade = sdk.volume.get("sdk-volume", create=True)
+    sdk.volume.delete(remade)
+
+
+def test_snapshots(sdk: Daytona) -> None:
+    page = sdk.snapshot.list(page=1, limit=2)
+    assert page.page == 1 and page.total >= 1 and len(page.items) <= 2
+    name = page.items[0].name
+    assert sdk.snapshot.get(name).name == name
+    made = sdk.snapshot.create(CreateSnapshotParams(name="team/tools:1", image="registry.test/tools:1.2"), timeout=20)
+    assert word(made.state) == "active"
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(snapshot="team/tools:1"))
+    assert sandbox.snapshot == "team/tools:1"
+    sdk.delete(sandbox)
+    sdk.snapshot.delete(sdk.snapshot.get("team/tools:1"))
+    with pytest.raises(DaytonaNotFoundError):
+        sdk.snapshot.get("team/tools:1")
+    with pytest.raises(DaytonaError, match="missing"):
+        sdk.snapshot.create(CreateSnapshotParams(name="bad", image="registry.test/missing:1"), timeout=20)
+
+
+def test_a_snapshot_of_a_sandbox(sdk: Daytona, sandbox: Sandbox) -> None:
+    sandbox.create_snapshot("of-a-sandbox")
+    wait_for("the snapshot", lambda: [s for s in sdk.snapshot.list(limit=200).items if s.name == "of-a-sandbox"])
+    copy = sdk.create(CreateSandboxFromSnapshotParams(snapshot="of-a-sandbox"))
+    assert word(copy.state) == "started"
+    sdk.delete(copy)
+
+
+def test_resize(sandbox: Sandbox) -> None:
+    sandbox.resize(Resources(cpu=2, memory=3))
+    sandbox.refresh_data()
+    assert (sandbox.cpu, sandbox.memory) == (2, 3)
+    with pytest.raises(DaytonaError):
+        sandbox.resize(Resources(cpu=1))
+
+
+def test_ssh_access(sdk: Daytona, control: Process, sandbox: Sandbox) -> None:
+    access = sandbox.create_ssh_access(expires_in_minutes=5)
+    assert access.ssh_command == f"ssh -p {control.info['sshPort']} {access.token}@localhost"
+    assert sandbox.validate_ssh_access(access.token).valid
+    assert not sandbox.validate_ssh_access("nonsense").valid
+    sandbox.revoke_ssh_access(access.token)
+    assert not sandbox.validate_ssh_access(access.token).valid
+
+
+def test_links_and_activity(sandbox: Sandbox) -> None:
+    link = sandbox.get_preview_link(3000)
+    assert link.url.startswith(f"http://3000-{sandbox.id}.proxy.localhost:") and len(link.token) == 32
+    signed = sandbox.create_signed_preview_url(3000, 120)
+    assert signed.port == 3000 and signed.token in signed.url
+    sandbox.refresh_activity()
