@@ -101,6 +101,11 @@ pub struct Config {
     pub pids_limit: u32,
     /// `PINFOLD_SANDBOX_SUBNET`, `172.20.0.0/16`: the sandbox network, when it has to be created.
     pub subnet: String,
+    /// `PINFOLD_DNS`: name servers of sandboxes, separated by commas; this host's by default. They are asked from inside a sandbox's network,
+    /// so that its policy covers its lookups too.
+    pub dns: Vec<std::net::Ipv4Addr>,
+    /// `PINFOLD_RESOLVER_PORT`, 2253: where the resolver behind domain allow lists listens on the sandbox network's gateway address.
+    pub resolver_port: u16,
     /// `PINFOLD_NETWORK_POLICY`, `enforce`; `off` starts sandboxes with no rules at all.
     pub enforce_policy: bool,
     /// The daemon's port in a sandbox. Only tests change it.
@@ -174,6 +179,8 @@ impl Config {
             no_new_privileges: false,
             pids_limit: 4096,
             subnet: "172.20.0.0/16".to_owned(),
+            dns: crate::domain::name_servers(),
+            resolver_port: 2253,
             enforce_policy: true,
             toolbox_port: pinfold_proto::well_known::TOOLBOX_PORT,
             pull_timeout: Duration::from_secs(3600),
@@ -283,6 +290,8 @@ impl Config {
             no_new_privileges: r.bool("PINFOLD_NO_NEW_PRIVILEGES", false),
             pids_limit: r.parse("PINFOLD_PIDS_LIMIT", d.pids_limit, "at least 1", min1),
             subnet,
+            dns: dns(&mut r).unwrap_or(d.dns.clone()),
+            resolver_port: r.parse("PINFOLD_RESOLVER_PORT", d.resolver_port, "a port number", |p| *p > 0),
             enforce_policy: policy.as_deref() != Some("off"),
             pull_timeout: r.duration("SNAPSHOT_PULL_TIMEOUT", d.pull_timeout, Duration::from_secs(60)),
             build_timeout: minutes(&mut r, "BUILD_TIMEOUT_MIN", 120),
@@ -345,6 +354,15 @@ fn tls(r: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
+fn dns(r: &mut Reader<'_>) -> Option<Vec<std::net::Ipv4Addr>> {
+    let text = r.text("PINFOLD_DNS")?;
+    let servers: Result<Vec<_>, _> = text.split(',').map(|server| server.trim().parse()).collect();
+    if servers.is_err() {
+        r.reject("PINFOLD_DNS", format!("{text:?} must be IPv4 addresses separated by commas"));
+    }
+    servers.ok()
+}
+
 fn object_store(r: &mut Reader<'_>) -> Option<ObjectStore> {
     let bucket = r.text("AWS_DEFAULT_BUCKET");
     let endpoint = r.text("AWS_ENDPOINT_URL")?;
@@ -396,6 +414,7 @@ mod tests {
             ("ENABLE_TLS", "true"),
             ("RUNNER_DOMAIN", "http://a"),
             ("PINFOLD_SANDBOX_SUBNET", "many"),
+            ("PINFOLD_DNS", "8.8.8.8,x"),
             ("SSH_GATEWAY_ENABLE", "true"),
         ];
         let names: Vec<String> = read(&wrong).unwrap_err().0.into_iter().map(|i| i.name).collect();

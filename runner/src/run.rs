@@ -1,11 +1,13 @@
 //! From a configuration to a running node, and back to nothing: checks, network, daemon file, tasks; then a drain.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use pinfold_engine::{Docker, Engine};
-use pinfold_network::{Bridge, Firewall};
+use pinfold_network::{Bridge, Cidr, Firewall, Resolver, upstreams_of};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,7 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), RunError> {
+    root()?;
     let daemon = InstalledDaemon::install(&config)?;
     let listener = listen(&config).await?;
     // Port 0 means any: what is advertised is what was found.
@@ -42,7 +45,9 @@ pub async fn run(
     let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
     let network = sandbox_network(&*engine, &config).await?;
-    let policy = network_policy(&config, &network).await?;
+    let (policy, resolver) = network_policy(&config, &network).await?;
+    // Names go on resolving while jobs drain; the process's end ends it.
+    tokio::spawn(resolver);
     let volumes: Arc<dyn Volumes> = Arc::new(HostVolumes::new(&config));
     let control = HttpControlPlane::new(&config.api_url, config.token.clone())
         .map_err(|e| RunError::Part { part: "the control plane's client", reason: e.to_string() })?;
@@ -137,32 +142,44 @@ async fn connect(stop: &CancellationToken) -> Result<Docker, RunError> {
     Err(RunError::NoEngine("no engine".to_owned()))
 }
 
+/// Mounts, bridges and their rules are root's.
+fn root() -> Result<(), RunError> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata("/proc/self") {
+        Ok(process) if process.uid() != 0 => Err(RunError::NotRoot),
+        _ => Ok(()),
+    }
+}
+
+/// The firewall, and the resolver behind domain allow lists.
 async fn network_policy(
     config: &Config,
     network: &pinfold_engine::Network,
-) -> Result<Arc<dyn NetworkPolicy>, RunError> {
+) -> Result<(Arc<dyn NetworkPolicy>, BoxFuture<'static, ()>), RunError> {
     if !config.enforce_policy {
         tracing::warn!(
             "PINFOLD_NETWORK_POLICY=off: sandboxes reach each other, this host, and everything it reaches"
         );
-        return Ok(Arc::new(Unenforced));
+        return Ok((Arc::new(Unenforced), std::future::ready(()).boxed()));
     }
-    let failed = |reason: String| RunError::Network(reason);
-    let subnet: pinfold_network::Cidr = network
-        .subnet
-        .as_deref()
-        .and_then(|s| s.parse().ok())
-        .ok_or_else(|| failed(format!("the network {} has no IPv4 subnet", network.name)))?;
-    let gateway = network.gateway.unwrap_or(std::net::Ipv4Addr::from_bits(subnet.network().to_bits() + 1));
+    let no_subnet = || RunError::Network(format!("the network {} has no IPv4 subnet", network.name));
+    let subnet: Cidr = network.subnet.as_deref().and_then(|s| s.parse().ok()).ok_or_else(no_subnet)?;
+    let gateway = network.gateway.unwrap_or(Ipv4Addr::from_bits(subnet.network().to_bits() + 1));
     let bridge = Bridge {
         interface: network.bridge.clone(),
         subnet,
         gateway,
         inter_sandbox: config.inter_sandbox,
-        resolver_port: None,
+        resolver_port: Some(config.resolver_port),
     };
-    let firewall = Firewall::install(bridge)
-        .await
-        .map_err(|e| failed(format!("{e}; the runner needs root and nftables")))?;
-    Ok(Arc::new(firewall))
+    let firewall = Firewall::install(bridge).await.map_err(|e| {
+        RunError::Network(format!("{e}; the runner needs nftables in this kernel and the nft program"))
+    })?;
+    let firewall = Arc::new(firewall);
+    let upstreams = upstreams_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let address = SocketAddr::from((gateway, config.resolver_port));
+    let resolver = Resolver::bind(firewall.clone(), address, upstreams).await;
+    let resolver =
+        resolver.map_err(|e| RunError::Network(format!("{e}; set PINFOLD_RESOLVER_PORT to a free port")))?;
+    Ok((firewall, resolver.boxed()))
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Control, TOKEN, create_payload, eventually};
 use futures_util::StreamExt;
 use pinfold_engine::{Attachment, ContainerSpec, Docker, Engine, Limits, Network, NetworkSpec};
+use pinfold_network::{Bridge, Firewall};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{
     BuildSnapshot, CreateBackup, CreateSandbox, InspectSnapshot, ResizeSandbox, SnapshotSandbox,
@@ -23,7 +24,7 @@ use pinfold_runner::Config;
 use pinfold_runner::daemon::InstalledDaemon;
 use pinfold_runner::index::SandboxState;
 use pinfold_runner::node::{Node, Parts};
-use pinfold_runner::policy::Unenforced;
+use pinfold_runner::policy::{NetworkPolicy, Unenforced};
 use pinfold_runner::volumes::HostVolumes;
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +87,10 @@ impl Real {
     }
 
     async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::guarded(adjust, Arc::new(Unenforced)).await
+    }
+
+    async fn guarded(adjust: impl FnOnce(&mut Config), policy: Arc<dyn NetworkPolicy>) -> Self {
         let engine = Arc::new(Docker::connect().await.unwrap());
         base_image(&engine).await;
         let dir = tempfile::tempdir().unwrap();
@@ -97,7 +102,7 @@ impl Real {
         let parts = Parts {
             info: engine.info().await.unwrap(),
             network: network(&engine).await,
-            policy: Arc::new(Unenforced),
+            policy,
             volumes: Arc::new(HostVolumes::new(&config)),
             daemon: InstalledDaemon::install(&config).unwrap(),
             engine: engine.clone(),
@@ -292,6 +297,52 @@ async fn builds_run_and_fail_with_their_log() {
     assert!(status == 200 && log.contains("working") && log.contains("ERROR: "), "{log}");
     real.node.remove_snapshot("pf-runner-build:1").await.unwrap();
     real.stop.cancel();
+}
+
+/// Takes the host's `pinfold` tables for itself: nothing else of Pinfold's may run beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_reach_neither_each_other_nor_the_host() {
+    let engine = Docker::connect().await.unwrap();
+    let network = network(&engine).await;
+    let gateway = network.gateway.unwrap();
+    let bridge = Bridge {
+        interface: network.bridge.clone(),
+        subnet: network.subnet.as_deref().unwrap().parse().unwrap(),
+        gateway,
+        inter_sandbox: false,
+        resolver_port: None,
+    };
+    let real = Real::guarded(|_| {}, Arc::new(Firewall::install(bridge).await.unwrap())).await;
+    let (one, two) = (SandboxId::random(), SandboxId::random());
+    let _cleanup = Cleanup(vec![one.clone(), two.clone()]);
+    let closed = CreateSandbox { network_block_all: Some(true), ..real.request(&two) };
+    let (first, second) = tokio::join!(real.node.create(real.request(&one)), real.node.create(closed));
+    first.unwrap();
+    second.unwrap();
+    let host = tokio::net::TcpListener::bind((gateway, 0)).await.unwrap();
+    let port = host.local_addr().unwrap().port();
+    let address = |id: &SandboxId| real.node.index.get(id).unwrap().address.unwrap();
+    for (from, to) in [
+        (&one, format!("{} 2280", address(&two))),
+        (&two, format!("{} 2280", address(&one))),
+        (&one, format!("{gateway} {port}")),
+    ] {
+        let command = format!("busybox nc -w 2 {to}");
+        let url = format!("{}/sandboxes/{from}/toolbox/process/execute", real.base);
+        let body = serde_json::json!({"command": command, "timeout": 10});
+        let answer = real.client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(answer["exitCode"], 1, "{command}: {answer}");
+    }
+    // The same question has another answer where it may be asked, so the refusals above were refusals.
+    let here = real.client.get(format!("http://{}:2280/version", address(&two))).send().await.unwrap();
+    assert_eq!(here.status(), 200);
+    real.node.destroy(&one).await.unwrap();
+    real.node.destroy(&two).await.unwrap();
+    real.stop.cancel();
+    for family in ["inet", "bridge"] {
+        let _ = std::process::Command::new("nft").args(["delete", "table", family, "pinfold"]).output();
+    }
 }
 
 fn median(mut all: Vec<Duration>) -> (Duration, Duration, Duration) {

@@ -179,6 +179,8 @@ pub struct ContainerSpec {
     pub runtime: Option<String>,
     /// `name:address`.
     pub extra_hosts: Vec<String>,
+    /// Name servers that the sandbox's own network asks; the engine's choice when empty.
+    pub dns: Vec<String>,
     /// The first is the primary network; none means the engine's default.
     pub networks: Vec<Attachment>,
     /// Host devices, mapped under their own path.

@@ -164,6 +164,7 @@ pub(crate) fn container(
         } else {
             Vec::new()
         },
+        dns: node.config.dns.iter().map(ToString::to_string).collect(),
         networks: attachments(node, endpoint, None),
         devices: Vec::new(),
         cdi_devices: Vec::new(),

@@ -1,6 +1,7 @@
 //! Between bollard's models and ours.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 
 use bollard::auth::DockerCredentials;
 use bollard::models::{
@@ -183,6 +184,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         security_opt: some(&spec.security_opt),
         runtime: spec.runtime.clone(),
         extra_hosts: some(&spec.extra_hosts),
+        dns: some(&spec.dns),
         network_mode: spec.networks.first().map(|n| n.network.clone()),
         devices: some(&spec.devices).map(|paths| paths.iter().map(|path| device(path)).collect()),
         device_requests: some(&spec.cdi_devices).map(|ids| {
@@ -239,6 +241,15 @@ pub(super) fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
     }
 }
 
+/// Engines that were given a subnet alone do not say that its first address is theirs.
+fn gateway(config: &IpamConfig) -> Option<Ipv4Addr> {
+    let said = config.gateway.as_deref().and_then(|g| g.parse().ok());
+    said.or_else(|| {
+        let (base, _) = config.subnet.as_deref()?.split_once('/')?;
+        base.parse::<Ipv4Addr>().ok()?.to_bits().checked_add(1).map(Ipv4Addr::from_bits)
+    })
+}
+
 pub(super) fn network(found: NetworkInspect) -> Network {
     let id = found.id.unwrap_or_default();
     let configs = found.ipam.and_then(|i| i.config).unwrap_or_default();
@@ -250,8 +261,8 @@ pub(super) fn network(found: NetworkInspect) -> Network {
     Network {
         bridge: named.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(&id))),
         name: found.name.unwrap_or_default(),
+        gateway: gateway(&first),
         subnet: first.subnet,
-        gateway: first.gateway.and_then(|g| g.parse().ok()),
         labels: found.labels.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
         containers: found.containers.unwrap_or_default().into_keys().collect(),
         id,
