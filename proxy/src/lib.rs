@@ -20,3 +20,4 @@ pub use connect::Upstream;
 pub use error::ProxyError;
 pub use headers::remove_hop_by_hop;
 pub use proxy::{CONNECT_TIMEOUT, Proxy, Target};
+pub use upgrade::Tunnel;

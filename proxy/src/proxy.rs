@@ -118,7 +118,8 @@ impl Proxy {
         let switched = match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
                 let client_side = client_side.ok_or(ProxyError::UnaskedUpgrade(upstream))?;
-                upgrade::tunnel(client_side, hyper::upgrade::on(&mut response));
+                let tunnel = upgrade::tunnel(client_side, hyper::upgrade::on(&mut response));
+                response.extensions_mut().insert(tunnel);
                 upgrade_of(response.headers()).or(protocol)
             }
             _ => None,

@@ -7,9 +7,20 @@ use tokio::io::copy_bidirectional_with_sizes;
 /// Bytes in flight in each direction of a tunnel.
 const BUFFER: usize = 16 << 10;
 
+/// Two joined connections, in the extensions of the 101 that joined them: tells whether they still are.
+#[derive(Debug, Clone)]
+pub struct Tunnel(tokio::task::AbortHandle);
+
+impl Tunnel {
+    /// Whether bytes can still flow.
+    pub fn is_open(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
 /// Joins the client's and the upstream's connection. The task owns both, so it ends when they do, and they end when it does.
-pub(crate) fn tunnel(client: OnUpgrade, upstream: OnUpgrade) {
-    tokio::spawn(async move {
+pub(crate) fn tunnel(client: OnUpgrade, upstream: OnUpgrade) -> Tunnel {
+    let joined = tokio::spawn(async move {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(both) => both,
             Err(error) => {
@@ -22,4 +33,5 @@ pub(crate) fn tunnel(client: OnUpgrade, upstream: OnUpgrade) {
             tracing::debug!(%error, "an upgraded connection was cut");
         }
     });
+    Tunnel(joined.abort_handle())
 }
