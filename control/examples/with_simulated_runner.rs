@@ -55,7 +55,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let stop = CancellationToken::new();
     let running = pinfold_control::start(config, stop.clone()).await?;
     if role != "off" {
-        let runner = simulated::SimulatedRunner::start(running.address, running.runner_token.expose()).await?;
+        let runner =
+            simulated::SimulatedRunner::start(running.address, running.runner_token.expose()).await?;
         runner.healthcheck().await;
         tokio::spawn(runner.run());
     }

@@ -139,7 +139,7 @@ impl Snapshots {
     }
 
     /// The snapshot that was made of a sandbox, not stored yet.
-    pub(crate) fn from_sandbox(&self, r: &Record, name: String, result: &SandboxSnapshot) -> Snapshot {
+    pub(crate) fn made_from(&self, r: &Record, name: String, result: &SandboxSnapshot) -> Snapshot {
         let at = now();
         let taken = self.find(&name).is_some();
         Snapshot {

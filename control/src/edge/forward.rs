@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::sandbox::SandboxState;
 use pinfold_proto::error::SOURCE_PROXY;
-use pinfold_proxy::{ProxyError, Target};
+use pinfold_proxy::{ProxyError, Target, Tunnel};
 
 use super::admission::TOKEN_HEADER;
 use super::runner::{AUTH_HEADER, Upstream};
@@ -64,8 +64,8 @@ pub(super) async fn to_sandbox(
     target.strip = &strip;
     let response =
         core.proxy.forward(request, target).await.map_err(|error| unreachable(&runner.name, &error))?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // The joined connections live in the proxy; the sandbox counts as used when they began.
+    if let (Some(tunnel), true) = (response.extensions().get::<Tunnel>().cloned(), counts) {
+        core.tasks.spawn(touch_while_open(core.clone(), handle.clone(), tunnel));
         return Ok(response);
     }
     Ok(if counts {
@@ -73,6 +73,20 @@ pub(super) async fn to_sandbox(
     } else {
         response
     })
+}
+
+/// A terminal that somebody looks at is in use, even when nothing moves.
+async fn touch_while_open(core: Arc<Core>, handle: Handle, tunnel: Tunnel) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ACTIVITY_EVERY) => {}
+            () = core.stop.cancelled() => return,
+        }
+        if !tunnel.is_open() {
+            return;
+        }
+        core.touch(&handle);
+    }
 }
 
 fn unreachable(runner: &str, error: &ProxyError) -> ApiError {

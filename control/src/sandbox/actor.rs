@@ -242,7 +242,7 @@ impl Actor {
             image_table::put(&mut tx, image).await?;
         }
         let snapshot =
-            outcome.snapshot.map(|(name, result)| core.snapshots.from_sandbox(&self.record, name, &result));
+            outcome.snapshot.map(|(name, result)| core.snapshots.made_from(&self.record, name, &result));
         if let Some(snapshot) = &snapshot {
             snapshot_table::put(&mut tx, snapshot).await?;
         }
