@@ -24,6 +24,7 @@ mod s3;
 pub mod sandbox;
 pub mod ssh_gateway;
 pub mod sync;
+mod tls;
 pub mod volumes;
 
 pub use config::{Config, ObjectStore, SshGateway};

@@ -19,7 +19,7 @@ use crate::jobs::{ControlPlane, Executor, HttpControlPlane, Outbox, poll};
 use crate::node::{Node, Parts, sandbox_network};
 use crate::policy::{NetworkPolicy, Unenforced};
 use crate::volumes::{HostVolumes, Volumes};
-use crate::{api, events, gateway, sync};
+use crate::{api, events, gateway, sync, tls};
 
 /// How long open HTTP requests may go on after a stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
@@ -67,6 +67,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let config = node.config.clone();
+    let tls = config.tls.as_ref().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
     let outbox = Outbox::open(&config.data_dir.join("outbox"))?;
     if let Err(error) = events::repair(&node).await {
         return Err(RunError::Part { part: "the node's inventory", reason: error.to_string() });
@@ -101,9 +102,13 @@ pub async fn serve(
         listener.local_addr().map_err(|source| RunError::PortTaken { port: config.port, source })?;
     tracing::info!(%address, url = config.public_url(&domain), "the runner is up");
     let router = api::router(node.clone(), health);
-    let served = pinfold_http::serve(listener, router, stop.cancelled(), HTTP_GRACE).await;
-    if let Err(error) = served {
-        tracing::warn!(%error, "requests were cut at shutdown");
+    match tls {
+        Some(acceptor) => tls::serve(listener, acceptor, router, stop.clone(), HTTP_GRACE).await,
+        None => {
+            if let Err(error) = pinfold_http::serve(listener, router, stop.cancelled(), HTTP_GRACE).await {
+                tracing::warn!(%error, "requests were cut at shutdown");
+            }
+        }
     }
     if let Some(poller) = poller {
         let _ = poller.await;

@@ -205,3 +205,48 @@ async fn builds_are_followed_to_their_end_even_when_they_fail() {
     let (status, info) = api.call("GET", "/snapshots/info?snapshot=daytona-x:daytona", None).await;
     assert!(status == 200 && info["hash"].as_str().is_some_and(|h| h.len() == 64), "{info}");
 }
+
+#[tokio::test]
+async fn the_api_speaks_tls_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let tls = (cert.clone(), key);
+    let bench = Bench::with(|config| config.tls = Some(tls)).await;
+    let (address, stop, task) = bench.serve(Arc::new(Control::default())).await;
+    pinfold_runner::jobs::http_client().unwrap();
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(&cert).unwrap()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([trusted]).build().unwrap();
+    let answer = client.get(format!("https://{address}/")).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["status"], "ok");
+    assert!(client.get(format!("http://{address}/")).send().await.is_err());
+    drop(client);
+    stop.cancel();
+    task.await.unwrap();
+}

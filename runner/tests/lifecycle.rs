@@ -382,3 +382,20 @@ async fn a_container_that_appears_after_its_destroy_is_removed() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_image_made_here_is_never_replaced_by_a_strangers() {
+    let bench = Bench::new().await;
+    bench.engine.add_image("team/box:latest", common::image());
+    let create =
+        |snapshot: &str| CreateSandbox { snapshot: snapshot.to_owned(), ..request(&SandboxId::random()) };
+    bench.node.create(create("team/box:latest")).await.unwrap();
+    assert_eq!(bench.engine.calls("pull"), 0);
+    // One that came from a registry may be newer there; a registry that is away does not keep it from running.
+    let pulled =
+        pinfold_engine::Image { digests: vec!["team/pulled@sha256:00".to_owned()], ..common::image() };
+    bench.engine.add_image("team/pulled:latest", pulled);
+    bench.engine.fail_next("pull", Fault::Error(broken()));
+    bench.node.create(create("team/pulled:latest")).await.unwrap();
+    assert_eq!(bench.engine.calls("pull"), 1);
+}

@@ -16,6 +16,15 @@ use crate::node::Node;
 /// Bound of a whole transfer; control planes give up after two hours.
 const TRANSFER: Duration = Duration::from_secs(115 * 60);
 
+/// Bound of a look for a newer image when there is one at hand.
+const NEWER: Duration = Duration::from_secs(20);
+
+/// Whether a local image is what its name means: the name cannot move, or the image was made here and no registry knows it. Whoever builds
+/// `team/box:latest` must not get a stranger's image of that name.
+fn is_settled(reference: &str, image: &Image) -> bool {
+    !is_latest(reference) || image.digests.is_empty()
+}
+
 impl Node {
     /// The image in the local store, from the cache where possible.
     pub async fn local_image(&self, reference: &str) -> Result<Image, EngineError> {
@@ -35,29 +44,27 @@ impl Node {
         registry: Option<&Registry>,
     ) -> OpResult<Image> {
         let reference = normalise(reference);
-        if !is_latest(&reference)
-            && let Ok(image) = self.local_image(&reference).await
-        {
-            return Ok(image);
+        let local = self.local_image(&reference).await.ok();
+        if let Some(image) = local.as_ref().filter(|image| is_settled(&reference, image)) {
+            return Ok(image.clone());
         }
         self.index.change(id, |s| s.state = SandboxState::PullingSnapshot);
-        let pulled = tokio::time::timeout(self.config.pull_timeout, self.pull(&reference, registry)).await;
+        // With an image at hand, a registry that does not answer is not waited for.
+        let limit = if local.is_some() { NEWER } else { self.config.pull_timeout };
+        let pulled = tokio::time::timeout(limit, self.pull(&reference, registry)).await;
         let pulled = pulled.unwrap_or_else(|_| {
-            let message =
-                format!("the pull of {reference} did not finish within {:?}", self.config.pull_timeout);
+            let message = format!("the pull of {reference} did not finish within {limit:?}");
             Err(OpError::new(Class::Timeout, message))
         });
         self.index.change(id, |s| s.state = SandboxState::Creating);
-        match pulled {
-            Ok(image) => Ok(image),
+        match (pulled, local) {
+            (Ok(image), _) => Ok(image),
             // A node without a registry still runs what it has.
-            Err(error) => match self.engine.image(&reference).await {
-                Ok(image) => {
-                    tracing::warn!(reference, %error, "could not look for a newer image; using the local one");
-                    Ok(image)
-                }
-                Err(_) => Err(error),
-            },
+            (Err(error), Some(image)) => {
+                tracing::warn!(reference, %error, "could not look for a newer image; using the local one");
+                Ok(image)
+            }
+            (Err(error), None) => Err(error),
         }
     }
 
@@ -120,7 +127,7 @@ impl Node {
         {
             return Ok(info(&request.snapshot, &image));
         }
-        let local = if is_latest(&reference) { None } else { self.local_image(&reference).await.ok() };
+        let local = self.local_image(&reference).await.ok().filter(|image| is_settled(&reference, image));
         let image = match local {
             Some(image) => image,
             None => match self.pull(&reference, request.registry.as_ref()).await {

@@ -1,0 +1,110 @@
+//! The HTTP API over TLS (`ENABLE_TLS`), for nodes whose control plane reaches them over a network they do not trust.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::error::RunError;
+
+/// A client that does not finish its handshake holds a task; not for long.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Above the idle time of our callers' pools.
+const HEADER_READ: Duration = Duration::from_secs(75);
+
+/// Reads the certificate chain and its key.
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, RunError> {
+    let failed =
+        |what: &str, reason: String| RunError::Part { part: "TLS", reason: format!("{what}: {reason}") };
+    let cert_failed =
+        |e: rustls::pki_types::pem::Error| failed(&certificate.display().to_string(), e.to_string());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).map_err(cert_failed)?.collect();
+    let chain = chain.map_err(cert_failed)?;
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|e| failed(&key.display().to_string(), e.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+        .map_err(|e| failed("the certificate and its key", e.to_string()))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until `stop`; open requests are then given `grace`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let open = TaskTracker::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(pair) => pair,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        open.spawn(connection(stream, peer, acceptor.clone(), router.clone(), stop.clone()));
+    }
+    open.close();
+    if tokio::time::timeout(grace, open.wait()).await.is_err() {
+        tracing::warn!(connections = open.len(), "requests were cut at shutdown");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
+    };
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            let mut request: Request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.oneshot(request).await
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "connection ended early");
+    }
+}
