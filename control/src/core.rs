@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
-use pinfold_proto::control::sandbox::DesiredState;
+use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
 use pinfold_proxy::Proxy;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::images::{Images, Recipe};
 use crate::jobs::Jobs;
 use crate::keys::Keys;
+use crate::pools::{self, Pools};
 use crate::runners::Runners;
 use crate::sandbox::{Directory, Handle};
 use crate::snapshots::Snapshots;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
     pub(crate) volumes: Volumes,
+    pub(crate) pools: Pools,
     pub(crate) tokens: Tokens,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: Events,
@@ -144,8 +146,13 @@ impl Core {
         }
     }
 
-    /// What a change of one sandbox means for others: those linked to it go with it.
-    pub(crate) fn sandbox_changed(self: &Arc<Self>, _old: &Record, new: &Record, gone: bool) {
+    /// What a change of one sandbox means for others: those linked to it go with it, and a pool that lost it is filled.
+    pub(crate) fn sandbox_changed(self: &Arc<Self>, new: &Record, gone: bool) {
+        if new.warm_pool_id.is_some()
+            && (gone || matches!(new.state, SandboxState::Stopped | SandboxState::Error))
+        {
+            pools::fill(self);
+        }
         if !gone {
             return;
         }

@@ -16,6 +16,7 @@ mod gateway;
 mod images;
 mod jobs;
 mod keys;
+mod pools;
 mod runners;
 mod sandbox;
 mod score;

@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::images::Images;
 use crate::jobs::Jobs;
 use crate::keys::{Keys, PERMISSIONS, secret_file};
+use crate::pools::{self, Pools};
 use crate::runners::Runners;
 use crate::snapshots::Snapshots;
 use crate::store::{self, MigrateError, Store};
@@ -184,6 +185,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         core.tasks.spawn(gateway::run(core.clone(), ssh));
     }
     core.snapshots.resume(&core);
+    pools::fill(&core);
     core.tasks.spawn(core.clone().flush_activity());
     core.tasks.spawn(sweep::run(core.clone()));
     let router = edge::entrance(&core);
@@ -242,6 +244,7 @@ async fn load(
         images,
         snapshots: Snapshots::load(&store, &config.default_snapshot).await?,
         volumes: Volumes::load(&store).await?,
+        pools: Pools::load(&store).await?,
         tokens: Tokens::load(&store).await?,
         directory: Arc::default(),
         events: Events::new(),

@@ -206,3 +206,27 @@ def test_links_and_activity(sandbox: Sandbox) -> None:
     signed = sandbox.create_signed_preview_url(3000, 120)
     assert signed.port == 3000 and signed.token in signed.url
     sandbox.refresh_activity()
+
+
+def test_warm_pools(sdk: Daytona, api: Api) -> None:
+    pool = api.post("/warm-pools", json={"snapshot": "default", "pool": 2})
+    assert pool.status_code == 201
+    path = f"/warm-pools/{pool.json()['id']}"
+
+    def ready() -> int:
+        return int(api.get("/warm-pools").json()[0]["currentSize"])
+
+    wait_for("two waiting sandboxes", lambda: ready() == 2)
+    assert not [item for item in sdk.list() if item.name.startswith("warm-")], "what waits is not listed"
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(name="from-the-pool", labels={"a": "b"}, auto_stop_interval=7))
+    assert (word(sandbox.state), sandbox.name, sandbox.auto_stop_interval) == ("started", "from-the-pool", 7)
+    assert sandbox.labels["a"] == "b" and api.get("/sandbox/from-the-pool").json().get("warmPoolId") is None
+    wait_for("the pool to be full again", lambda: ready() == 2)
+    other = sdk.create(CreateSandboxFromSnapshotParams(env_vars={"A": "b"}))
+    assert ready() == 2, "what differs is not taken from a pool"
+    for made in (sandbox, other):
+        sdk.delete(made)
+    assert api("PATCH", path, json={"pool": 1}).json()["pool"] == 1
+    wait_for("a smaller pool", lambda: ready() == 1)
+    assert api("DELETE", path).status_code == 204
+    wait_for("nothing to wait any more", lambda: not api.get("/sandbox", params={"includeWarm": "true", "name": "warm-"}).json()["items"])

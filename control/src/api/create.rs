@@ -1,7 +1,6 @@
 //! `POST /sandbox` (control-plane contract 6).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::post;
@@ -16,14 +15,12 @@ use super::settings::{check_network, clamp_archive};
 use super::{dto, not_supported, sandbox_now, store_failed};
 use crate::core::Core;
 use crate::images::{self, Recipe};
-use crate::sandbox::{self, Handle, settle, start_ended};
+use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
 use crate::store::builds::Build;
 use crate::store::sandboxes::{Record, Task};
 use crate::time::now;
-use crate::token;
+use crate::{pools, token};
 
-/// How long a create or start keeps its caller waiting for the end.
-pub(super) const START_WAIT: Duration = Duration::from_secs(30);
 /// Longest name.
 const MAX_NAME: usize = 255;
 
@@ -64,11 +61,16 @@ async fn create(
     let name = body.name.clone().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.clone());
     check_name(&name)?;
     let mut record = compose(&core, id, name, &source, body)?;
+    let snapshot = source.snapshot.as_deref().and_then(|name| core.snapshots.find(name));
+    if let Some(snapshot) = &snapshot
+        && let Some(handle) = pools::claim(&core, &record, snapshot).await?
+    {
+        return Ok(Json(sandbox_now(&core, &handle, &headers)));
+    }
     let reservation = core.directory.reserve(&record.name, &record.id)?;
     place(&core, &mut record, source.only.as_deref()).await?;
     let building = record.state == SandboxState::PendingBuild;
     core.volumes.used(&record.volumes).await.map_err(store_failed)?;
-    let snapshot = source.snapshot.as_deref().and_then(|name| core.snapshots.find(name));
     let pending = building.then(|| record.clone());
     let handle = sandbox::create(&core, record, reservation).await?;
     if let Some(snapshot) = snapshot {
@@ -81,9 +83,16 @@ async fn create(
     started(&core, &handle, &headers).await.map(Json)
 }
 
+/// The record of a sandbox that waits in a pool.
+pub(crate) fn compose_warm(core: &Core, snapshot: &str, body: CreateSandbox) -> ApiResult<Record> {
+    let source = from_snapshot(core, Some(snapshot), &body)?;
+    let id = uuid::Uuid::new_v4().to_string();
+    compose(core, id.clone(), id, &source, body)
+}
+
 /// Waits for the end of a start, and answers with what is then.
 pub(super) async fn started(core: &Core, handle: &Handle, headers: &HeaderMap) -> ApiResult<Sandbox> {
-    let view = settle(handle.watch(), START_WAIT, start_ended).await;
+    let view = settle(handle.watch(), START_LIMIT, start_ended).await;
     if view.gone || view.record.desired == DesiredState::Destroyed {
         return Err(ApiError::conflict("the sandbox was deleted before it had started"));
     }

@@ -15,10 +15,10 @@ use pinfold_proto::runner::job::JobKind;
 use serde::Deserialize;
 
 use super::auth::User;
-use super::create::{START_WAIT, started};
+use super::create::started;
 use super::{dto, not_for_containers, not_supported};
 use crate::core::Core;
-use crate::sandbox::{Handle, settle, start_ended};
+use crate::sandbox::{Handle, START_LIMIT, settle, start_ended};
 use crate::store::sandboxes::{Record, Resize};
 
 /// How long resize and recover keep their callers waiting.
@@ -85,7 +85,7 @@ async fn start(
     if matches!(record.state, SandboxState::Restoring | SandboxState::Archiving) {
         return Ok(Json(dto(&core, &handle, &record, &headers)));
     }
-    let view = settle(handle.watch(), START_WAIT, start_ended).await;
+    let view = settle(handle.watch(), START_LIMIT, start_ended).await;
     if view.record.state == SandboxState::Started {
         return Ok(Json(dto(&core, &handle, &view.record, &headers)));
     }

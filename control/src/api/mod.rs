@@ -8,6 +8,7 @@ mod info;
 mod jobs;
 mod lifecycle;
 mod list;
+mod pools;
 mod preview;
 mod runners;
 mod settings;
@@ -24,6 +25,7 @@ use pinfold_http::ApiError;
 use pinfold_proto::control::sandbox::Sandbox;
 
 pub(crate) use auth::{Caller, bearer};
+pub(crate) use create::compose_warm;
 pub(crate) use jobs::end as end_job;
 
 use crate::core::Core;
@@ -44,6 +46,7 @@ pub(crate) fn router(core: &Arc<Core>) -> Router {
         .merge(ssh::routes())
         .merge(snapshots::routes())
         .merge(volumes::routes())
+        .merge(pools::routes())
         .merge(account::routes())
         .merge(runners::routes())
         .merge(jobs::routes())

@@ -62,8 +62,15 @@ pub(super) async fn to_sandbox(
     let mut strip = vec![AUTH_HEADER, HeaderName::from_static(TOKEN_HEADER)];
     strip.extend(used_authorization.then_some(header::AUTHORIZATION));
     target.strip = &strip;
-    let response =
-        core.proxy.forward(request, target).await.map_err(|error| unreachable(&runner.name, &error))?;
+    let mut forwarding = std::pin::pin!(core.proxy.forward(request, target));
+    let response = loop {
+        tokio::select! {
+            response = &mut forwarding => break response,
+            // A long upload or command counts, too.
+            () = tokio::time::sleep(ACTIVITY_EVERY), if counts => core.touch(handle),
+        }
+    };
+    let response = response.map_err(|error| unreachable(&runner.name, &error))?;
     if let (Some(tunnel), true) = (response.extensions().get::<Tunnel>().cloned(), counts) {
         core.tasks.spawn(touch_while_open(core.clone(), handle.clone(), tunnel));
         return Ok(response);

@@ -319,7 +319,7 @@ impl Actor {
             });
         }
         if gone || new.state != old.state {
-            core.sandbox_changed(&old, &new, gone);
+            core.sandbox_changed(&new, gone);
         }
     }
 

@@ -127,6 +127,9 @@ fn gone(id: &str) -> ApiError {
     ApiError::not_found(format_args!("no sandbox {id}"))
 }
 
+/// How long a create or start keeps its caller waiting for the end.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// Waits until `done` holds of the view, the sandbox is gone, or `limit` has passed. Returns the last view in every case.
 pub(crate) async fn settle(
     mut view: watch::Receiver<View>,

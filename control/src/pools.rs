@@ -1,0 +1,283 @@
+//! Warm pools: started sandboxes that wait for someone to claim them, so that a create takes no time.
+//!
+//! A pool is filled when something of it changes: it was made or resized, one of its sandboxes was claimed or lost, or the control plane started. A failed
+//! fill is tried again after a pause.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pinfold_http::{ApiError, ApiResult};
+use pinfold_proto::control::sandbox::{CreateSandbox, DesiredState, SandboxState};
+use serde_json::{Value, json};
+
+use crate::api::{compose_warm, store_failed};
+use crate::core::Core;
+use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
+use crate::store::sandboxes::Record;
+use crate::store::snapshots::Snapshot;
+use crate::store::warm_pools::{self as table, WarmPool};
+use crate::store::{Result, Store};
+use crate::time::{iso, now};
+
+/// Pause after a fill that failed.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// All pools, by id.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    store: Store,
+    all: Mutex<HashMap<String, WarmPool>>,
+    errors: Mutex<HashMap<String, String>>,
+    /// One fill at a time, so that two do not make what one would.
+    filling: tokio::sync::Mutex<()>,
+}
+
+impl Pools {
+    /// Loads all pools.
+    pub(crate) async fn load(store: &Store) -> Result<Self> {
+        let mut tx = store.begin().await?;
+        let all = table::all(&mut tx).await?;
+        tx.commit().await?;
+        let all = all.into_iter().map(|pool| (pool.id.clone(), pool)).collect();
+        Ok(Self {
+            store: store.clone(),
+            all: Mutex::new(all),
+            errors: Mutex::default(),
+            filling: Default::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WarmPool>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All pools, oldest first.
+    pub(crate) fn list(&self) -> Vec<WarmPool> {
+        let mut all: Vec<WarmPool> = self.lock().values().cloned().collect();
+        all.sort_by_key(|pool| pool.created_at);
+        all
+    }
+
+    /// The pool with this id.
+    pub(crate) fn get(&self, id: &str) -> Option<WarmPool> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Stores a pool.
+    pub(crate) async fn put(&self, pool: WarmPool) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        table::put(&mut tx, &pool).await?;
+        tx.commit().await?;
+        self.lock().insert(pool.id.clone(), pool);
+        Ok(())
+    }
+
+    /// Removes a pool; its sandboxes go with the next fill.
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        table::delete(&mut tx, id).await?;
+        tx.commit().await?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    fn failed(&self, id: &str, reason: Option<String>) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => errors.insert(id.to_owned(), reason),
+            None => errors.remove(id),
+        };
+    }
+}
+
+fn members(core: &Core, pool: &str) -> Vec<Handle> {
+    let mut all = core.directory.all();
+    all.retain(|handle| {
+        let r = handle.record();
+        r.warm_pool_id.as_deref() == Some(pool) && r.desired != DesiredState::Destroyed
+    });
+    all
+}
+
+/// A pool for the wire.
+pub(crate) fn dto(core: &Core, pool: &WarmPool) -> Value {
+    let size = core.snapshots.find(&pool.snapshot).map_or([0; 3], |s| [s.cpu, s.memory, s.disk]);
+    let ready = members(core, &pool.id).iter().filter(|h| h.record().state == SandboxState::Started).count();
+    let error = core.pools.errors.lock().unwrap_or_else(PoisonError::into_inner).get(&pool.id).cloned();
+    json!({
+        "id": pool.id, "organizationId": core.org_id, "snapshot": pool.snapshot, "target": pool.region, "pool": pool.pool,
+        "currentSize": ready, "cpu": size[0], "mem": size[1], "disk": size[2], "osUser": "daytona", "env": {},
+        "errorReason": error, "createdAt": iso(pool.created_at), "updatedAt": iso(pool.updated_at),
+    })
+}
+
+/// Brings every pool to its size, in the background.
+pub(crate) fn fill(core: &Arc<Core>) {
+    let core = core.clone();
+    core.tasks.clone().spawn(async move {
+        let stop = core.stop.clone();
+        tokio::select! {
+            () = fill_all(&core) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+async fn fill_all(core: &Arc<Core>) {
+    loop {
+        let mut again = false;
+        {
+            let _one = core.pools.filling.lock().await;
+            let pools = core.pools.list();
+            let known = |r: &Record| {
+                r.warm_pool_id.as_ref().is_some_and(|id| pools.iter().any(|pool| pool.id == *id))
+            };
+            for orphan in core
+                .directory
+                .all()
+                .into_iter()
+                .filter(|h| h.record().warm_pool_id.is_some() && !known(&h.record()))
+            {
+                discard(orphan).await;
+            }
+            for pool in &pools {
+                if let Err(error) = fill_one(core, pool).await {
+                    tracing::warn!(pool = pool.id, %error, "could not fill a warm pool");
+                    core.pools.failed(&pool.id, Some(error.to_string()));
+                    again = true;
+                } else {
+                    core.pools.failed(&pool.id, None);
+                }
+            }
+        }
+        if !again {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn discard(handle: Handle) {
+    // Gone already is as good.
+    let _ = handle
+        .change(|r| {
+            if r.warm_pool_id.is_some() {
+                r.desired = DesiredState::Destroyed;
+            }
+            Ok(())
+        })
+        .await;
+}
+
+async fn fill_one(core: &Arc<Core>, pool: &WarmPool) -> ApiResult<()> {
+    let mut have = members(core, &pool.id);
+    let wanted = usize::try_from(pool.pool).unwrap_or(usize::MAX);
+    let (broken, mut good): (Vec<Handle>, Vec<Handle>) = have
+        .drain(..)
+        .partition(|handle| !matches!(handle.record().state, SandboxState::Started | SandboxState::Creating));
+    for handle in broken {
+        discard(handle).await;
+    }
+    while good.len() > wanted {
+        if let Some(handle) = good.pop() {
+            discard(handle).await;
+        }
+    }
+    for _ in good.len()..wanted {
+        let mut record = compose_warm(core, &pool.snapshot, CreateSandbox::default())?;
+        record.warm_pool_id = Some(pool.id.clone());
+        record.name = format!("warm-{}", record.id);
+        let runner = core.runners.admit(&record.region, None).await;
+        let runner = runner.ok_or_else(|| ApiError::unavailable("no runner is ready to take a sandbox"))?;
+        record.runner_id = Some(runner.id);
+        let name = core.directory.reserve(&record.name, &record.id)?;
+        let handle = sandbox::create(core, record, name).await?;
+        let view = settle(handle.watch(), START_LIMIT, start_ended).await;
+        if view.record.state == SandboxState::Error {
+            discard(handle).await;
+            let reason = view.record.error_reason.clone().unwrap_or_default();
+            return Err(ApiError::internal(reason));
+        }
+    }
+    Ok(())
+}
+
+/// A waiting sandbox that is exactly what `wanted` describes, made into it.
+pub(crate) async fn claim(
+    core: &Arc<Core>,
+    wanted: &Record,
+    snapshot: &Snapshot,
+) -> ApiResult<Option<Handle>> {
+    let plain = wanted.env.is_empty()
+        && wanted.volumes.is_empty()
+        && wanted.gpu == 0
+        && wanted.linked_sandbox_id.is_none()
+        && wanted.os_user == "daytona";
+    let pools = core.pools.list();
+    let Some(pool) =
+        pools.iter().find(|pool| plain && (pool.snapshot == snapshot.name || pool.snapshot == snapshot.id))
+    else {
+        return Ok(None);
+    };
+    for handle in members(core, &pool.id) {
+        let waiting = handle.record();
+        let same = (waiting.cpu, waiting.memory, waiting.disk, &waiting.image)
+            == (wanted.cpu, wanted.memory, wanted.disk, &wanted.image);
+        if !same || waiting.state != SandboxState::Started {
+            continue;
+        }
+        let mut wish = wanted.clone();
+        if wish.name == wish.id {
+            wish.name.clone_from(&waiting.id);
+        }
+        let name = core.directory.reserve(&wish.name, &waiting.id)?;
+        let claimed = handle.change(move |r| take(r, wish)).await;
+        if claimed.is_ok() {
+            name.keep();
+            fill(core);
+            return Ok(Some(handle));
+        }
+    }
+    Ok(None)
+}
+
+fn take(r: &mut Record, wish: Record) -> ApiResult<()> {
+    if r.warm_pool_id.is_none() || r.state != SandboxState::Started || r.desired != DesiredState::Started {
+        return Err(ApiError::conflict("the sandbox was claimed by somebody else"));
+    }
+    let guarded =
+        wish.network_block_all || wish.network_allow_list.is_some() || wish.domain_allow_list.is_some();
+    r.warm_pool_id = None;
+    r.name = wish.name;
+    r.labels = wish.labels;
+    r.public = wish.public;
+    r.network_block_all = wish.network_block_all;
+    r.network_allow_list = wish.network_allow_list;
+    r.domain_allow_list = wish.domain_allow_list;
+    r.task.network = guarded;
+    r.auto_stop = wish.auto_stop;
+    r.auto_archive = wish.auto_archive;
+    r.auto_delete = wish.auto_delete;
+    r.destroy_at = wish.destroy_at;
+    r.created_at = now();
+    r.last_activity_at = now();
+    Ok(())
+}
+
+/// Makes a pool of a snapshot, or says why not.
+pub(crate) async fn create(core: &Arc<Core>, snapshot: &str, size: u32) -> ApiResult<WarmPool> {
+    compose_warm(core, snapshot, CreateSandbox::default())?;
+    let at = now();
+    let pool = WarmPool {
+        id: uuid::Uuid::new_v4().to_string(),
+        snapshot: snapshot.to_owned(),
+        region: core.config.region.clone(),
+        pool: size,
+        created_at: at,
+        updated_at: at,
+    };
+    core.pools.put(pool.clone()).await.map_err(store_failed)?;
+    fill(core);
+    Ok(pool)
+}
