@@ -64,7 +64,7 @@ impl Servers {
             .merge(recording::router(recordings.clone()))
             .merge(processes.router())
             .merge(pinfold_pty::router(sandbox.clone()))
-            .merge(pinfold_interpreter::router(sandbox.clone()))
+            .merge(pinfold_interpreter::router(processes.clone()))
             .merge(pinfold_files::router(sandbox.clone()))
             .merge(pinfold_git::router(sandbox.clone()))
             .merge(pinfold_lsp::router(sandbox.clone()));

@@ -3,11 +3,13 @@
 //! Must not know how processes are waited for (`pinfold_spawn`) nor how a command's output is collected (`pinfold_process`).
 
 mod context;
+mod python;
+mod run;
 
 use axum::Router;
-use pinfold_spawn::Sandbox;
+use pinfold_process::Processes;
 
 /// The routes under `/process/interpreter`, and `/process/code-run`.
-pub fn router(sandbox: Sandbox) -> Router {
-    context::router(sandbox)
+pub fn router(processes: Processes) -> Router {
+    context::router(processes.sandbox().clone()).merge(run::router(processes))
 }

@@ -1,9 +1,8 @@
-//! The stateful interpreter and code-run: bodies and socket messages (toolbox contract 7 and 11).
+//! The stateful interpreter, code-run and its charts: bodies and socket messages (toolbox contract 7 and 11).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::null;
 
@@ -142,8 +141,106 @@ pub struct CodeRun {
 /// What code-run found beside output.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Artifacts {
-    /// Charts that the program showed, in order. Their shape is the contract's table in 7.3.
-    pub charts: Vec<Value>,
+    /// Charts that the program showed, in order.
+    pub charts: Vec<Chart>,
+}
+
+/// A figure that a program showed (toolbox contract 7.3). Absent members are unknown or without meaning for the type; none is ever null.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Chart {
+    /// `line`, `scatter`, `bar`, `pie`, `box_and_whisker`, `composite_chart` or `unknown`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Title of the axes, else of the figure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Label of the horizontal axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_label: Option<String>,
+    /// Label of the vertical axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_label: Option<String>,
+    /// Positions of ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_ticks: Option<Vec<f64>>,
+    /// Texts of ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_tick_labels: Option<Vec<String>>,
+    /// `linear`, `log` …, `categorical` or `datetime`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_scale: Option<String>,
+    /// Positions of ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_ticks: Option<Vec<f64>>,
+    /// Texts of ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_tick_labels: Option<Vec<String>>,
+    /// As `x_scale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_scale: Option<String>,
+    /// The whole figure, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub png: Option<String>,
+    /// What was drawn.
+    pub elements: Vec<ChartElement>,
+}
+
+/// A part of a chart. Which members there are depends on the chart's type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChartElement {
+    /// Name of a line, bar, slice or box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Lines and scatters: pairs of x and y.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub points: Option<Vec<[f64; 2]>>,
+    /// Bars: the series a bar belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Bars: a decimal number, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Pies: degrees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub angle: Option<f64>,
+    /// Pies: radius.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub radius: Option<f64>,
+    /// Boxes: end of the lower whisker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// Boxes: first quartile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_quartile: Option<f64>,
+    /// Boxes: median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median: Option<f64>,
+    /// Boxes: third quartile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub third_quartile: Option<f64>,
+    /// Boxes: end of the upper whisker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// Boxes: points beyond the whiskers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<Vec<f64>>,
+    /// Composites: the part's type.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Composites: the part's title.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Composites: the part's image, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub png: Option<String>,
+    /// Composites: the part's label of the horizontal axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_label: Option<String>,
+    /// Composites: the part's label of the vertical axis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y_label: Option<String>,
 }
 
 #[cfg(test)]

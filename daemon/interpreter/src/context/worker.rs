@@ -17,9 +17,8 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use super::channel::{Channel, Frame, Kind};
+use crate::python::{BOOT, WORKER};
 
-const BOOT: &str = include_str!("boot.py");
-const PROGRAM: &str = include_str!("worker.py");
 /// Python has this long to be ready.
 const START: Duration = Duration::from_secs(30);
 /// A worker that is told to go has this long.
@@ -84,7 +83,7 @@ impl Worker {
             }
             other => other?,
         };
-        worker.channel.send_program(PROGRAM.as_bytes()).await?;
+        worker.channel.send_program(WORKER.as_bytes()).await?;
         let mut said = Vec::new();
         let ready = async {
             loop {

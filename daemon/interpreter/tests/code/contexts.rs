@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{DEADLINE, Server, sandbox};
+use crate::harness::{DEADLINE, Server, processes, processes_in, sandbox};
 
 async fn start() -> Server {
-    Server::start(pinfold_interpreter::router(sandbox())).await
+    Server::start(pinfold_interpreter::router(processes())).await
 }
 
 #[tokio::test]
@@ -312,12 +312,12 @@ async fn nothing_runs_before_it_is_used() {
     assert_eq!(children(), "");
     let (_, list) = server.call("GET", "/process/interpreter/context", "").await;
     assert_eq!(list, json!({"contexts":[]}));
-    let without = pinfold_interpreter::router(pinfold_spawn::Sandbox {
+    let without = pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
         environment: pinfold_spawn::Environment::from_map(
             [("PATH".to_owned(), "/nowhere".to_owned())].into(),
         ),
         ..sandbox()
-    });
+    }));
     let run = Server::start(without).await.run("1").await;
     assert_eq!(run.code(), 1011, "{run:?}");
 }

@@ -11,6 +11,7 @@ use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, StatusCode};
 use pinfold_http::{ErrorStyle, render_errors};
+use pinfold_process::{Processes, Settings};
 use pinfold_spawn::{Environment, Sandbox, Spawner};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +42,14 @@ pub(crate) fn sandbox() -> Sandbox {
         work_dir: Path::new("/tmp").into(),
         home: Path::new("/tmp").into(),
     }
+}
+
+pub(crate) fn processes() -> Processes {
+    processes_in(sandbox())
+}
+
+pub(crate) fn processes_in(sandbox: Sandbox) -> Processes {
+    Processes::new(sandbox, Settings::default())
 }
 
 pub(crate) struct Server {

@@ -3,3 +3,4 @@
 
 mod contexts;
 mod harness;
+mod run;
