@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         "the daemon starts"
     );
     pinfold_spawn::oom::protect();
+    pinfold_spawn::terminal::leave();
     let code = match runtime() {
         Ok(runtime) => runtime.block_on(run(config, &entrypoint, telemetry, records)),
         Err(error) => failed(1, &error),

@@ -1,8 +1,9 @@
 //! Listening TCP ports (toolbox contract 14), read from the kernel when somebody asks and not before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::Path;
 use axum::routing::get;
@@ -63,7 +64,16 @@ fn listeners(table: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Where a server listens that cannot be reached by a loopback address: one bound to another address of the sandbox alone. IPv4 only.
+///
+/// Looked up at most once a second for each port: the table may be long, and a page makes dozens of requests.
 pub(crate) fn address_of(port: u16) -> Option<SocketAddr> {
+    static CACHE: Mutex<BTreeMap<u16, (Instant, Option<SocketAddr>)>> = Mutex::new(BTreeMap::new());
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    cache.retain(|_, (at, _)| at.elapsed() < Duration::from_secs(1));
+    cache.entry(port).or_insert_with(|| (Instant::now(), look_up(port))).1
+}
+
+fn look_up(port: u16) -> Option<SocketAddr> {
     specific(&std::fs::read_to_string("/proc/net/tcp").ok()?, port)
         .filter(|_| !reachable_by_loopback_v6(port))
 }

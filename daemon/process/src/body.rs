@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -23,31 +22,39 @@ const SMALL: u64 = 1 << 20;
 
 /// Recorded bytes.
 #[derive(Debug, Clone)]
-pub(crate) enum Source {
-    /// In memory.
+pub(crate) struct Source {
+    store: Store,
+    skip: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Store {
     Memory(Bytes),
-    /// A range of a file.
-    File(Arc<File>, Range<u64>),
+    File(Arc<File>, u64),
 }
 
 impl Source {
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File(_, range) => range.end.saturating_sub(range.start),
-        }
+    /// Bytes in memory.
+    pub(crate) fn memory(bytes: impl Into<Bytes>) -> Self {
+        Self { store: Store::Memory(bytes.into()), skip: 0 }
     }
 
-    /// What comes after the first `offset` bytes.
-    pub(crate) fn from(self, offset: u64) -> Self {
-        match self {
-            Self::Memory(bytes) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                Self::Memory(bytes.slice(start..))
-            }
-            Self::File(file, range) => {
-                Self::File(file, range.start.saturating_add(offset).min(range.end)..range.end)
-            }
+    /// The first so many bytes of a file.
+    pub(crate) fn file(file: Arc<File>, length: u64) -> Self {
+        Self { store: Store::File(file, length), skip: 0 }
+    }
+
+    /// Leaves out the first `count` bytes; whose stream what follows belongs to is still known.
+    pub(crate) fn skip(mut self, count: u64) -> Self {
+        self.skip = count.min(self.len());
+        self
+    }
+
+    /// All, what is skipped included.
+    pub(crate) fn len(&self) -> u64 {
+        match &self.store {
+            Store::Memory(bytes) => bytes.len() as u64,
+            Store::File(_, length) => *length,
         }
     }
 
@@ -55,13 +62,13 @@ impl Source {
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
-        match self {
-            Self::Memory(bytes) => {
+        match &self.store {
+            Store::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 buffer[..wanted].copy_from_slice(&bytes[start..start + wanted]);
                 Ok(wanted)
             }
-            Self::File(file, range) => file.read_at(&mut buffer[..wanted], range.start + offset),
+            Store::File(file, _) => file.read_at(&mut buffer[..wanted], offset),
         }
     }
 }
@@ -178,17 +185,27 @@ impl Pieces {
                     Some(Part::Text(source, pick)) => (source, pick, false),
                     Some(Part::Json(source, pick)) => (source, pick, true),
                 };
+                // Without markers there is nothing to learn from what is skipped.
+                let offset = if pick == Pick::All { source.skip } else { 0 };
                 self.current = Some(Reading {
                     source,
                     pick,
                     json,
-                    offset: 0,
+                    offset,
                     splitter: Splitter::default(),
                     decoder: Decoder::default(),
                 });
                 continue;
             };
-            let length = reading.source.read_at(&mut self.buffer, reading.offset)?;
+            let skipping =
+                usize::try_from(reading.source.skip.saturating_sub(reading.offset)).unwrap_or(usize::MAX);
+            let wanted = if skipping > 0 { skipping.min(PIECE) } else { PIECE };
+            let length = reading.source.read_at(&mut self.buffer[..wanted], reading.offset)?;
+            if skipping > 0 && length > 0 {
+                reading.splitter.feed(&self.buffer[..length], |_, _| {});
+                reading.offset += length as u64;
+                continue;
+            }
             let piece = reading.piece(&self.buffer[..length]);
             reading.offset += length as u64;
             if length == 0 {

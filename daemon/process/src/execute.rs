@@ -28,6 +28,8 @@ use crate::{Processes, launch};
 const QUIET: Duration = Duration::from_millis(250);
 /// After the shell's end: how long the output is waited for at most.
 const GRACE: Duration = Duration::from_secs(2);
+/// Commands that may run at once.
+pub(crate) const MAX_RUNNING: usize = 1024;
 /// How much of the output a timeout error carries.
 const TAIL: usize = 16 << 10;
 
@@ -65,9 +67,14 @@ async fn run(
     request: Execute,
     disconnected: Option<watch::Receiver<()>>,
 ) -> ApiResult<Response> {
+    let _place = processes.running.try_acquire().map_err(|_| {
+        let message = format_args!("{MAX_RUNNING} commands run already");
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
+    })?;
     let running = match Running::start(&processes, &request) {
         Ok(running) => running,
-        Err(text) => return Ok(not_started(text)),
+        Err(Refusal::Text(text)) => return Ok(not_started(text)),
+        Err(Refusal::NoRoom(error)) => return Err(error),
     };
     let Ended { executed, output, .. } = running.supervise(&processes, request.timeout, disconnected).await?;
     let texts = if request.separate_output {
@@ -100,7 +107,7 @@ impl Processes {
                 let running = Running { process: Arc::new(process), mark, outputs, began: Instant::now() };
                 running.supervise(self, limit, None).await.map(Ok)
             }
-            Err(error) => Ok(Err(error)),
+            Err(error) => launch::no_room(&error).map_or(Ok(Err(error)), Err),
         }
     }
 }
@@ -182,7 +189,7 @@ fn not_started(reason: String) -> Response {
         truncated: false,
         oom_killed: false,
     };
-    answer(&executed, vec![("result", Source::Memory(reason.into_bytes().into()), Pick::All)])
+    answer(&executed, vec![("result", Source::memory(reason.into_bytes()), Pick::All)])
 }
 
 fn answer(executed: &Executed, texts: Vec<(&str, Source, Pick)>) -> Response {
@@ -203,6 +210,21 @@ async fn gone(client: Option<watch::Receiver<()>>) {
     }
 }
 
+/// Why a command did not start.
+enum Refusal {
+    /// Something about it is wrong.
+    Text(String),
+    /// The sandbox is full.
+    NoRoom(ApiError),
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        launch::exhausted(&error)
+            .map_or_else(|| Self::Text(format!("the command could not start: {error}")), Self::NoRoom)
+    }
+}
+
 struct Running {
     process: Arc<Process>,
     mark: Mark,
@@ -211,19 +233,21 @@ struct Running {
 }
 
 impl Running {
-    fn start(processes: &Processes, request: &Execute) -> Result<Self, String> {
+    fn start(processes: &Processes, request: &Execute) -> Result<Self, Refusal> {
         let began = Instant::now();
         let sandbox = &processes.sandbox;
         let directory = sandbox.resolve(request.cwd.as_deref().unwrap_or_default());
-        let failed = |error: std::io::Error| format!("the command could not start: {error}");
-        let (mut command, file) = launch::script(&processes.shell(), &request.command).map_err(failed)?;
+        let (mut command, file) = launch::script(&processes.shell(), &request.command)?;
         sandbox.environment.apply(&mut command, &request.envs);
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         mark.apply(&mut command);
         command.current_dir(&directory);
         let max = request.max_output.unwrap_or(u64::MAX).min(processes.settings.execute_output_max);
-        let outputs = Outputs::attach(&mut command, request.separate_output, max).map_err(failed)?;
-        let process = sandbox.spawner.spawn(command).map_err(|error| launch::explain(&error, &directory))?;
+        let outputs = Outputs::attach(&mut command, request.separate_output, max)?;
+        let process = sandbox.spawner.spawn(command).map_err(|error| {
+            launch::no_room(&error)
+                .map_or_else(|| Refusal::Text(launch::explain(&error, &directory)), Refusal::NoRoom)
+        })?;
         // The shell has the file open once it reads it; until the command ends it stays reachable.
         let process = Arc::new(process);
         if let Some(file) = file {

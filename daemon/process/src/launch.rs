@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
+use pinfold_http::ApiError;
 use pinfold_spawn::{Sandbox, SpawnError};
 
 use crate::spool::in_memory;
@@ -42,6 +44,23 @@ pub(crate) fn script(shell: &Path, text: &str) -> std::io::Result<(Command, Opti
 /// The path by which a child opens one of this process's descriptors anew.
 pub(crate) fn own_fd(number: i32) -> String {
     format!("/proc/{}/fd/{number}", std::process::id())
+}
+
+/// 503 if the system has no room for another process or descriptor now: the caller may come again, and the command has not run.
+pub(crate) fn exhausted(error: &std::io::Error) -> Option<ApiError> {
+    let exhausted = matches!(error.raw_os_error(), Some(EAGAIN | ENOMEM | EMFILE | ENFILE));
+    exhausted.then(|| {
+        let message = format_args!("the sandbox has no room for another process: {error}");
+        ApiError::unavailable(message).code("RESOURCES_EXHAUSTED").retry_after(1)
+    })
+}
+
+/// The same of a process that could not be started.
+pub(crate) fn no_room(error: &SpawnError) -> Option<ApiError> {
+    match error {
+        SpawnError::Start { source, .. } => exhausted(source),
+        SpawnError::Watch(source) => exhausted(source),
+    }
 }
 
 /// What to tell about a process that did not start. The system only says "no such file": whether it meant the directory is found out here.

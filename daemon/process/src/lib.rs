@@ -12,14 +12,16 @@ mod session;
 mod signal;
 mod spool;
 mod text;
+mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::post;
+use axum::routing::{get, post};
 use pinfold_spawn::Sandbox;
+use tokio::sync::Semaphore;
 
 pub use execute::{Ended, Program};
 pub use session::{ENTRYPOINT, ENTRYPOINT_COMMAND, Follower, entrypoint_log_path};
@@ -57,6 +59,8 @@ pub struct Processes {
     /// Instead of the sandbox's shell.
     shell: Option<PathBuf>,
     sessions: Arc<session::Sessions>,
+    /// A place for each executed command.
+    running: Arc<Semaphore>,
 }
 
 impl Processes {
@@ -68,6 +72,7 @@ impl Processes {
             oom: Arc::new(oom::OomKills::watch()),
             shell: None,
             sessions: Arc::default(),
+            running: Arc::new(Semaphore::new(execute::MAX_RUNNING)),
         }
     }
 
@@ -91,6 +96,7 @@ impl Processes {
     pub fn router(&self) -> Router {
         Router::new()
             .route("/process/execute", post(execute::execute))
+            .route("/process/tree", get(tree::list))
             .merge(session::routes::router())
             .with_state(self.clone())
     }

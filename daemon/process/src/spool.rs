@@ -105,8 +105,8 @@ impl Spool {
 
     pub(crate) fn source(self) -> Source {
         match self.file {
-            None => Source::Memory(self.memory.into()),
-            Some(file) => Source::File(Arc::new(file), 0..self.length),
+            None => Source::memory(self.memory),
+            Some(file) => Source::file(Arc::new(file), self.length),
         }
     }
 }

@@ -76,6 +76,14 @@ async fn requests(daemon: &Daemon) {
         daemon.ask("POST", "/process/execute", json!({ "command": "pwd", "cwd": "missing" })).await;
     assert_eq!((status, &answer["exitCode"]), (200, &json!(-1)));
     assert!(answer["result"].as_str().unwrap().contains("work/missing"), "{answer}");
+    let (status, tree) = daemon.ask("GET", "/process/tree", None).await;
+    let own = tree.as_array().unwrap().iter().find(|p| p["pid"] == std::process::id()).unwrap();
+    assert!(
+        status == 200
+            && own["parent"].as_i64().unwrap() > 0
+            && own["name"].as_str().unwrap().starts_with("exec"),
+        "{own}"
+    );
     for bad in [
         json!({ "command": "  \n" }),
         json!({}),

@@ -108,6 +108,16 @@ async fn logs_over_websockets() {
     assert_eq!((got.stdout.as_slice(), got.close), (&b"one\ngo\nthree\n"[..], Some(1000)));
     let tail = collect(connect(&base, &format!("{logs}?offset={}", got.raw.len() - 4), SPLIT).await.0).await;
     assert_eq!(tail.raw, b"ree\n");
+    // Over HTTP too, and the stream of what follows is known.
+    let (_, all) = daemon.ask("GET", &logs, None).await;
+    assert_eq!((&all["stdout"], &all["nextOffset"]), (&json!("one\ngo\nthree\n"), &json!(got.raw.len())));
+    let (_, tail) = daemon.ask("GET", &format!("{logs}?offset={}", got.raw.len() - 4), None).await;
+    assert_eq!(
+        (&tail["stdout"], &tail["stderr"], &tail["output"]),
+        (&json!("ree\n"), &json!(""), &json!("ree\n"))
+    );
+    let (_, none) = daemon.ask("GET", &format!("{logs}?offset=100000"), None).await;
+    assert_eq!(none["output"], "");
     let combined = collect(connect(&base, &format!("{logs}?follow=true"), &[]).await.0).await;
     assert!(!combined.raw.windows(3).any(|w| w == STDOUT || w == STDERR) && combined.raw.len() == 17);
     let offer = [("sec-websocket-protocol", "X-Daytona-SDK-Version~0.218.0, other")];

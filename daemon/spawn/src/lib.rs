@@ -13,6 +13,7 @@ mod reaper;
 mod sandbox;
 pub mod shell;
 mod spawner;
+pub mod terminal;
 pub mod tree;
 pub mod users;
 mod wait;

@@ -78,7 +78,7 @@ impl Log {
     /// Everything so far.
     pub(crate) fn source(&self) -> io::Result<Source> {
         let length = self.progress.borrow().length;
-        Ok(Source::File(self.file()?, 0..length))
+        Ok(Source::file(self.file()?, length))
     }
 
     /// For reading by offset.

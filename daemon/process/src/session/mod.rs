@@ -93,7 +93,7 @@ impl Processes {
             return Err(ApiError::new(http::StatusCode::TOO_MANY_REQUESTS, message));
         }
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
-        let shell = Shell::start(&self.sandbox, &self.shell(), start, &mark).map_err(ApiError::internal)?;
+        let shell = Shell::start(&self.sandbox, &self.shell(), start, &mark)?;
         let directory = self.sessions_directory().join(id);
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         let (ending, ended) = watch::channel(None);

@@ -254,10 +254,11 @@ fn answer_logs(
         };
         return Ok(upgrade.on_upgrade(move |socket| follow::serve(socket, file, progress, wish)));
     }
-    let source = command.log.source().map_err(|error| unreadable(&error))?.from(offset);
+    let source = command.log.source().map_err(|error| unreadable(&error))?.skip(offset);
     Ok(match class {
+        // `nextOffset` is ours: asking again from there gives what came meanwhile.
         SdkClass::Split => body::object(
-            json!({}),
+            json!({ "nextOffset": source.len() }),
             vec![
                 ("output", source.clone(), Pick::Unmarked),
                 ("stdout", source.clone(), Pick::Only(Stream::Stdout)),

@@ -12,10 +12,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use pinfold_http::ApiError;
 use pinfold_spawn::tree::Mark;
 use pinfold_spawn::{Process, Sandbox};
 
-use crate::launch::{explain, own_fd};
+use crate::launch::{exhausted, explain, no_room, own_fd};
 use crate::pipe::{CAPACITY, Reader, Writer, non_blocking, pipe};
 use crate::spool::in_memory;
 
@@ -54,14 +55,17 @@ pub(crate) struct Streams {
 }
 
 impl Shell {
-    /// Starts `program` in `directory`. The text of an error is for the client.
+    /// Starts `program` in `directory`.
     pub(crate) fn start(
         sandbox: &Sandbox,
         program: &Path,
         directory: &Path,
         mark: &Mark,
-    ) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("the session's shell could not start: {error}");
+    ) -> Result<Self, ApiError> {
+        let failed = |error: io::Error| {
+            let plain = || ApiError::internal(format_args!("the session's shell could not start: {error}"));
+            exhausted(&error).unwrap_or_else(plain)
+        };
         let (script_end, script) = pipe().map_err(failed)?;
         let (statuses, status_end) = pipe().map_err(failed)?;
         let (complaints, complain) = pipe().map_err(failed)?;
@@ -72,7 +76,9 @@ impl Shell {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(complain));
         sandbox.environment.apply(&mut command, []);
         mark.apply(&mut command);
-        let process = sandbox.spawner.spawn(command).map_err(|error| explain(&error, directory))?;
+        let process = sandbox.spawner.spawn(command).map_err(|error| {
+            no_room(&error).unwrap_or_else(|| ApiError::internal(explain(&error, directory)))
+        })?;
         let zsh = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("zsh"));
         Ok(Self {
             process: Arc::new(process),
