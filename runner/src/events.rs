@@ -70,23 +70,7 @@ async fn apply(node: &Arc<Node>, event: Event) {
         "oom" => node.index.change_known(&id, |s| {
             s.ending.get_or_insert_default().oom = true;
         }),
-        "die" => {
-            node.index.change_known(&id, |s| {
-                let oom = s.ending.as_ref().is_some_and(|e| e.oom);
-                s.status = ContainerStatus::Exited;
-                s.ending = Some(Ending { code: event.exit_code.unwrap_or(0), oom, error: String::new() });
-                s.address = None;
-                s.daemon_version = None;
-                if !s.busy {
-                    s.state = state_of(s.status, s.ending.as_ref());
-                }
-            });
-            if let Some(ended) =
-                node.index.get(&id).filter(|s| !s.busy && s.ending.as_ref().is_some_and(|e| !e.is_expected()))
-            {
-                tracing::warn!(sandbox = %id, reason = ended.ending.map(|e| e.reason()), "a sandbox ended unexpectedly");
-            }
-        }
+        "die" => died(node, &id, &event).await,
         "destroy" if !busy && known.is_some() => {
             tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
             node.forget(&id).await;
@@ -103,6 +87,37 @@ async fn apply(node: &Arc<Node>, event: Event) {
             }
         }
         _ => {}
+    }
+}
+
+/// A sandbox's first process ended, unless the event is late and the sandbox was started again since: the engine has the last word.
+async fn died(node: &Node, id: &SandboxId, event: &Event) {
+    let Some(known) = node.index.get(id) else { return };
+    let oom = known.ending.as_ref().is_some_and(|e| e.oom);
+    match node.engine.inspect(id.as_str()).await {
+        Ok(found) if found.id == event.id && found.status == ContainerStatus::Running => return,
+        Ok(found) => node.learn(id, &found),
+        Err(error) => {
+            tracing::debug!(sandbox = %id, %error, "could not look at an ended sandbox; its event has to do");
+            node.index.change_known(id, |s| {
+                s.status = ContainerStatus::Exited;
+                s.ending = Some(Ending { code: event.exit_code.unwrap_or(0), ..Ending::default() });
+            });
+        }
+    }
+    node.index.change_known(id, |s| {
+        if let Some(ending) = s.ending.as_mut() {
+            ending.oom |= oom;
+        }
+        s.address = None;
+        s.daemon_version = None;
+        if !s.busy {
+            s.state = state_of(s.status, s.ending.as_ref());
+        }
+    });
+    let ended = node.index.get(id).filter(|s| !s.busy).and_then(|s| s.ending).filter(|e| !e.is_expected());
+    if let Some(ending) = ended {
+        tracing::warn!(sandbox = %id, reason = ending.reason(), "a sandbox ended unexpectedly");
     }
 }
 

@@ -3,8 +3,8 @@
 //! A figure that cannot be read is absent, with its reason in the log once; the report then carries no metrics rather than a wrong one, because
 //! a control plane takes a missing figure for zero (runner contract 2.3, 17.4).
 
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pinfold_cgroup::{CpuSampler, Kernel, Machine, Scope};
@@ -118,6 +118,51 @@ impl Health {
             gpu: Some(0),
             gpu_type: None,
         })
+    }
+
+    /// The figures in the Prometheus text format; those that cannot be read are left out.
+    pub fn prometheus(&self) -> String {
+        let mut text = String::from(
+            "# HELP pinfold_sandboxes Sandboxes of this node by state.\n# TYPE pinfold_sandboxes gauge\n",
+        );
+        let mut states = std::collections::BTreeMap::<&str, u64>::new();
+        for (_, sandbox) in self.node.index.all() {
+            *states.entry(sandbox.state.as_str()).or_default() += 1;
+        }
+        for (state, count) in states {
+            let _ = writeln!(text, "pinfold_sandboxes{{state=\"{state}\"}} {count}");
+        }
+        let Ok(m) = self.metrics() else { return text };
+        for (name, help, value) in [
+            ("pinfold_node_cpus", "Cores of this node, or of the limit set on it.", m.cpu),
+            ("pinfold_node_cpu_usage_percent", "Processor use.", m.current_cpu_usage_percentage),
+            (
+                "pinfold_node_memory_gibibytes",
+                "Memory of this node, or of the limit set on it.",
+                m.memory_gib,
+            ),
+            (
+                "pinfold_node_memory_usage_percent",
+                "Memory use without reclaimable cache.",
+                m.current_memory_usage_percentage,
+            ),
+            ("pinfold_node_disk_gibibytes", "Size of the engine's filesystem.", m.disk_gib),
+            (
+                "pinfold_node_disk_usage_percent",
+                "Use of the engine's filesystem.",
+                m.current_disk_usage_percentage,
+            ),
+            ("pinfold_allocated_cpus", "Cores promised to running sandboxes.", m.current_allocated_cpu),
+            (
+                "pinfold_allocated_memory_gibibytes",
+                "Memory promised to running sandboxes.",
+                m.current_allocated_memory_gib,
+            ),
+            ("pinfold_allocated_disk_gibibytes", "Disk promised to sandboxes.", m.current_allocated_disk_gib),
+        ] {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
+        text
     }
 
     /// What the runner depends on.

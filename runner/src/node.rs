@@ -202,6 +202,7 @@ pub async fn sandbox_network(engine: &dyn Engine, config: &Config) -> Result<Net
         name: name.to_owned(),
         bridge: Some(bridge.to_owned()),
         icc: config.inter_sandbox,
+        internal: false,
         subnet: Some(config.subnet.clone()),
         dynamic_range: None,
         labels: std::collections::BTreeMap::new(),

@@ -275,6 +275,8 @@ pub struct NetworkSpec {
     pub bridge: Option<String>,
     /// Whether its members may talk to each other.
     pub icc: bool,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
     /// IPv4 subnet; the engine's choice when `None`.
     pub subnet: Option<String>,
     /// Part of the subnet from which the engine chooses addresses itself.

@@ -71,7 +71,8 @@ async fn alive() -> Json<Value> {
 async fn metrics(
     axum::extract::State(shared): axum::extract::State<Shared>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shared.node.counters.prometheus())
+    let text = shared.node.counters.prometheus() + &shared.health.prometheus();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 async fn info(axum::extract::State(shared): axum::extract::State<Shared>) -> Json<Value> {

@@ -45,8 +45,20 @@ impl Node {
             match self.engine.registry_digest(&reference, auth.as_ref()).await {
                 Ok(found) => {
                     let hash = found.digest.trim_start_matches("sha256:").to_owned();
-                    // The unpacked size where the image is here; the descriptor's otherwise.
-                    let size = self.engine.image(&reference).await.map_or(found.size, |image| image.size);
+                    let size =
+                        super::registry::compressed_size(&reference, &self.info.architecture, auth.as_ref());
+                    let left = PATIENCE.saturating_sub(began.elapsed());
+                    let size = tokio::time::timeout(left, size)
+                        .await
+                        .unwrap_or_else(|_| Err("it took too long".to_owned()));
+                    // Where the registry does not say, the unpacked size of a local copy is nearer than the manifest's own.
+                    let size = match size {
+                        Ok(size) => size,
+                        Err(error) => {
+                            tracing::debug!(reference, error, "could not learn the compressed size");
+                            self.engine.image(&reference).await.map_or(found.size, |image| image.size)
+                        }
+                    };
                     return Ok(RegistryInfo { hash, size_gb: gib(size) });
                 }
                 Err(error) if error.is_not_found() || began.elapsed() + pause > PATIENCE => {

@@ -7,6 +7,7 @@ mod inspect;
 mod logs;
 mod pull;
 mod reference;
+mod registry;
 mod snapshot;
 
 use std::collections::HashMap;

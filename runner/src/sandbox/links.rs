@@ -1,7 +1,7 @@
 //! Linked sandboxes (runner contract 9.6): an owner and its followers share a network on which they find each other by name.
 //!
-//! The network's presence is the only record of a link. It carries no default route out of the node beyond the sandbox network's policy: the
-//! engine makes it, and the policy's owner decides what crosses it.
+//! The network's presence is the only record of a link. It is internal: with a way out of its own, a sandbox could leave past the policy that
+//! holds on the sandbox network.
 
 use pinfold_engine::{Attachment, NetworkSpec};
 use pinfold_proto::id::SandboxId;
@@ -37,7 +37,8 @@ impl Node {
         };
         let name = network_name(&owner);
         let labels = [("daytona.link_network_owner".to_owned(), owner.to_string())].into();
-        let spec = NetworkSpec { name: name.clone(), icc: true, labels, ..NetworkSpec::default() };
+        let spec =
+            NetworkSpec { name: name.clone(), icc: true, internal: true, labels, ..NetworkSpec::default() };
         match self.engine.network(&name).await {
             Err(error) if error.is_not_found() => match self.engine.create_network(&spec).await {
                 Err(error) if !error.is_conflict() => return Err(error.into()),

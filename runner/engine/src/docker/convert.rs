@@ -234,6 +234,7 @@ pub(super) fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
     NetworkCreateRequest {
         name: spec.name.clone(),
         driver: Some("bridge".to_owned()),
+        internal: Some(spec.internal),
         options: Some(options),
         ipam: spec.subnet.as_ref().map(|_| Ipam { config: Some(vec![config]), ..Default::default() }),
         labels: Some(spec.labels.clone().into_iter().collect()),

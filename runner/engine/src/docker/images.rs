@@ -200,8 +200,8 @@ impl Docker {
         if let Some(cpu) = spec.limits.cpu.and_then(|cpu| i32::try_from(cpu).ok()) {
             options = options.cpuperiod(100_000).cpuquota(cpu.saturating_mul(100_000));
         }
-        // bollard's type for this parameter ends below 2 GiB; a larger bound cannot be said, so none is.
-        if let Some(memory) = spec.limits.memory.and_then(|bytes| i32::try_from(bytes).ok()) {
+        // In KiB: see `build_memory_in_bytes`.
+        if let Some(memory) = spec.limits.memory.and_then(|bytes| i32::try_from(bytes / 1024).ok()) {
             options = options.memory(memory).memswap(memory);
         }
         let credentials =

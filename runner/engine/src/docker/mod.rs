@@ -62,7 +62,7 @@ impl Docker {
         let client = Client::connect_with_defaults().map_err(|e| unreachable(e.to_string()))?;
         let client = client
             .with_timeout(Duration::from_secs(OUTER_SECONDS))
-            .with_request_modifier(url_safe_credentials);
+            .with_request_modifier(|request| build_memory_in_bytes(url_safe_credentials(request)));
         let negotiated = tokio::time::timeout(QUICK, client.negotiate_version()).await;
         let client = negotiated.map_err(|_| unreachable(format!("no answer within {QUICK:?}")))?;
         client.map(|client| Self { client }).map_err(|e| unreachable(e.to_string()))
@@ -88,6 +88,33 @@ fn url_safe_credentials<B>(mut request: http::Request<B>) -> http::Request<B> {
             && let Ok(safe) = http::HeaderValue::from_str(&value.replace('+', "-").replace('/', "_"))
         {
             request.headers_mut().insert(name, safe);
+        }
+    }
+    request
+}
+
+/// bollard's type for a build's memory ends below 2 GiB, so we tell it KiB, and the engine gets bytes.
+fn build_memory_in_bytes<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let Some((path, query)) = request.uri().path_and_query().and_then(|pq| pq.as_str().split_once('?'))
+    else {
+        return request;
+    };
+    if !path.ends_with("/build") {
+        return request;
+    }
+    let scaled = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key @ ("memory" | "memswap"), value)) => {
+            let bytes = value.parse::<i64>().map_or(0, |kib| kib.saturating_mul(1024));
+            format!("{key}={bytes}")
+        }
+        _ => pair.to_owned(),
+    });
+    let target = format!("{path}?{}", scaled.collect::<Vec<_>>().join("&"));
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(target) = target.parse() {
+        parts.path_and_query = Some(target);
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
         }
     }
     request
@@ -361,6 +388,15 @@ impl Engine for Docker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_may_have_more_than_two_gibibytes() {
+        let uri = "unix://2f72756e/v1.41/build?t=a%3A1&memory=8388608&memswap=8388608&rm=true";
+        let request = build_memory_in_bytes(http::Request::builder().uri(uri).body(()).unwrap());
+        let query = request.uri().query().unwrap();
+        assert_eq!(query, "t=a%3A1&memory=8589934592&memswap=8589934592&rm=true");
+        assert_eq!(request.uri().authority().unwrap(), "2f72756e");
+    }
 
     #[test]
     fn credentials_travel_in_the_alphabet_that_engines_read() {
