@@ -90,7 +90,8 @@ impl From<git2::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new(Kind::Internal, error.to_string())
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        Self::new(if denied { Kind::Forbidden } else { Kind::Internal }, error.to_string())
     }
 }
 

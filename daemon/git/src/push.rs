@@ -1,7 +1,13 @@
 //! `POST /git/push`.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
 use axum::extract::State;
-use git2::{BranchType, ErrorCode, Repository};
+use git2::{BranchType, ConfigLevel, ErrorCode, Repository};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use pinfold_http::{ApiResult, JsonBody};
 use pinfold_proto::toolbox::git::PushRequest;
 
@@ -33,18 +39,34 @@ pub(crate) async fn push(
             let remote = remote(&repository, name)?;
             let url = remote.pushurl()?.map_or_else(|| remote.url(), Ok)?.to_owned();
             let wire = Wire::new(task, &Address::of(&url, task)?, login, false);
+            let _frugal = frugal(&repository)?;
             wire.push(&repository, remote, &format!("refs/heads/{branch}:refs/heads/{branch}"))?;
             // What the remote has now, also where its configuration maps no such branch.
             let pushed = repository.refname_to_id(&format!("refs/heads/{branch}"))?;
             repository.reference(&format!("refs/remotes/{name}/{branch}"), pushed, true, "update by push")?;
             if request.set_upstream {
-                let mut config = repository.config()?;
+                // The repository's own file, and never the one in memory.
+                let mut config = repository.config()?.open_level(ConfigLevel::Local)?;
                 config.set_str(&format!("branch.{branch}.remote"), name)?;
                 config.set_str(&format!("branch.{branch}.merge"), &format!("refs/heads/{branch}"))?;
             }
             Ok(())
         })
         .await
+}
+
+/// Settings of the lowest rank for the pack that a push makes; the file, which is in memory, has to exist as long as they hold.
+///
+/// libgit2 searches for deltas like git does, with a window full of the largest files. In a sandbox a longer pack is better than that.
+fn frugal(repository: &Repository) -> Result<File, Failure> {
+    let file = memfd_create(c"git-config", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
+    let mut file = File::from(file);
+    file.write_all(
+        b"[core]\n\tbigFileThreshold = 8m\n[pack]\n\twindowMemory = 48m\n\tdeltaCacheSize = 16m\n",
+    )?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    repository.config()?.add_file(Path::new(&path), ConfigLevel::ProgramData, true)?;
+    Ok(file)
 }
 
 pub(crate) fn remote_name(name: &str) -> &str {

@@ -404,6 +404,21 @@ async fn a_client_that_goes_away_ends_the_operation() {
 }
 
 #[tokio::test]
+async fn an_operation_has_the_limit_that_is_set() {
+    for variables in [
+        &[("PINFOLD_GIT_TIMEOUT", "300ms")][..],
+        &[("PINFOLD_GIT_TIMEOUT", "300ms"), ("DAYTONA_EXPERIMENTAL_USE_GIT_CLI", "true")],
+    ] {
+        let world = World::with(variables);
+        let server = Remote::new(&world.sandbox, None).serve().await;
+        let start = Instant::now();
+        let body = json!({"url": server.url("silent/hub.git"), "path": "x"});
+        let text = world.fails("POST", "/git/clone", body, 502, "GIT_TRANSPORT_FAILED").await;
+        assert!(text.contains("limit of 300ms") && start.elapsed() < Duration::from_secs(20), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_command_line_carries_transfers_when_asked() {
     let world = World::with(&[("DAYTONA_EXPERIMENTAL_USE_GIT_CLI", "true")]);
     world.repository("seed").await;

@@ -164,30 +164,34 @@ async fn add_takes_paths_folders_patterns_and_deletions() {
 
 #[tokio::test]
 async fn the_five_resets_do_what_gits_do() {
-    for mode in ["soft", "mixed", "hard", "merge", "keep"] {
-        // Staged, unstaged and both; to HEAD and to the parent: the outcome is git's own.
-        for target in ["HEAD", "HEAD~1"] {
-            for change in ["none", "staged other", "unstaged other", "staged", "unstaged", "both"] {
-                let world = World::new();
-                for name in ["ours", "theirs"] {
-                    world.repository(name).await;
-                    world.write(&format!("{name}/other.txt"), "o\n");
-                    world.git(name, &["add", "."]).await;
-                    world.git(name, &["commit", "-q", "--amend", "-m", "first"]).await;
-                    world.write(&format!("{name}/a.txt"), "two\n");
-                    world.git(name, &["commit", "-q", "-a", "-m", "second"]).await;
-                    let file = if change.ends_with("other") { "other.txt" } else { "a.txt" };
-                    if change.starts_with("staged") || change == "both" {
-                        world.write(&format!("{name}/{file}"), "staged\n");
-                        world.git(name, &["add", "."]).await;
-                    }
-                    if change.starts_with("unstaged") || change == "both" {
-                        world.write(&format!("{name}/{file}"), "unstaged\n");
-                    }
-                }
+    let world = World::new();
+    world.repository("seed").await;
+    world.write("seed/other.txt", "o\n");
+    world.git("seed", &["add", "."]).await;
+    world.git("seed", &["commit", "-q", "--amend", "-m", "first"]).await;
+    world.write("seed/a.txt", "two\n");
+    world.git("seed", &["commit", "-q", "-a", "-m", "second"]).await;
+    // Staged, unstaged and both; to HEAD and to its parent: the outcome is git's own.
+    for change in ["none", "staged other", "unstaged other", "staged", "unstaged", "both"] {
+        let start = format!("start {change}");
+        world.copy("seed", &start);
+        let file = if change.ends_with("other") { "other.txt" } else { "a.txt" };
+        if change.starts_with("staged") || change == "both" {
+            world.write(&format!("{start}/{file}"), "staged\n");
+            world.git(&start, &["add", "."]).await;
+        }
+        if change.starts_with("unstaged") || change == "both" {
+            world.write(&format!("{start}/{file}"), "unstaged\n");
+        }
+        for mode in ["soft", "mixed", "hard", "merge", "keep"] {
+            for target in ["HEAD", "HEAD~1"] {
+                let (ours, theirs) =
+                    (format!("ours {change} {mode} {target}"), format!("theirs {change} {mode} {target}"));
+                world.copy(&start, &ours);
+                world.copy(&start, &theirs);
                 let (exit, output) =
-                    world.try_git("theirs", &["reset", "-q", &format!("--{mode}"), target]).await;
-                let body = json!({"path": "ours", "mode": mode, "target": target});
+                    world.try_git(&theirs, &["reset", "-q", &format!("--{mode}"), target]).await;
+                let body = json!({"path": ours, "mode": mode, "target": target});
                 let (status, answer) = world.call("POST", "/git/reset", body).await;
                 let what = format!("{mode} {target} {change}: git {output:?}, we {answer}");
                 assert_eq!(status.is_success(), exit == pinfold_spawn::Exit::Code(0), "{what}");
@@ -198,16 +202,14 @@ async fn the_five_resets_do_what_gits_do() {
                         "{what}"
                     );
                 }
-                for command in [
-                    &["status", "--porcelain=v2"][..],
-                    &["diff"],
-                    &["diff", "--cached"],
-                    &["log", "--format=%s"],
-                ] {
+                // Names HEAD's commit and every entry that differs; the files' texts are compared beside it.
+                let command = ["status", "--porcelain=v2", "--branch"];
+                assert_eq!(world.git(&ours, &command).await, world.git(&theirs, &command).await, "{what}");
+                for name in ["a.txt", "other.txt"] {
                     assert_eq!(
-                        world.git("ours", command).await,
-                        world.git("theirs", command).await,
-                        "{what}: {command:?}"
+                        world.text(&format!("{ours}/{name}")),
+                        world.text(&format!("{theirs}/{name}")),
+                        "{what}"
                     );
                 }
             }

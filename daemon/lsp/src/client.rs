@@ -164,3 +164,72 @@ fn reply(request: &Value) -> Value {
         _ => Value::Null,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    /// A client and the other ends of its pipes.
+    fn pair() -> (Client, pipe::Receiver, pipe::Sender) {
+        let flags = nix::fcntl::OFlag::O_CLOEXEC;
+        let (input, stdin) = nix::unistd::pipe2(flags).expect("a pipe");
+        let (stdout, output) = nix::unistd::pipe2(flags).expect("a pipe");
+        let client = Client::start(stdin, stdout).expect("a client");
+        let input = pipe::Receiver::from_owned_fd(input).expect("a pipe");
+        (client, input, pipe::Sender::from_owned_fd(output).expect("a pipe"))
+    }
+
+    async fn heard(messages: &mut FramedRead<pipe::Receiver, Frames>) -> Value {
+        messages.next().await.expect("a message").expect("sound")
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_is_given_up_taken_back_and_ignored() {
+        let (client, input, mut output) = pair();
+        let mut messages = FramedRead::new(input, Frames::default());
+        let error =
+            client.request("slow", json!({}), Duration::from_millis(20)).await.expect_err("no answer");
+        assert!(matches!(error, LspError::Timeout { method: "slow", .. }), "{error}");
+        let id = heard(&mut messages).await["id"].clone();
+        let cancel = heard(&mut messages).await;
+        assert_eq!((&cancel["method"], &cancel["params"]["id"]), (&json!("$/cancelRequest"), &id));
+        let next = client.request("next", json!({}), Duration::from_secs(10));
+        let answer = async {
+            let request = heard(&mut messages).await;
+            for (id, result) in [(id, "late"), (request["id"].clone(), "mine")] {
+                let answer = frame(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
+                output.write_all(&answer).await.expect("written");
+            }
+        };
+        let (result, ()) = tokio::join!(next, answer);
+        assert_eq!(result.expect("an answer"), json!("mine"));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_server_ends_every_wait() {
+        let (client, mut input, output) = pair();
+        let requests = (0..3).map(|_| client.request("any", json!({}), Duration::from_secs(10)));
+        let end = async {
+            // The first has been sent, then.
+            input.read_u8().await.expect("a request");
+            drop(output);
+        };
+        let (results, ()) = tokio::join!(futures_util::future::join_all(requests), end);
+        assert!(results.iter().all(|result| matches!(result, Err(LspError::Ended))), "{results:?}");
+        assert!(client.is_over());
+        assert!(matches!(
+            client.request("any", json!({}), Duration::from_secs(10)).await,
+            Err(LspError::Ended)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_is_not_waited_for() {
+        let (client, _input, _output) = pair();
+        let big = "x".repeat(1 << 20);
+        let calls = (0..QUEUE + 4).map(|_| client.request("big", json!(big), Duration::from_millis(100)));
+        let results = futures_util::future::join_all(calls).await;
+        assert!(results.iter().all(|result| matches!(result, Err(LspError::Timeout { .. }))), "{results:?}");
+    }
+}

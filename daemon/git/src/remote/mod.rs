@@ -3,6 +3,7 @@
 mod address;
 mod cli;
 pub(crate) mod http;
+mod limit;
 mod login;
 mod stream;
 mod tls;
@@ -16,6 +17,7 @@ use crate::repository::Task;
 
 pub(crate) use address::Address;
 pub(crate) use cli::Cli;
+use limit::Limit;
 pub(crate) use login::Login;
 
 /// Most that is kept of what the remote prints, for error texts.
@@ -28,6 +30,7 @@ pub(crate) struct Wire<'t> {
     session: Arc<http::Session>,
     cli: Option<Cli<'t>>,
     local: bool,
+    limit: Option<Limit>,
     printed: Mutex<String>,
 }
 
@@ -50,7 +53,15 @@ impl<'t> Wire<'t> {
     pub(crate) fn new(task: &'t Task, address: &Address, login: Option<Login>, insecure: bool) -> Self {
         let session = Arc::new(http::Session::new(task, login.clone(), insecure));
         let cli = Cli::wanted(address, task).then(|| Cli::new(task, login.clone(), insecure));
-        Self { task, login, session, cli, local: address.is_local(), printed: Mutex::default() }
+        Self {
+            task,
+            login,
+            session,
+            cli,
+            local: address.is_local(),
+            limit: Limit::start(task),
+            printed: Mutex::default(),
+        }
     }
 
     /// Carries this operation through the git binary.
@@ -153,7 +164,7 @@ impl<'t> Wire<'t> {
     fn explain(&self, error: git2::Error) -> Failure {
         let found = self.session.failure();
         if self.task.cancel.is_cancelled() {
-            return Failure::cancelled();
+            return self.hide(Failure::cancelled());
         }
         let text = error.message().to_ascii_lowercase();
         let failure = found.unwrap_or_else(|| {
@@ -200,6 +211,9 @@ impl<'t> Wire<'t> {
 
     /// Takes credentials out of the text, wherever they came from.
     fn hide(&self, mut failure: Failure) -> Failure {
+        if let Some(passed) = self.limit.as_ref().and_then(Limit::failure) {
+            return passed;
+        }
         if let Some(login) = &self.login {
             failure.message = login.hide(&failure.message);
         }

@@ -154,10 +154,24 @@ impl World {
     /// A repository with one commit of `a.txt` on `main`.
     pub(crate) async fn repository(&self, name: &str) {
         std::fs::create_dir_all(self.path(name)).unwrap();
-        self.git(name, &["init", "-q", "-b", "main"]).await;
+        self.git(name, &["init", "-q", "-b", "main", "--template="]).await;
         self.write(&format!("{name}/a.txt"), "one\n");
         self.git(name, &["add", "."]).await;
         self.git(name, &["commit", "-q", "-m", "first"]).await;
+    }
+
+    /// A copy of a folder of files and folders.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        std::fs::create_dir(self.path(to)).unwrap();
+        for entry in std::fs::read_dir(self.path(from)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let (from, to) = (format!("{from}/{name}"), format!("{to}/{name}"));
+            if self.path(&from).is_dir() {
+                self.copy(&from, &to);
+            } else {
+                std::fs::copy(self.path(&from), self.path(&to)).unwrap();
+            }
+        }
     }
 
     /// A bare copy of a repository, to push to.
