@@ -1,6 +1,7 @@
 //! Who dies first when memory runs out: what the sandbox runs, not the daemon that everybody reaches it through.
 //!
-//! `oom_score_adj` is inherited, so a daemon that protects itself has to give its children back the score they would have had. That is written
+//! `oom_score_adj` is inherited, so a daemon that protects itself has to give its children back the score they would have had; one that may not gives
+//! them a worse one. That is written
 //! right after the child starts (a hook before `exec` would cost the quick `posix_spawn` path), long before an ordinary program forks.
 
 use std::fs;
@@ -10,6 +11,9 @@ use nix::unistd::Pid;
 const OWN: &str = "/proc/self/oom_score_adj";
 /// Not -1000: that would exempt the daemon, and a leak of its own could take the whole sandbox down.
 const PROTECTED: i32 = -999;
+/// By how much a child is likelier to be chosen: as if it used a third of the memory more.
+const WORSE: i32 = 300;
+const WORST: i32 = 1000;
 
 /// Makes this process a late victim, where that is permitted (`CAP_SYS_RESOURCE`). Says whether it is one now.
 pub fn protect() -> bool {
@@ -21,9 +25,9 @@ fn score() -> Option<i32> {
     fs::read_to_string(OWN).ok()?.trim().parse().ok()
 }
 
-/// What children have to be set to: nothing to do unless this process is protected.
+/// What children are set to: the ordinary score if this process could lower its own, else one that is worse than its own, which is always permitted.
 pub(crate) fn childrens_score() -> Option<i32> {
-    score().filter(|own| *own < 0).map(|_| 0)
+    score().map(|own| if own < 0 { 0 } else { (own + WORSE).min(WORST) })
 }
 
 /// Gives a child its score. It may be gone already.

@@ -51,6 +51,7 @@ async fn the_process_core() {
     adopted_orphans(&spawner).await;
     families(&spawner).await;
     missing_things(&spawner);
+    victims(&spawner).await;
     no_zombies_block_others(&spawner).await;
 }
 
@@ -136,6 +137,17 @@ fn missing_things(spawner: &Spawner) {
     command.current_dir("/nowhere");
     let error = spawner.spawn(command).unwrap_err();
     assert!(error.to_string().contains("/nowhere"), "{error}");
+}
+
+/// When memory runs out, a child goes before this process does.
+async fn victims(spawner: &Spawner) {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let mut command = sh("sleep 0.2; cat /proc/self/oom_score_adj");
+    command.stdout(Stdio::piped());
+    let mut process = spawner.spawn(command).unwrap();
+    process.wait().await;
+    let childs: i32 = read(&mut process.stdout).trim().parse().unwrap();
+    assert!(childs >= 0 && childs > own, "{childs} {own}");
 }
 
 /// A zombie that died of a real-time signal must not stand in front of the others.
