@@ -189,6 +189,8 @@ async fn the_five_resets_do_what_gits_do() {
                     (format!("ours {change} {mode} {target}"), format!("theirs {change} {mode} {target}"));
                 world.copy(&start, &ours);
                 world.copy(&start, &theirs);
+                // A copy's index knows other inodes, which git takes for changes.
+                world.git(&theirs, &["status"]).await;
                 let (exit, output) =
                     world.try_git(&theirs, &["reset", "-q", &format!("--{mode}"), target]).await;
                 let body = json!({"path": ours, "mode": mode, "target": target});
