@@ -59,6 +59,9 @@ pub const EXECUTE_OUTPUT_MAX_MB: &str = "PINFOLD_EXECUTE_OUTPUT_MAX_MB";
 /// Ours: most bytes of output that one session command's log keeps, in MiB.
 pub const SESSION_LOG_MAX_MB: &str = "PINFOLD_SESSION_LOG_MAX_MB";
 
+/// Ours: whether the daemon, and with it the container, ends when the image's own command does.
+pub const EXIT_WITH_ENTRYPOINT: &str = "PINFOLD_EXIT_WITH_ENTRYPOINT";
+
 const MIB: u64 = 1 << 20;
 
 /// Everything the daemon is told from outside.
@@ -84,6 +87,8 @@ pub struct Config {
     pub display: String,
     /// Where the servers listen.
     pub listen: Listen,
+    /// Whether the daemon ends when the image's own command does.
+    pub exit_with_entrypoint: bool,
     /// Most bytes of output kept by `/process/execute`.
     pub execute_output_max: u64,
     /// Most bytes of output kept for one session command.
@@ -185,6 +190,7 @@ impl Config {
                 terminal: port(&mut r, TERMINAL_PORT, well_known::TERMINAL_PORT),
                 recordings: port(&mut r, RECORDINGS_PORT, well_known::RECORDINGS_PORT),
             },
+            exit_with_entrypoint: r.bool(EXIT_WITH_ENTRYPOINT, false),
             execute_output_max: r
                 .parse(EXECUTE_OUTPUT_MAX_MB, 256, at_least_one, |n| (1..=1 << 20).contains(n))
                 * MIB,

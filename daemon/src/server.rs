@@ -34,6 +34,7 @@ pub struct Servers {
     meter: Meter,
     tokens: watch::Receiver<Option<String>>,
     exporter: Option<Exporter>,
+    exit_with_entrypoint: bool,
 }
 
 /// Why the daemon ended although nobody told it to.
@@ -75,6 +76,7 @@ impl Servers {
             meter,
             tokens,
             exporter: None,
+            exit_with_entrypoint: config.exit_with_entrypoint,
             terminal: routes::finish(pinfold_pty::terminal_router(sandbox.clone())),
             dashboard: routes::finish(recording::dashboard(recordings)),
         }
@@ -106,6 +108,7 @@ impl Servers {
         let outcome = tokio::select! {
             name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),
             result = ssh => result.map_err(Fatal::from),
+            () = entrypoint_decides(&self.processes, self.exit_with_entrypoint) => Ok(()),
         };
         drop(stop);
         let end = async {
@@ -121,6 +124,15 @@ impl Servers {
             tracing::warn!(limit = ?END, "the daemon ends with work undone");
         }
         outcome
+    }
+}
+
+/// The image's own command ends unseen in the original: here the log says so, and the operator may have the daemon end with it.
+async fn entrypoint_decides(processes: &Processes, exit_with_it: bool) {
+    let exit_code = processes.entrypoint_ended().await;
+    tracing::info!(exit_code, exit_with_it, "the entrypoint has ended");
+    if !exit_with_it {
+        std::future::pending().await
     }
 }
 

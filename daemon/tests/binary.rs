@@ -194,6 +194,14 @@ fn runs_the_entrypoint_and_prints_its_log() {
 }
 
 #[test]
+fn ends_with_its_entrypoint_if_asked_to() {
+    let mut daemon = Daemon::start_with(&["sh", "-c", "exit 5"], &[("PINFOLD_EXIT_WITH_ENTRYPOINT", "true")]);
+    assert_eq!(wait(&mut daemon.child), 0);
+    let log = std::fs::read_to_string(daemon.home.path().join("daemon.log")).unwrap();
+    assert!(log.contains("the entrypoint has ended exit_code=5"), "{log}");
+}
+
+#[test]
 fn bad_starts_have_their_codes() {
     let home = tempfile::tempdir().unwrap();
     let run = |command: &mut Command| {

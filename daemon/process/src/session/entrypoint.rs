@@ -24,6 +24,17 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// Waits for the entrypoint's end and gives its exit code; for ever if there is none, or if it is deleted at shutdown.
+    pub async fn entrypoint_ended(&self) -> i32 {
+        let command = self.session(ENTRYPOINT).and_then(|session| session.command(COMMAND_ID));
+        match command {
+            Ok(command) => command.ended().await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 /// Each argument in single quotes, so that the shell sees it as it is.
 fn quote(arguments: &[String]) -> String {
     let quoted = arguments.iter().map(|argument| format!("'{}'", argument.replace('\'', r"'\''")));
