@@ -1,8 +1,9 @@
 //! Who dies first when memory runs out: what the sandbox runs, not the daemon that everybody reaches it through.
 //!
 //! `oom_score_adj` is inherited, so a daemon that protects itself has to give its children back the score they would have had; one that may not gives
-//! them a worse one. That is written
-//! right after the child starts (a hook before `exec` would cost the quick `posix_spawn` path), long before an ordinary program forks.
+//! them a worse one. That is written right after the child starts: a hook before `exec` would cost the quick `posix_spawn` path, and raising the daemon's
+//! own score meanwhile would make it the victim. A program that forks in its first fraction of a millisecond may pass the daemon's score on to that
+//! one child.
 
 use std::fs;
 
