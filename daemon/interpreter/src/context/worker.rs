@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use pinfold_proto::markers::Stream;
-use pinfold_spawn::{Exit, Process, Sandbox, SpawnError, tree};
+use pinfold_spawn::tree::{self, Mark};
+use pinfold_spawn::{Exit, Process, Sandbox, SpawnError};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::channel::{Channel, Frame, Kind};
 use crate::python::{BOOT, WORKER};
@@ -65,6 +67,8 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Worker {
     process: Arc<Process>,
+    /// By which its children are known after its end.
+    mark: Mark,
     channel: Channel,
     /// `None` once every writer has closed it.
     stdout: Option<pipe::Receiver>,
@@ -117,11 +121,13 @@ impl Worker {
         command.args(["-u", "-c", BOOT]).current_dir(directory).process_group(0);
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::piped()).stderr(Stdio::piped());
         sandbox.environment.apply(&mut command, []);
+        let mark = Mark::new(Uuid::new_v4().to_string());
+        mark.apply(&mut command);
         let mut process = sandbox.spawner.spawn(command).map_err(StartError::Spawn)?;
         let stdout = process.stdout.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         let stderr = process.stderr.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         let channel = Channel::new(UnixStream::from_std(ours)?);
-        Ok(Self { process: Arc::new(process), channel, stdout, stderr })
+        Ok(Self { process: Arc::new(process), mark, channel, stdout, stderr })
     }
 
     /// Orders an execution.
@@ -131,7 +137,7 @@ impl Worker {
 
     /// Waits for what happens next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Event {
-        let Self { process, channel, stdout, stderr } = self;
+        let Self { process, channel, stdout, stderr, .. } = self;
         tokio::select! {
             // Output before the end.
             biased;
@@ -187,7 +193,7 @@ impl Worker {
         let _ = tokio::task::spawn_blocking(interrupt).await;
     }
 
-    /// Ends the worker and all its children at once.
+    /// Ends the worker and its children at once. Those of a worker that has ended by itself are left alone.
     pub(super) async fn kill(self) {
         let process = Arc::clone(&self.process);
         let _ = tokio::task::spawn_blocking(move || process.kill_tree()).await;
@@ -198,7 +204,8 @@ impl Worker {
     pub(super) async fn stop(self) {
         let _ = self.process.signal(Signal::SIGTERM);
         let _ = timeout(LEAVE, self.process.wait()).await;
-        self.kill().await;
+        let Self { process, mark, .. } = self;
+        let _ = tokio::task::spawn_blocking(move || process.kill_family(&mark)).await;
     }
 }
 

@@ -207,13 +207,15 @@ async fn contexts_are_listed_deleted_and_refused() {
     assert_eq!(run.stdout.trim(), cwd);
 
     let mut running =
-        server.begin(&json!({"code":"import time\nprint('on')\ntime.sleep(60)","contextId":id})).await;
+        server.begin(&json!({"code":"import subprocess, time\nsubprocess.Popen(['setsid', 'sleep', '4712'])\nprint('on')\ntime.sleep(60)","contextId":id})).await;
     running.until("on").await;
     let waiting = server.begin(&json!({"code":"print('never')","contextId":id})).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let path = format!("/process/interpreter/context/{id}");
     let (status, answer) = server.call("DELETE", &path, "").await;
     assert_eq!(status, StatusCode::OK, "{answer}");
+    let left = std::process::Command::new("pgrep").args(["-f", "sleep 4712"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "its children went with it");
     assert_eq!(running.finish().await.code(), 1001);
     assert_eq!(waiting.finish().await.code(), 1008);
     assert_eq!(server.execute(&json!({"code":"1","contextId":id})).await.code(), 1008);

@@ -3,6 +3,7 @@
 
 mod common;
 mod core;
+mod measure;
 mod server;
 mod sessions;
 mod terminal;
