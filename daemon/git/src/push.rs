@@ -73,9 +73,16 @@ pub(crate) fn remote_name(name: &str) -> &str {
     if name.is_empty() { "origin" } else { name }
 }
 
+/// The remote of this name. A relative path starts at the repository's root, as git has it, not at the daemon's directory.
 pub(crate) fn remote<'r>(repository: &'r Repository, name: &str) -> Result<git2::Remote<'r>, Failure> {
-    repository.find_remote(name).map_err(|error| match error.code() {
+    let remote = repository.find_remote(name).map_err(|error| match error.code() {
         ErrorCode::NotFound => Failure::no_branch(format!("there is no remote named {name:?}")),
         _ => error.into(),
-    })
+    })?;
+    let relative =
+        remote.url().ok().filter(|url| url.starts_with("./") || url.starts_with("../")).map(str::to_owned);
+    match relative.and_then(|url| repository.workdir()?.join(url).canonicalize().ok()) {
+        Some(path) => Ok(repository.remote_anonymous(&path.to_string_lossy())?),
+        None => Ok(remote),
+    }
 }

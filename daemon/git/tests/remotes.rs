@@ -341,6 +341,13 @@ async fn paths_and_file_urls() {
     world.post("/git/clone", json!({"url": "seed", "path": "three"}), 200).await;
     commit(&world, "three", "e.txt", "e\n").await;
     world.fails("POST", "/git/push", json!({"path": "three"}), 422, "GIT_REMOTE_REJECTED").await;
+    // A relative path means the same as to git.
+    world.git("two", &["reset", "-q", "--hard", "HEAD~1"]).await;
+    world.git("two", &["remote", "set-url", "origin", "../hub.git"]).await;
+    world.post("/git/pull", json!({"path": "two"}), 200).await;
+    commit(&world, "two", "f.txt", "f\n").await;
+    world.post("/git/push", json!({"path": "two"}), 200).await;
+    assert_eq!(world.git("two", &["status", "-sb"]).await, "## main...origin/main\n");
     // A failed clone into a directory that exists leaves it empty.
     std::fs::create_dir(world.path("four")).unwrap();
     world

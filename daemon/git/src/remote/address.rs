@@ -116,6 +116,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_login_survives(before in "[ -~]{0,20}", user in "[a-z@:%]{0,9}", password in "[A-Z0-9@:%!]{6,12}", after in "[ -~]{0,20}") {
+            let text = format!("{before} https://{user}:{password}@host.example/{after}");
+            proptest::prop_assert!(!without_logins(&text).contains(&format!("{password}@host")), "{text}");
+        }
+
+        #[test]
+        fn any_text_is_an_address_or_refused(text in ".{0,40}") {
+            let _ = Address::parse(&text, |path| PathBuf::from("/work").join(path));
+        }
+    }
+
     #[test]
     fn logins_are_taken_out_of_texts() {
         let text = "could not read 'https://ann:s3cret@h/r' and ssh://bob@h:22/x, see http://h/a@b";
