@@ -36,9 +36,12 @@ pub(crate) async fn follow(node: Arc<Node>, stop: CancellationToken) {
                     Some(Err(error)) => break error.to_string(),
                     None => break "the stream ended".to_owned(),
                 },
-                _ = tick.tick() => if let Err(error) = sync(&node).await {
-                    tracing::warn!(%error, "could not list the node's sandboxes");
-                },
+                _ = tick.tick() => {
+                    if let Err(error) = sync(&node).await {
+                        tracing::warn!(%error, "could not list the node's sandboxes");
+                    }
+                    enforce(&node).await;
+                }
                 () = stop.cancelled() => return,
             }
         };
@@ -175,6 +178,19 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
     Ok(())
 }
 
+/// Puts the recorded policy of every running sandbox in force; what is in force already costs nothing.
+async fn enforce(node: &Node) {
+    for (id, sandbox) in node.index.all() {
+        let running = matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused);
+        if running
+            && !sandbox.busy
+            && let Err(error) = node.reinforce(&id, sandbox.address).await
+        {
+            tracing::error!(sandbox = %id, %error, "a running sandbox's network policy is not in force");
+        }
+    }
+}
+
 /// What has to be put right before the first job: policies of running sandboxes, interrupted resizes, frozen sandboxes, leftovers.
 pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
     for id in node.records.ids() {
@@ -192,12 +208,8 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
                 tracing::error!(sandbox = %id, %error, "could not thaw a sandbox");
             }
         }
-        if matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused)
-            && let Err(error) = node.reinforce(&id, sandbox.address).await
-        {
-            tracing::error!(sandbox = %id, %error, "could not put a running sandbox's network policy in force; it has no network");
-        }
     }
+    enforce(node).await;
     for id in node.records.ids() {
         if node.index.get(&id).is_none() && !matches!(node.adopt(&id).await, Ok(true) | Err(_)) {
             node.forget(&id).await;

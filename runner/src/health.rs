@@ -55,6 +55,7 @@ impl Health {
         let config = &self.node.config;
         let mut sampler = CpuSampler::new(self.machine.clone(), config.cpu_interval);
         let window = f64::from(config.cpu_window.max(1));
+        let mut round = 0_u32;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(sampler.due()) => {}
@@ -71,17 +72,22 @@ impl Health {
                 Ok(None) => {}
                 Err(error) => self.latest().complaint = Some(error.to_string()),
             }
-            self.ask_engine().await;
+            // Counting images makes the engine walk its store; once a minute is enough.
+            self.ask_engine(round.is_multiple_of(12)).await;
+            round = round.wrapping_add(1);
         }
     }
 
-    async fn ask_engine(&self) {
+    async fn ask_engine(&self, ask_all: bool) {
         let engine = match self.node.engine.ping().await {
             Ok(()) => None,
             Err(error) => Some(error.to_string()),
         };
-        let images =
-            if engine.is_none() { self.node.engine.info().await.ok().map(|i| i.images) } else { None };
+        let images = if ask_all && engine.is_none() {
+            self.node.engine.info().await.ok().map(|i| i.images)
+        } else {
+            None
+        };
         let mut latest = self.latest();
         latest.engine = engine;
         if let Some(images) = images {

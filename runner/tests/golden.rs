@@ -1,5 +1,6 @@
 //! Traffic recorded from an unmodified control plane: everything decodes, and every recorded job, run here, ends with a result of the
 //! recorded shape.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The runner's HTTP API as its callers see it: tokens, error bodies, push-mode routes, the toolbox proxy.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Every job ends at the control plane, exactly once in effect: repeated deliveries, lost polls, lost answers, restarts, nonsense.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod common;
 

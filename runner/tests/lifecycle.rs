@@ -1,4 +1,5 @@
 //! What a sandbox's life promises, against a simulated engine: policy first, few engine calls, nothing left behind, honest states.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod common;
 

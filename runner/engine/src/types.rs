@@ -23,6 +23,8 @@ pub struct EngineInfo {
     pub images: u64,
     /// OCI runtimes that containers may ask for.
     pub runtimes: Vec<String>,
+    /// Registries, by `host[:port]` or network, that the engine's operator allows without TLS.
+    pub insecure_registries: Vec<String>,
     /// Whether the engine can limit the number of processes.
     pub pids_limit: bool,
 }

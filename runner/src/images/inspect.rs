@@ -45,8 +45,12 @@ impl Node {
             match self.engine.registry_digest(&reference, auth.as_ref()).await {
                 Ok(found) => {
                     let hash = found.digest.trim_start_matches("sha256:").to_owned();
-                    let size =
-                        super::registry::compressed_size(&reference, &self.info.architecture, auth.as_ref());
+                    let size = super::registry::compressed_size(
+                        &reference,
+                        &self.info.architecture,
+                        &self.info.insecure_registries,
+                        auth.as_ref(),
+                    );
                     let left = PATIENCE.saturating_sub(began.elapsed());
                     let size = tokio::time::timeout(left, size)
                         .await

@@ -1,5 +1,6 @@
 //! The compressed size of an image, asked from its registry (OCI distribution specification; runner contract 7.7).
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -132,10 +133,21 @@ async fn limited(response: Response) -> Result<Vec<u8>, String> {
     Ok(all)
 }
 
+/// Whether an engine would speak to this registry without TLS.
+fn is_insecure(host: &str, insecure: &[String]) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = if name == "localhost" { Some(Ipv4Addr::LOCALHOST) } else { name.parse().ok() };
+    insecure.iter().any(|entry| match entry.parse::<pinfold_network::Cidr>() {
+        Ok(network) => address.is_some_and(|address| network.contains(address)),
+        Err(_) => entry == host,
+    })
+}
+
 /// Size of configuration and layers of the image for `linux/<architecture>`, bytes.
 pub(crate) async fn compressed_size(
     reference: &str,
     architecture: &str,
+    insecure: &[String],
     auth: Option<&Credentials>,
 ) -> Result<u64, String> {
     let place = place(reference);
@@ -144,8 +156,10 @@ pub(crate) async fn compressed_size(
         |scheme: &str, tag: &str| format!("{scheme}://{}/v2/{}/manifests/{tag}", place.host, place.name);
     let (scheme, manifest) = match registry.manifest(&url("https", place.tag)).await {
         Ok(manifest) => ("https", manifest),
-        // Registries with a port of their own are often plain; credentials go there only if the operator's engine allows it too.
-        Err(_) if place.host.contains(':') => ("http", registry.manifest(&url("http", place.tag)).await?),
+        // Without TLS only where the engine's operator allows it too: credentials must not follow whoever blocks port 443.
+        Err(_) if is_insecure(place.host, insecure) => {
+            ("http", registry.manifest(&url("http", place.tag)).await?)
+        }
         Err(error) => return Err(error),
     };
     let manifest = if manifest.manifests.is_empty() {
@@ -180,6 +194,17 @@ mod tests {
         assert_eq!(text("debian"), "registry-1.docker.io library/debian latest");
         assert_eq!(text("docker.io/a/b:1"), "registry-1.docker.io a/b 1");
         assert_eq!(text("h:5000/a@sha256:ff"), "h:5000 a sha256:ff");
+    }
+
+    #[test]
+    fn plain_registries_are_those_the_engine_allows() {
+        let allowed = ["127.0.0.0/8".to_owned(), "registry:6000".to_owned()];
+        for host in ["127.0.0.1:5000", "localhost:5000", "registry:6000"] {
+            assert!(is_insecure(host, &allowed), "{host}");
+        }
+        for host in ["10.0.0.1:5000", "registry:5000", "registry-1.docker.io"] {
+            assert!(!is_insecure(host, &allowed), "{host}");
+        }
     }
 
     async fn answer(Path((tag,)): Path<(String,)>, request: Request) -> Response {
@@ -222,7 +247,7 @@ mod tests {
         let auth = Credentials { username: "user".to_owned(), password: Secret::new("secret") };
         let size = |tag: &str, arch: &'static str| {
             let (reference, auth) = (format!("{host}/p/x:{tag}"), auth.clone());
-            async move { compressed_size(&reference, arch, Some(&auth)).await }
+            async move { compressed_size(&reference, arch, &["127.0.0.0/8".to_owned()], Some(&auth)).await }
         };
         assert_eq!(size("1", "amd64").await, Ok(115));
         assert!(size("1", "riscv64").await.unwrap_err().contains("no variant"));

@@ -8,6 +8,7 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary as Listed, ContainerUpdateBody,
     DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum,
     HostConfig, ImageInspect, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect, NetworkingConfig,
+    RegistryServiceConfig,
 };
 
 use crate::types::{
@@ -30,6 +31,12 @@ pub(super) fn architecture(machine: &str) -> String {
         other => other,
     }
     .to_owned()
+}
+
+pub(super) fn insecure_registries(config: RegistryServiceConfig) -> Vec<String> {
+    let named = config.index_configs.unwrap_or_default().into_iter();
+    let named = named.filter(|(_, index)| index.secure == Some(false)).map(|(host, _)| host);
+    named.chain(config.insecure_registry_cidrs.unwrap_or_default()).collect()
 }
 
 pub(super) fn credentials(auth: &Credentials) -> DockerCredentials {

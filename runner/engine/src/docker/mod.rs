@@ -11,7 +11,7 @@ mod images;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bollard::Docker as Client;
@@ -194,13 +194,16 @@ impl Engine for Docker {
             architecture: convert::architecture(info.architecture.as_deref().unwrap_or_default()),
             images: u64::try_from(info.images.unwrap_or(0)).unwrap_or(0),
             runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            insecure_registries: info.registry_config.map(convert::insecure_registries).unwrap_or_default(),
             pids_limit: info.pids_limit.unwrap_or(false),
         })
     }
 
     fn events(&self) -> BoxStream<'static, Result<Event>> {
         let kinds = [("type", vec!["container", "image"])].into();
-        let options = EventsOptionsBuilder::default().filters(&kinds).build();
+        // bollard asks when the stream is first read; what happens until then must not be missed.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let options = EventsOptionsBuilder::default().filters(&kinds).since(&now.to_string()).build();
         let events = self.client.events(Some(options)).map_err(|e| classify("read the engine's events", e));
         events.try_filter_map(|message| async move { Ok(convert::event(message)) }).boxed()
     }

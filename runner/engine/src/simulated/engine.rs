@@ -1,194 +1,23 @@
-//! An engine in memory, for tests of what is above it: the same trait, the same error classes, and faults and delays on demand.
-//!
-//! It keeps the rules callers rely on (names are unique, a running container is not removed without force, a name that is gone is
-//! "not found") and counts calls, so that a test can say how many an operation costs.
+//! The trait, over the state in memory.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::BroadcastStream;
 
+use super::{Simulated, conflict, not_found};
 use crate::Engine;
 use crate::error::{EngineError, Result};
 use crate::types::{
     Attachment, BuildSpec, Container, ContainerSpec, ContainerStatus, ContainerSummary, Credentials,
-    Descriptor, EngineInfo, Event, EventKind, ExecSpec, Image, Limits, Network, NetworkSpec,
+    Descriptor, EngineInfo, Event, ExecSpec, Image, Limits, Network, NetworkSpec,
 };
-
-/// What the next call of a kind does instead of working.
-#[derive(Debug, Clone)]
-pub enum Fault {
-    /// Fails with this error.
-    Error(EngineError),
-    /// Never answers; only a caller's deadline or cancellation ends it.
-    Hang,
-    /// Takes effect, but the caller sees this error: an answer that was lost.
-    Lost(EngineError),
-}
-
-#[derive(Debug, Default)]
-struct State {
-    containers: BTreeMap<String, Container>,
-    attachments: HashMap<String, Vec<Attachment>>,
-    images: BTreeMap<String, Image>,
-    networks: BTreeMap<String, Network>,
-    faults: HashMap<&'static str, VecDeque<Fault>>,
-    delays: HashMap<&'static str, Duration>,
-    calls: HashMap<&'static str, u64>,
-    log: Vec<String>,
-    next: u64,
-}
-
-/// The engine in memory.
-#[derive(Debug)]
-pub struct Simulated {
-    state: Mutex<State>,
-    events: broadcast::Sender<Event>,
-}
-
-impl Default for Simulated {
-    fn default() -> Self {
-        Self { state: Mutex::default(), events: broadcast::channel(4096).0 }
-    }
-}
-
-fn not_found(what: &str, name: &str) -> EngineError {
-    EngineError::NotFound { what: format!("{what} {name}"), message: format!("no such object: {name}") }
-}
-
-fn conflict(what: &str, name: &str, message: &str) -> EngineError {
-    EngineError::Conflict { what: format!("{what} {name}"), message: message.to_owned() }
-}
-
-impl Simulated {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the next call of `kind` (a method name) fail; repeated calls queue up.
-    pub fn fail_next(&self, kind: &'static str, fault: Fault) {
-        self.state().faults.entry(kind).or_default().push_back(fault);
-    }
-
-    /// Makes every call of `kind` take this long.
-    pub fn delay(&self, kind: &'static str, delay: Duration) {
-        self.state().delays.insert(kind, delay);
-    }
-
-    /// How many calls of `kind` were made.
-    pub fn calls(&self, kind: &str) -> u64 {
-        self.state().calls.get(kind).copied().unwrap_or(0)
-    }
-
-    /// The calls that changed something, in order, as `kind name`.
-    pub fn log(&self) -> Vec<String> {
-        self.state().log.clone()
-    }
-
-    /// Puts an image into the store.
-    pub fn add_image(&self, reference: &str, image: Image) {
-        self.state().images.insert(reference.to_owned(), image);
-    }
-
-    /// A container's first process ends.
-    pub fn exit(&self, name: &str, code: i64, oom: bool) {
-        let id = {
-            let mut state = self.state();
-            let Some(container) = state.containers.get_mut(name) else { return };
-            container.status = ContainerStatus::Exited;
-            container.exit_code = code;
-            container.oom_killed = oom;
-            container.id.clone()
-        };
-        if oom {
-            self.emit("oom", &id, name, None);
-        }
-        self.emit("die", &id, name, Some(code));
-    }
-
-    /// A container vanishes without an event, as when an engine's data is restored from elsewhere.
-    pub fn vanish(&self, name: &str) {
-        self.state().containers.remove(name);
-    }
-
-    /// The container, if it exists.
-    pub fn container(&self, name: &str) -> Option<Container> {
-        self.state().containers.get(name).cloned()
-    }
-
-    /// The networks a container was created on.
-    pub fn attachments(&self, name: &str) -> Vec<Attachment> {
-        self.state().attachments.get(name).cloned().unwrap_or_default()
-    }
-
-    fn emit(&self, action: &str, id: &str, name: &str, exit_code: Option<i64>) {
-        let event = Event {
-            kind: EventKind::Container,
-            action: action.to_owned(),
-            id: id.to_owned(),
-            name: name.to_owned(),
-            exit_code,
-        };
-        let _ = self.events.send(event);
-    }
-
-    /// Counts the call, waits its delay, and returns a fault that has to be reported after the effect.
-    async fn enter(&self, kind: &'static str, name: &str) -> Result<Option<EngineError>> {
-        let (delay, fault) = {
-            let mut state = self.state();
-            *state.calls.entry(kind).or_default() += 1;
-            if !matches!(
-                kind,
-                "ping" | "info" | "list" | "inspect" | "image" | "image_tags" | "network" | "logs"
-            ) {
-                state.log.push(format!("{kind} {name}"));
-            }
-            let fault = state.faults.get_mut(kind).and_then(VecDeque::pop_front);
-            (state.delays.get(kind).copied(), fault)
-        };
-        if let Some(delay) = delay {
-            tokio::time::sleep(delay).await;
-        }
-        match fault {
-            None => Ok(None),
-            Some(Fault::Error(error)) => Err(error),
-            Some(Fault::Lost(error)) => Ok(Some(error)),
-            Some(Fault::Hang) => std::future::pending().await,
-        }
-    }
-
-    fn with<T>(&self, what: &str, name: &str, change: impl FnOnce(&mut Container) -> Result<T>) -> Result<T> {
-        let mut state = self.state();
-        let found = match state.containers.get_mut(name) {
-            Some(container) => Some(container),
-            None => state.containers.values_mut().find(|c| c.id == name),
-        };
-        change(found.ok_or_else(|| not_found(what, name))?)
-    }
-
-    fn insert(&self, container: Container, networks: &[Attachment]) {
-        let (id, name) = (container.id.clone(), container.name.clone());
-        let mut state = self.state();
-        state.attachments.insert(name.clone(), networks.to_vec());
-        state.containers.insert(name.clone(), container);
-        drop(state);
-        self.emit("create", &id, &name, None);
-    }
-
-    fn new_id(&self) -> String {
-        let mut state = self.state();
-        state.next += 1;
-        format!("{:064x}", state.next)
-    }
-}
 
 fn lost<T>(value: T, fault: Option<EngineError>) -> Result<T> {
     fault.map_or(Ok(value), Err)
@@ -210,6 +39,7 @@ impl Engine for Simulated {
             architecture: "amd64".to_owned(),
             images: u64::try_from(self.state().images.len()).unwrap_or(0),
             runtimes: vec!["runc".to_owned()],
+            insecure_registries: vec!["127.0.0.0/8".to_owned()],
             pids_limit: true,
         })
     }
@@ -551,42 +381,5 @@ impl Engine for Simulated {
             Ok(())
         })?;
         lost((), fault)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn keeps_the_rules_that_callers_rely_on() {
-        let engine = Simulated::default();
-        let mut events = engine.events();
-        let spec =
-            ContainerSpec { name: "a".to_owned(), image: "img:1".to_owned(), ..ContainerSpec::default() };
-        assert!(engine.create(&spec).await.unwrap_err().is_not_found());
-        engine.add_image("img:1", Image::default());
-        engine.create(&spec).await.unwrap();
-        assert!(engine.create(&spec).await.unwrap_err().is_conflict());
-        engine.start("a").await.unwrap();
-        assert!(engine.remove("a", false).await.unwrap_err().is_conflict());
-        engine.remove("a", true).await.unwrap();
-        assert!(engine.remove("a", true).await.unwrap_err().is_not_found());
-        for expected in ["create", "start", "destroy"] {
-            assert_eq!(events.next().await.unwrap().unwrap().action, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lost_answer_still_takes_effect() {
-        let engine = Simulated::default();
-        engine.add_image("img:1", Image::default());
-        let timeout = EngineError::Timeout { what: "create".to_owned(), after: Duration::ZERO };
-        engine.fail_next("create", Fault::Lost(timeout));
-        let spec =
-            ContainerSpec { name: "a".to_owned(), image: "img:1".to_owned(), ..ContainerSpec::default() };
-        assert!(engine.create(&spec).await.is_err());
-        assert!(engine.container("a").is_some());
-        assert_eq!(engine.calls("create"), 1);
     }
 }
