@@ -312,6 +312,32 @@ async fn ids_shapes_and_errors() {
     let asked = (0..8).map(|_| daemon.ask("POST", "/process/session", json!({ "sessionId": "race" })));
     let statuses: Vec<u16> = futures_util::future::join_all(asked).await.into_iter().map(|a| a.0).collect();
     assert_eq!(statuses.iter().filter(|s| **s == 201).count(), 1, "{statuses:?}");
+    // A session made while its namesake is being deleted keeps its files; whoever waited for the old one is told.
+    let path = "/process/session/race";
+    let slow = json!({ "command": "trap '' TERM; sleep 1000; sleep 1000" });
+    let exec = format!("{path}/exec");
+    let waiting = daemon.ask("POST", &exec, slow);
+    let remade = async {
+        until("the slow command", async || {
+            daemon.ask("GET", path, None).await.1["commands"].as_array().unwrap().len() == 1
+        })
+        .await;
+        let deleting = daemon.ask("DELETE", path, None);
+        let making = async {
+            until("the id to be free", async || {
+                daemon.ask("POST", "/process/session", json!({ "sessionId": "race" })).await.0 == 201
+            })
+            .await;
+            daemon.ask("POST", &exec, json!({ "command": "echo new" })).await.1["cmdId"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        tokio::join!(deleting, making)
+    };
+    let (old, (deleted, id)) = tokio::join!(waiting, remade);
+    assert_eq!((old.0, &old.1["code"], deleted.0), (410, &json!("SESSION_ENDED"), 204), "{}", old.1);
+    assert_eq!(daemon.ask("GET", &format!("{path}/command/{id}/logs"), None).await.1["stdout"], "new\n");
     daemon.processes.shut_down().await;
     assert_eq!(daemon.ask("GET", "/process/session", None).await.1, json!([]));
 }

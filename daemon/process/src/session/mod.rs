@@ -12,6 +12,7 @@ mod shell;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pinfold_http::{ApiError, ApiResult};
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     commands: Mutex<Vec<Arc<Command>>>,
     jobs: mpsc::Sender<Job>,
     ended: watch::Receiver<Option<Ended>>,
+    /// Whether it was deleted: it takes no more commands, and its id may be another session's by now.
+    deleted: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,6 +108,7 @@ impl Processes {
             commands: Mutex::default(),
             jobs,
             ended,
+            deleted: AtomicBool::new(false),
         });
         tokio::spawn(driver::drive(shell, waiting, ending));
         sessions.insert(id.to_owned(), Arc::clone(&session));
@@ -145,10 +149,17 @@ impl Session {
 
     /// 410 once the shell is gone.
     fn check_alive(&self) -> ApiResult<()> {
+        if self.is_deleted() {
+            return Err(self.gone(None, None));
+        }
         match (self.ended.borrow().as_ref(), self.process.exited()) {
             (None, None) => Ok(()),
             (ended, exit) => Err(self.gone(ended.cloned(), exit)),
         }
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Relaxed)
     }
 
     fn gone(&self, ended: Option<Ended>, exit: Option<pinfold_spawn::Exit>) -> ApiError {

@@ -105,7 +105,7 @@ async fn execute(
         return Ok((StatusCode::ACCEPTED, Json(answer)).into_response());
     }
     let exit_code = command.ended().await;
-    if processes.session(&id).is_err() {
+    if session.is_deleted() {
         return Err(session.gone(None, None));
     }
     let source = command.log.source().map_err(|error| unreadable(&error))?;
