@@ -75,7 +75,7 @@ def _deleting(daytona: Daytona) -> Iterator[Callable[..., Sandbox]]:
     finally:
         for sandbox in made:
             with contextlib.suppress(DaytonaNotFoundError):
-                daytona.delete(sandbox)
+                daytona.delete(sandbox, wait=True)
 
 
 @pytest.fixture
