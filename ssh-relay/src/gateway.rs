@@ -14,10 +14,13 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::flow::{Inlet, Outlet, flow};
 use crate::gated::{Gated, HangUp};
+use crate::preferred;
 use crate::refusal::RefusalReason;
 use crate::relay::Relay;
 use crate::upstream::Target;
 
+/// What a client finds behind the gateway speaks OpenSSH's extensions, and some clients use them only if told so here.
+const IDENTITY: &str = concat!("SSH-2.0-OpenSSH_9.9 PinfoldGateway_", env!("CARGO_PKG_VERSION"));
 /// Messages that may wait for a session's task.
 const QUEUED_MESSAGES: usize = 64;
 /// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
@@ -128,7 +131,7 @@ pub async fn serve<P: Policy>(
 
 fn protocol(host_key: PrivateKey, methods: &[MethodKind]) -> russh::server::Config {
     russh::server::Config {
-        server_id: SshId::Standard(concat!("SSH-2.0-PinfoldGateway_", env!("CARGO_PKG_VERSION")).into()),
+        server_id: SshId::Standard(IDENTITY.into()),
         methods: MethodSet::from(methods),
         auth_rejection_time: Duration::from_millis(300),
         auth_rejection_time_initial: Some(Duration::ZERO),
@@ -137,6 +140,7 @@ fn protocol(host_key: PrivateKey, methods: &[MethodKind]) -> russh::server::Conf
         // Windows are the two ends' own; this only bounds what may arrive while keys are exchanged.
         window_size: 1 << 30,
         event_buffer_size: QUEUED_MESSAGES,
+        preferred: preferred(),
         inactivity_timeout: None,
         // Keepalives are the ends' too, and answers to ours could not be told from answers to theirs.
         keepalive_interval: None,

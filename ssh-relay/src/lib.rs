@@ -22,3 +22,17 @@ pub use refusal::RefusalReason;
 pub use russh::MethodKind;
 pub use russh::keys::{PrivateKey, PublicKey};
 pub use upstream::{Credential, Target};
+
+/// The algorithms of both halves. A client's order counts, so upstream the quickest cipher comes first.
+fn preferred() -> russh::Preferred {
+    use russh::cipher;
+    const CIPHERS: &[cipher::Name] = &[
+        cipher::AES_128_GCM,
+        cipher::AES_256_GCM,
+        cipher::CHACHA20_POLY1305,
+        cipher::AES_256_CTR,
+        cipher::AES_192_CTR,
+        cipher::AES_128_CTR,
+    ];
+    russh::Preferred { cipher: CIPHERS.into(), ..russh::Preferred::default() }
+}

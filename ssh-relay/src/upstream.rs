@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::flow::{Inlet, Outlet, flow};
 use crate::gated::{Gated, HangUp};
+use crate::preferred;
 use crate::refusal::{RefusalReason, announces_host_keys};
 
 /// Connecting and authenticating take no longer than this (runner contract 10.1).
@@ -95,6 +96,7 @@ fn protocol() -> client::Config {
         channel_buffer_size: 64,
         inactivity_timeout: None,
         keepalive_interval: None,
+        preferred: preferred(),
         nodelay: true,
         ..Default::default()
     }

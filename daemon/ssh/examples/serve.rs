@@ -1,4 +1,4 @@
-//! The SSH server alone, for tests with real clients: `serve ADDRESS [WORK_DIR]`. Prints the address it listens on.
+//! The SSH server alone, for tests with real clients: `serve ADDRESS [WORK_DIR [REKEY_BYTES]]`. Prints the address it listens on.
 
 use std::path::PathBuf;
 
@@ -24,5 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let listener = tokio::net::TcpListener::bind(address.as_str()).await?;
     eprintln!("listening on {}", listener.local_addr()?);
-    Ok(pinfold_ssh::serve(listener, sandbox, pinfold_ssh::Config::default()).await?)
+    let mut config = pinfold_ssh::Config::default();
+    if let Some(bytes) = arguments.next() {
+        config.rekey_bytes = bytes.parse()?;
+    }
+    Ok(pinfold_ssh::serve(listener, sandbox, config).await?)
 }

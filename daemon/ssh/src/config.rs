@@ -17,6 +17,8 @@ pub struct Config {
     pub login_grace: Duration,
     /// How often a silent client is asked whether it is still there; after three questions without a sign of life the connection is lost.
     pub keepalive: Duration,
+    /// Keys are changed after this many bytes either way (RFC 4253, section 9, advises 1 GiB), and after an hour.
+    pub rekey_bytes: usize,
 }
 
 impl Default for Config {
@@ -28,6 +30,7 @@ impl Default for Config {
             max_listeners: 128,
             login_grace: Duration::from_secs(120),
             keepalive: Duration::from_secs(30),
+            rekey_bytes: 1 << 30,
         }
     }
 }

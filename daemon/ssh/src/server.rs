@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
 use pinfold_spawn::Sandbox;
 use russh::server::{Auth, Handler, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{MethodKind, MethodSet, SshId};
+use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -20,10 +20,23 @@ use crate::host_key::{self, HostKeyError};
 
 /// The platform's gateways use it; the toolbox contract (19.1) fixes it.
 const WELL_KNOWN_PASSWORD: &str = "sandbox-ssh";
+/// Clients (npm's ssh2, AsyncSSH) use OpenSSH's extensions, and its order of a link's two names, only with a server that calls itself so; this one speaks them.
+const IDENTITY: &str = concat!("SSH-2.0-OpenSSH_9.9 Pinfold_", env!("CARGO_PKG_VERSION"));
 /// Messages that may wait for the session task.
 const QUEUED_MESSAGES: usize = 64;
 /// One read of the socket can hold several packets.
 const READ_BUFFER: usize = 256 << 10;
+/// Keys are changed at least this often.
+const REKEY_TIME: Duration = Duration::from_secs(3600);
+/// What clients may choose from; all are authenticated or paired with a MAC that is.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::AES_256_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_128_CTR,
+];
 /// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,7 +98,7 @@ fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Con
         methods.push(MethodKind::Password);
     }
     russh::server::Config {
-        server_id: SshId::Standard(concat!("SSH-2.0-Pinfold_", env!("CARGO_PKG_VERSION")).into()),
+        server_id: SshId::Standard(IDENTITY.into()),
         methods,
         auth_rejection_time: Duration::from_millis(500),
         auth_rejection_time_initial: Some(Duration::ZERO),
@@ -95,6 +108,8 @@ fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Con
         window_size: 1 << 30,
         maximum_packet_size: crate::channel::MAX_PACKET - 1,
         event_buffer_size: QUEUED_MESSAGES,
+        limits: Limits::new(config.rekey_bytes, config.rekey_bytes, REKEY_TIME),
+        preferred: Preferred { cipher: CIPHERS.into(), ..Preferred::default() },
         inactivity_timeout: None,
         keepalive_interval: Some(config.keepalive),
         keepalive_max: 3,

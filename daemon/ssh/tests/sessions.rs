@@ -123,6 +123,18 @@ fn much_goes_both_ways_at_once_while_keys_change() {
 }
 
 #[test]
+fn the_server_changes_keys_too() {
+    let server = Server::start_as("serve", &["200000"]);
+    let input = noise(6 << 20);
+    let mut ssh = server.ssh();
+    ssh.args(["-v", "127.0.0.1", "cat"]);
+    let output = with_input(ssh, &input);
+    assert!(output.stdout == input, "{} bytes came back of {}", output.stdout.len(), input.len());
+    let changes = text(&output.stderr).matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(changes > 10, "keys were changed {changes} times");
+}
+
+#[test]
 fn the_last_byte_comes_before_the_status() {
     let server = Server::start();
     for _ in 0..20 {
