@@ -52,7 +52,7 @@ impl Runner {
         if let Some(ts_node) = find("ts-node") {
             return Self::TsNode(ts_node);
         }
-        // The first also knows enums and namespaces; a node that does not know a flag refuses to start.
+        // The first also knows enums and namespaces, but only node 22 and 24 have it; a node that does not know a flag refuses to start.
         for flag in ["--experimental-transform-types", "--experimental-strip-types"] {
             if node_takes(sandbox, flag).await {
                 return Self::Node(flag);

@@ -62,6 +62,38 @@ async fn javascript_has_its_arguments_and_lines() {
     assert!(exit == 1 && result.contains("[stdin]:3") && result.contains("ReferenceError"), "{result}");
 }
 
+/// `TYPESCRIPT` names directories, separated by colons, each of which holds one way to run it (`tsx`, `ts-node`, or a `node` of 22.7 or later).
+#[tokio::test]
+#[ignore = "needs the directories in TYPESCRIPT"]
+async fn typescript_runs_with_whatever_there_is() {
+    let system = std::env::var("PATH").unwrap();
+    for directory in std::env::var("TYPESCRIPT").expect("TYPESCRIPT").split(':') {
+        let variables = [("PATH", format!("{directory}:{system}")), ("HOME", "/tmp".to_owned())];
+        let server = Server::start(pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
+            environment: pinfold_spawn::Environment::from_map(
+                variables.map(|(k, v)| (k.to_owned(), v)).into(),
+            ),
+            ..sandbox()
+        })))
+        .await;
+        // Newer versions of node only take types away, so no enum.
+        let code = "type Colour = 7 | 8;\nconst f = (x: number): string => `<${x}>`;\nconst os = require('os');\n\
+            console.log(process.argv.slice(1), f(7 as Colour), process.env.A, typeof os.tmpdir());\nprocess.exit(5);";
+        let (exit, result) = outcome(
+            &server,
+            json!({"code":code,"language":"typescript","argv":["x y","*"],"envs":{"A":"1"}}),
+        )
+        .await;
+        assert_eq!((exit, result.as_str()), (5, "[ 'x y', '*' ] <7> 1 string\n"), "{directory}");
+        let (exit, result) =
+            outcome(&server, json!({"code":"const a: number = 1;\n\nnope();","language":"typescript"})).await;
+        assert!(
+            exit == 1 && result.contains(":3") && result.contains("ReferenceError"),
+            "{directory}: {result}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_missing_interpreter_is_a_shells_127() {
     let server = Server::start(pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
