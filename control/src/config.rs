@@ -37,6 +37,8 @@ pub struct Config {
     pub ssh_port: u16,
     /// `PINFOLD_DATA_DIR`: where the database and the keys are, `/var/lib/pinfold` if unset.
     pub data_dir: PathBuf,
+    /// `PINFOLD_CONTEXT_DIR`: where uploaded build contexts are, `runner/contexts` in the data directory if unset, as the local runner expects.
+    pub context_dir: PathBuf,
     /// `PINFOLD_REGION`: the name of the only region, `us` if unset.
     pub region: String,
     /// The default snapshot.
@@ -71,6 +73,8 @@ impl Config {
             reader.reject("PINFOLD_PUBLIC_URL", "must begin with http:// or https://");
         }
         let api_key = reader.text("PINFOLD_API_KEY").map(Secret::new);
+        let data_dir = PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold"));
+        let context_dir = reader.text("PINFOLD_CONTEXT_DIR").map(PathBuf::from);
         Self {
             bind: reader.parse(
                 "PINFOLD_BIND",
@@ -88,7 +92,8 @@ impl Config {
                 "a port number, or 0 for no SSH gateway",
                 |_| true,
             ),
-            data_dir: PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold")),
+            context_dir: context_dir.unwrap_or_else(|| data_dir.join("runner/contexts")),
+            data_dir,
             region: text(reader, "PINFOLD_REGION", "us"),
             default_snapshot: DefaultSnapshot {
                 image: text(reader, "PINFOLD_SNAPSHOT_IMAGE", "pinfold/sandbox:latest"),

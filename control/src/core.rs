@@ -21,6 +21,7 @@ use crate::pools::{self, Pools};
 use crate::runners::Runners;
 use crate::sandbox::{Directory, Handle};
 use crate::snapshots::Snapshots;
+use crate::storage::Storage;
 use crate::store::Store;
 use crate::store::sandboxes::{self as table, Record};
 use crate::tokens::Tokens;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) snapshots: Snapshots,
     pub(crate) volumes: Volumes,
     pub(crate) pools: Pools,
+    pub(crate) storage: Storage,
     pub(crate) tokens: Tokens,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: Events,

@@ -24,6 +24,7 @@ mod snapshots;
 mod socket;
 pub mod ssh_gateway;
 mod start;
+mod storage;
 mod store;
 mod sweep;
 mod time;

@@ -20,6 +20,7 @@ use crate::keys::{Keys, PERMISSIONS, secret_file};
 use crate::pools::{self, Pools};
 use crate::runners::Runners;
 use crate::snapshots::Snapshots;
+use crate::storage::Storage;
 use crate::store::{self, MigrateError, Store};
 use crate::time::now;
 use crate::tokens::Tokens;
@@ -245,6 +246,7 @@ async fn load(
         snapshots: Snapshots::load(&store, &config.default_snapshot).await?,
         volumes: Volumes::load(&store).await?,
         pools: Pools::load(&store).await?,
+        storage: Storage::new(config.context_dir.clone()),
         tokens: Tokens::load(&store).await?,
         directory: Arc::default(),
         events: Events::new(),

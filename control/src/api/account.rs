@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pinfold_http::{ApiError, ApiResult, JsonBody};
 use pinfold_proto::control::account::{ApiKey, CreateApiKey, Region};
 use pinfold_proto::control::sandbox::SandboxState;
+use pinfold_proto::control::snapshot::StorageAccess;
 use serde_json::{Value, json};
 
 use super::auth::User;
@@ -213,8 +214,13 @@ async fn me(State(core): State<Arc<Core>>, _user: User) -> Json<Value> {
     )
 }
 
-async fn push_access(_user: User) -> ApiError {
-    ApiError::unavailable("no object storage is configured, so files cannot be added to a build context here")
+async fn push_access(
+    State(core): State<Arc<Core>>,
+    user: User,
+    headers: HeaderMap,
+) -> ApiResult<Json<StorageAccess>> {
+    user.may("write:snapshots")?;
+    Ok(Json(core.storage.grant(core.base_url(Some(&headers)), &core.org_id)))
 }
 
 async fn no_registry(_user: User) -> ApiError {

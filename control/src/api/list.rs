@@ -155,12 +155,10 @@ fn matching(core: &Core, query: &Query) -> ApiResult<Vec<Row>> {
         "updatedAt" => |r, _| SortKey::Number(r.updated_at),
         other => return Err(ApiError::bad_request(format_args!("cannot sort by {other:?}"))),
     };
-    let rows = core.directory.all().into_iter().filter_map(|handle| {
-        let (record, active) = (handle.record(), handle.last_activity());
-        let shown = tests.iter().all(|test| test(&record, active));
-        shown.then(|| Row { key: key(&record, active), record, active })
-    });
-    Ok(rows.collect())
+    Ok(core.directory.scan(|record, active| {
+        let shown = tests.iter().all(|test| test(record, active));
+        shown.then(|| Row { key: key(record, active), record: Arc::clone(record), active })
+    }))
 }
 
 fn tests(query: &Query) -> ApiResult<Vec<Test>> {

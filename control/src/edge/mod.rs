@@ -13,19 +13,24 @@ mod toolbox;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use pinfold_http::ApiError;
 use tower::ServiceExt;
 
 use crate::core::Core;
+
+/// Bodies up to this size, in bytes, are read before the request is looked at.
+const READ_AHEAD: usize = 64 << 10;
 
 /// Everything on the listener.
 pub(crate) fn entrance(core: &Arc<Core>) -> Router {
     let paths = Router::new()
         .merge(crate::api::router(core))
         .merge(toolbox::router(core))
-        .merge(crate::socket::router(core));
+        .merge(crate::socket::router(core))
+        .merge(crate::storage::router(core).layer(DefaultBodyLimit::disable()));
     let core = core.clone();
     let dispatch = move |request: Request| {
         let (core, paths) = (core.clone(), paths.clone());
@@ -49,9 +54,12 @@ async fn dispatch(core: Arc<Core>, paths: Router, mut request: Request) -> Respo
             *request.uri_mut() = uri;
         }
         log_client(&request);
-        match paths.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        match with_body_read(request).await {
+            Ok(request) => match paths.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(error) => error.into_response(),
         }
     };
     let headers = response.headers_mut();
@@ -60,6 +68,22 @@ async fn dispatch(core: Arc<Core>, paths: Router, mut request: Request) -> Respo
         allow_origin(headers, origin);
     }
     response
+}
+
+/// Reads a small body of an API request before anyone can refuse it. A connection with a body that nobody read has to be closed after the answer, and a client
+/// that keeps it for its next request then finds it dead.
+async fn with_body_read(request: Request) -> Result<Request, ApiError> {
+    let path = request.uri().path();
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
+    let ours = path.starts_with("/api/") && !path.starts_with("/api/toolbox/");
+    if !ours || !(1..=READ_AHEAD).contains(&length) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    // Half a request must not count as a whole one.
+    let bytes = axum::body::to_bytes(body, READ_AHEAD).await.map_err(ApiError::invalid_body)?;
+    Ok(Request::from_parts(parts, bytes.into()))
 }
 
 fn is_preflight(request: &Request) -> bool {

@@ -172,6 +172,10 @@ impl Actor {
         {
             next.job = None;
         }
+        let waits = next.job.is_some() && next.desired != DesiredState::Destroyed;
+        if next == *self.record && (waits || plan::next(&next) == Step::Rest) {
+            return Ok(());
+        }
         self.commit(next, None, Outcome::default()).await
     }
 

@@ -176,6 +176,15 @@ impl Directory {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
     }
 
+    /// What `pick` makes of each sandbox, without copying the others.
+    pub(crate) fn scan<T>(&self, pick: impl Fn(&Arc<Record>, i64) -> Option<T>) -> Vec<T> {
+        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        maps.by_id
+            .values()
+            .filter_map(|handle| pick(&handle.view.borrow().record, handle.last_activity()))
+            .collect()
+    }
+
     /// Takes a name, or 409. It is free again when the reservation is dropped without [`Reservation::keep`].
     pub(crate) fn reserve(self: &Arc<Self>, name: &str, id: &str) -> ApiResult<Reservation> {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);

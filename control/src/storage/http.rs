@@ -1,0 +1,282 @@
+//! The S3 routes: HEAD, GET, PUT, multipart uploads, listing and the bucket's location.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures_util::StreamExt;
+use http::{HeaderMap, Method, StatusCode, header};
+use pinfold_http::Query;
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+use super::chunked::Decoder;
+use super::multipart::part_numbers;
+use crate::core::Core;
+use crate::token;
+
+/// The only bucket, which is also the first part of the path of its objects.
+pub(crate) const BUCKET: &str = "daytona";
+/// Largest object or part, in bytes.
+const MAX_BYTES: u64 = 5 << 30;
+const MAX_PART: u32 = 10_000;
+/// Largest list of parts, in bytes.
+const MAX_LIST: usize = 4 << 20;
+
+pub(crate) fn router(core: &Arc<Core>) -> Router {
+    Router::new()
+        .route("/daytona", any(bucket))
+        .route("/daytona/", any(bucket))
+        .route("/daytona/{*key}", any(object))
+        .with_state(core.clone())
+}
+
+/// An answer in S3's own form.
+struct S3Error(StatusCode, &'static str, String);
+
+impl IntoResponse for S3Error {
+    fn into_response(self) -> Response {
+        let Self(status, code, message) = self;
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{}</Message></Error>",
+            escape(&message)
+        );
+        (status, [(header::CONTENT_TYPE, "application/xml")], body).into_response()
+    }
+}
+
+fn io(error: std::io::Error) -> S3Error {
+    S3Error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+}
+
+fn no_key() -> S3Error {
+    S3Error(StatusCode::NOT_FOUND, "NoSuchKey", "there is no such object".to_owned())
+}
+
+fn bad(message: impl Into<String>) -> S3Error {
+    S3Error(StatusCode::BAD_REQUEST, "InvalidRequest", message.into())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn xml(body: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/xml")], format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{body}"))
+        .into_response()
+}
+
+/// Whether the request carries access that was handed out.
+fn admit(core: &Core, headers: &HeaderMap) -> Result<(), S3Error> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let credential = header("authorization").split("Credential=").nth(1).unwrap_or_default();
+    let access_key = credential.split(['/', ',']).next().unwrap_or_default();
+    let user = core.storage.admits(access_key, header("x-amz-security-token"));
+    if user || core.runners.authenticate(access_key).is_some() {
+        return Ok(());
+    }
+    Err(S3Error(StatusCode::FORBIDDEN, "AccessDenied", "ask for push access again".to_owned()))
+}
+
+async fn bucket(State(core): State<Arc<Core>>, query: Query, request: Request) -> Result<Response, S3Error> {
+    admit(&core, request.headers())?;
+    match *request.method() {
+        Method::HEAD => Ok(StatusCode::OK.into_response()),
+        Method::GET if query.get("location").is_some() => {
+            Ok(xml("<LocationConstraint>us-east-1</LocationConstraint>".to_owned()))
+        }
+        Method::GET => {
+            let limit =
+                query.get("max-keys").and_then(|n| n.parse().ok()).unwrap_or(1000usize).clamp(1, 1000);
+            let prefix = query.get("prefix").unwrap_or_default();
+            let found = core.storage.list(prefix, limit).await.map_err(io)?;
+            let contents: String = found
+                .iter()
+                .map(|(key, size)| {
+                    format!("<Contents><Key>{}</Key><Size>{size}</Size></Contents>", escape(key))
+                })
+                .collect();
+            Ok(xml(format!(
+                "<ListBucketResult><Name>{BUCKET}</Name><Prefix>{}</Prefix><KeyCount>{}</KeyCount><MaxKeys>{limit}</MaxKeys><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>",
+                escape(prefix),
+                found.len()
+            )))
+        }
+        _ => Err(S3Error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "not for buckets".to_owned())),
+    }
+}
+
+async fn object(
+    State(core): State<Arc<Core>>,
+    Path(key): Path<String>,
+    query: Query,
+    request: Request,
+) -> Result<Response, S3Error> {
+    admit(&core, request.headers())?;
+    let file = core.storage.file(&key).ok_or_else(|| bad("the key is not <organization>/<hash>/<name>"))?;
+    let method = request.method().clone();
+    let head = method == Method::HEAD;
+    match (method, query.get("uploadId")) {
+        (Method::HEAD | Method::GET, _) => read(&file, head).await,
+        (Method::PUT, None) => {
+            let partial = core.storage.partial();
+            let etag = receive(&partial, request).await?;
+            into_place(&partial, &file).await?;
+            Ok(tagged(&etag))
+        }
+        (Method::PUT, Some(id)) => {
+            let dir = core.storage.uploads.dir(id, &key).ok_or_else(no_upload)?;
+            let number = query.get("partNumber").and_then(|n| n.parse::<u32>().ok());
+            let number = number
+                .filter(|n| (1..=MAX_PART).contains(n))
+                .ok_or_else(|| bad("partNumber is from 1 to 10000"))?;
+            let partial = dir.join(format!(".{number}-{}", token::alphanumeric(8)));
+            let etag = receive(&partial, request).await?;
+            into_place(&partial, &dir.join(number.to_string())).await?;
+            Ok(tagged(&etag))
+        }
+        (Method::POST, None) if query.get("uploads").is_some() => {
+            let dir = core.storage.partial();
+            tokio::fs::create_dir_all(&dir).await.map_err(io)?;
+            let id = core.storage.uploads.open(&key, dir).ok_or_else(|| {
+                S3Error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "too many uploads are open".to_owned())
+            })?;
+            Ok(xml(format!(
+                "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{}</Key><UploadId>{id}</UploadId></InitiateMultipartUploadResult>",
+                escape(&key)
+            )))
+        }
+        (Method::POST, Some(id)) => complete(&core, &key, id, &file, request).await,
+        (Method::DELETE, Some(id)) => {
+            if let Some(dir) = core.storage.uploads.dir(id, &key) {
+                core.storage.uploads.close(id);
+                tokio::fs::remove_dir_all(dir).await.map_err(io)?;
+            }
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        _ => Err(S3Error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "not for objects".to_owned())),
+    }
+}
+
+fn no_upload() -> S3Error {
+    S3Error(StatusCode::NOT_FOUND, "NoSuchUpload", "there is no such upload".to_owned())
+}
+
+fn tagged(etag: &str) -> Response {
+    [(header::ETAG, format!("\"{etag}\""))].into_response()
+}
+
+async fn read(file: &FilePath, head: bool) -> Result<Response, S3Error> {
+    let opened = tokio::fs::File::open(file).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => no_key(),
+        _ => io(error),
+    })?;
+    let size = opened.metadata().await.map_err(io)?.len();
+    let body =
+        if head { Body::empty() } else { Body::from_stream(ReaderStream::with_capacity(opened, 64 << 10)) };
+    let headers = [
+        (header::CONTENT_LENGTH, size.to_string()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::ETAG, format!("\"{size:x}\"")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Whether a body is sent in chunks of S3's own.
+fn framed(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text("x-amz-content-sha256").starts_with("STREAMING-") || text("content-encoding").contains("aws-chunked")
+}
+
+/// Writes the request's body to a file as it comes, and returns a tag that stands for this upload.
+async fn receive(file: &FilePath, request: Request) -> Result<String, S3Error> {
+    let framed = framed(request.headers());
+    let mut decoder = framed.then(Decoder::default);
+    if let Some(dir) = file.parent() {
+        tokio::fs::create_dir_all(dir).await.map_err(io)?;
+    }
+    let result = async {
+        let mut out = tokio::fs::File::create(file).await.map_err(io)?;
+        let mut written = 0u64;
+        let mut body = request.into_body().into_data_stream();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| bad(error.to_string()))?;
+            let decoded;
+            let content: &[u8] = match &mut decoder {
+                Some(decoder) => {
+                    decoded = decoder.push(&piece).map_err(|error| bad(error.to_string()))?;
+                    &decoded
+                }
+                None => &piece,
+            };
+            written += content.len() as u64;
+            if written > MAX_BYTES {
+                return Err(S3Error(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "EntityTooLarge",
+                    "an object has at most 5 GiB".to_owned(),
+                ));
+            }
+            out.write_all(content).await.map_err(io)?;
+        }
+        if decoder.is_some_and(|decoder| !decoder.complete()) {
+            return Err(bad("the body ended early"));
+        }
+        out.flush().await.map_err(io)?;
+        out.sync_all().await.map_err(io)
+    };
+    let result = result.await;
+    if result.is_err() {
+        // The error that matters is the first one.
+        let _ = tokio::fs::remove_file(file).await;
+    }
+    result.map(|()| token::hex(&rand::random::<[u8; 16]>()))
+}
+
+async fn into_place(partial: &FilePath, file: &FilePath) -> Result<(), S3Error> {
+    if let Some(dir) = file.parent() {
+        tokio::fs::create_dir_all(dir).await.map_err(io)?;
+    }
+    tokio::fs::rename(partial, file).await.map_err(io)
+}
+
+async fn complete(
+    core: &Core,
+    key: &str,
+    id: &str,
+    file: &FilePath,
+    request: Request,
+) -> Result<Response, S3Error> {
+    let dir = core.storage.uploads.dir(id, key).ok_or_else(no_upload)?;
+    let list =
+        axum::body::to_bytes(request.into_body(), MAX_LIST).await.map_err(|error| bad(error.to_string()))?;
+    let numbers = part_numbers(&String::from_utf8_lossy(&list));
+    if numbers.is_empty() || !numbers.is_sorted() {
+        return Err(S3Error(
+            StatusCode::BAD_REQUEST,
+            "InvalidPartOrder",
+            "parts have to be listed in order".to_owned(),
+        ));
+    }
+    let partial = core.storage.partial();
+    let mut out = tokio::fs::File::create(&partial).await.map_err(io)?;
+    for number in numbers {
+        let missing =
+            |_| S3Error(StatusCode::BAD_REQUEST, "InvalidPart", format!("part {number} was not uploaded"));
+        let mut part = tokio::fs::File::open(dir.join(number.to_string())).await.map_err(missing)?;
+        tokio::io::copy(&mut part, &mut out).await.map_err(io)?;
+    }
+    out.sync_all().await.map_err(io)?;
+    into_place(&partial, file).await?;
+    core.storage.uploads.close(id);
+    tokio::fs::remove_dir_all(dir).await.map_err(io)?;
+    let etag = token::hex(&rand::random::<[u8; 16]>());
+    Ok(xml(format!(
+        "<CompleteMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{}</Key><ETag>&quot;{etag}&quot;</ETag></CompleteMultipartUploadResult>",
+        escape(key)
+    )))
+}
