@@ -4,6 +4,8 @@ use git2::{ErrorClass, ErrorCode};
 use http::StatusCode;
 use pinfold_http::ApiError;
 
+use crate::remote::without_logins;
+
 /// A failed operation.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -112,6 +114,7 @@ impl From<Failure> for ApiError {
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_SERVER_ERROR"),
         };
-        Self::new(status, message).code(code)
+        // Any step may name a URL.
+        Self::new(status, without_logins(&message)).code(code)
     }
 }

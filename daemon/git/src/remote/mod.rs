@@ -15,7 +15,7 @@ use git2::{AutotagOption, Direction, FetchOptions, Oid, PushOptions, Remote, Rem
 use crate::error::{Failure, Kind};
 use crate::repository::Task;
 
-pub(crate) use address::Address;
+pub(crate) use address::{Address, without_logins};
 pub(crate) use cli::Cli;
 use limit::Limit;
 pub(crate) use login::Login;
@@ -209,7 +209,7 @@ impl<'t> Wire<'t> {
         result.map_err(|failure| self.hide(failure))
     }
 
-    /// Takes credentials out of the text, wherever they came from.
+    /// Takes the request's credentials out of the text; those of URLs go when it becomes an answer.
     fn hide(&self, mut failure: Failure) -> Failure {
         if let Some(passed) = self.limit.as_ref().and_then(Limit::failure) {
             return passed;
@@ -217,7 +217,6 @@ impl<'t> Wire<'t> {
         if let Some(login) = &self.login {
             failure.message = login.hide(&failure.message);
         }
-        failure.message = address::without_logins(&failure.message);
         failure
     }
 }
