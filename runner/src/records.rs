@@ -98,8 +98,21 @@ impl Records {
         }
         let failed = |e: String| OpError::new(Class::Internal, format!("could not record sandbox {id}: {e}"));
         let bytes = serde_json::to_vec(&record).map_err(|e| failed(e.to_string()))?;
-        self.map.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), record);
-        files::replace(&self.path(id), bytes).await.map_err(|e| failed(e.to_string()))
+        let before = self.set(id, Some(record));
+        let written = files::replace(&self.path(id), bytes).await;
+        // What is not on disk must not look as if it were, or the next attempt would write nothing.
+        written.map_err(|e| {
+            self.set(id, before);
+            failed(e.to_string())
+        })
+    }
+
+    fn set(&self, id: &SandboxId, record: Option<Record>) -> Option<Record> {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        match record {
+            Some(record) => map.insert(id.clone(), record),
+            None => map.remove(id),
+        }
     }
 
     /// Changes a record in place.
@@ -137,6 +150,12 @@ mod tests {
         let again = Records::open(dir.path()).unwrap();
         assert_eq!(again.get(&id).unwrap().network, network);
         assert!(again.is_unreadable(&broken) && !again.is_unreadable(&SandboxId::random()));
+        // A change that could not be written did not happen.
+        let blocked = dir.path().join(format!("{id}.tmp"));
+        std::fs::create_dir(&blocked).unwrap();
+        assert!(again.change(&id, |r| r.cpu = 9).await.is_err() && again.get(&id).unwrap().cpu == 0);
+        std::fs::remove_dir(&blocked).unwrap();
+        assert!(again.change(&id, |r| r.cpu = 9).await.is_ok());
         again.remove(&id).await;
         assert!(Records::open(dir.path()).unwrap().get(&id).is_none());
     }

@@ -1,5 +1,9 @@
 //! What a sandbox's life promises, against a simulated engine: policy first, few engine calls, nothing left behind, honest states.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests that fail say where, and one prints what it measured"
+)]
 
 mod common;
 
@@ -399,4 +403,42 @@ async fn an_image_made_here_is_never_replaced_by_a_strangers() {
     bench.engine.fail_next("pull", Fault::Error(broken()));
     bench.node.create(create("team/pulled:latest")).await.unwrap();
     assert_eq!(bench.engine.calls("pull"), 1);
+}
+
+/// What the runner itself costs, with an engine that takes no time: `cargo test -p pinfold-runner --test lifecycle overhead -- --ignored
+/// --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn overhead() {
+    let bench = Bench::new().await;
+    bench.node.create(request(&SandboxId::random())).await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..200 {
+        let began = std::time::Instant::now();
+        bench.node.create(request(&SandboxId::random())).await.unwrap();
+        all.push(began.elapsed());
+    }
+    all.sort();
+    println!("create, one after another: median {:?}, p95 {:?}", all[100], all[190]);
+    let began = std::time::Instant::now();
+    let creates = (0..200).map(|_| {
+        let (node, wanted) = (bench.node.clone(), request(&SandboxId::random()));
+        tokio::spawn(async move { node.create(wanted).await })
+    });
+    for created in futures_util::future::join_all(creates).await {
+        created.unwrap().unwrap();
+    }
+    println!("200 creates side by side: {:?}", began.elapsed());
+    let control = std::sync::Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let began = std::time::Instant::now();
+    let ids: Vec<SandboxId> = (0..200).map(|_| SandboxId::random()).collect();
+    let jobs: Vec<String> =
+        ids.iter().map(|id| control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(id)))).collect();
+    for job in &jobs {
+        control.result(job).await;
+    }
+    println!("200 CREATE_SANDBOX jobs until their results: {:?}", began.elapsed());
+    stop.cancel();
+    task.await.unwrap();
 }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, UPGRADE};
@@ -71,12 +71,9 @@ fn follows_command_log(path: &str, query: &Query, headers: &HeaderMap) -> bool {
     is_log && query.flag("follow") && !upgrade
 }
 
-pub(super) async fn proxy(
-    State(s): State<Shared>,
-    Path(parameters): Path<Vec<(String, String)>>,
-    request: Request,
-) -> ApiResult<Response> {
-    let id = parameters.first().map_or("", |(_, value)| value.as_str());
+pub(super) async fn proxy(State(s): State<Shared>, request: Request) -> ApiResult<Response> {
+    // Not by the router's extractor, which refuses suffixes that are no UTF-8 once decoded; file names need not be.
+    let id = request.uri().path().split('/').nth(2).unwrap_or_default();
     let id = crate::node::sandbox_id(id)?;
     let address = daemon_address(&s.node, &id)?;
     let path = suffix(request.uri().path()).to_owned();
