@@ -33,7 +33,7 @@ fn run(source: &Path, destination: &Path) -> ApiResult<Option<MoveWarning>> {
         Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
             copy_over(source, destination, parent)
         }
-        Err(error) => Err(refused(destination, &error)),
+        Err(error) => Err(refused(source, destination, &error)),
     }
 }
 
@@ -51,7 +51,7 @@ fn copy_over(source: &Path, destination: &Path, parent: &Path) -> ApiResult<Opti
             reason(&error.source)
         ))
     })?;
-    rename(&staged, destination).map_err(|error| refused(destination, &error))?;
+    rename(&staged, destination).map_err(|error| refused(source, destination, &error))?;
     let removed = match std::fs::symlink_metadata(source) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(source),
         Ok(_) => std::fs::remove_file(source),
@@ -75,11 +75,12 @@ fn rename(source: &Path, destination: &Path) -> io::Result<()> {
     }
 }
 
-fn refused(destination: &Path, error: &io::Error) -> ApiError {
+fn refused(source: &Path, destination: &Path, error: &io::Error) -> ApiError {
     match error.kind() {
         io::ErrorKind::AlreadyExists => {
             ApiError::conflict(format_args!("move: destination already exists: {}", destination.display()))
         }
-        _ => failed("move to", destination, error),
+        // Either directory may be the reason.
+        _ => failed(&format!("move {} to", source.display()), destination, error),
     }
 }
