@@ -46,14 +46,8 @@ pub fn format_duration(duration: Duration) -> String {
         format!("{ms}ms")
     } else {
         let s = ms / 1000;
-        let mut text = String::new();
-        for (unit, size) in [("h", 3600), ("m", 60), ("s", 1)] {
-            let n = if size == 3600 { s / 3600 } else { (s / size) % 60 };
-            if n > 0 {
-                text.push_str(&format!("{n}{unit}"));
-            }
-        }
-        text
+        let parts = [(s / 3600, "h"), (s / 60 % 60, "m"), (s % 60, "s")];
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
     }
 }
 
@@ -63,7 +57,14 @@ mod tests {
 
     #[test]
     fn reads_each_unit_and_sums() {
-        let cases = [("300ms", 300), ("30s", 30_000), ("1m30s", 90_000), ("168h", 604_800_000), ("1.5s", 1500), ("0", 0)];
+        let cases = [
+            ("300ms", 300),
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("168h", 604_800_000),
+            ("1.5s", 1500),
+            ("0", 0),
+        ];
         for (text, ms) in cases {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(ms), "{text}");
         }
