@@ -8,8 +8,7 @@ import uuid
 
 import httpx
 import pytest
-
-from conftest import Api, Process, wait_for
+from control_harness import Api, Process, wait_for
 
 
 @pytest.mark.parametrize("header", [None, "Bearer nonsense", "Bearer", "Basic abc", "Bearer a b", "Bearer " + "x" * 4000])

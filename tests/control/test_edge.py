@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from control_harness import Api, Process
 from websockets.sync.client import connect
-
-from conftest import Api, Process
 
 
 @pytest.fixture

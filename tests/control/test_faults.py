@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from conftest import Split, wait_for
+from control_harness import Split, wait_for
 
 POOL = concurrent.futures.ThreadPoolExecutor(8)
 

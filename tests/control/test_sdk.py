@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from control_harness import Api, Process, wait_for
 from daytona import (
     CreateSandboxFromImageParams,
     CreateSandboxFromSnapshotParams,
@@ -17,8 +18,6 @@ from daytona import (
     Sandbox,
     VolumeMount,
 )
-
-from conftest import Api, Process, wait_for
 
 
 @pytest.fixture

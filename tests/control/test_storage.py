@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from conftest import Api, Process
+from control_harness import Api, Process
 
 
 class Store:

@@ -4,8 +4,6 @@
 //! what else came about. Only after the commit is anything published, acknowledged or sent. It sleeps until a command, a timer, an image or a runner
 //! wakes it.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -16,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::effects::{self, Outcome};
 use super::plan::{self, Step, wire_state};
+use super::wake::{Placing, image_changed, placed, sleep_until};
 use super::{Command, Handle, MAILBOX, View, payload, timers};
 use crate::core::Core;
 use crate::images::Images;
@@ -23,13 +22,11 @@ use crate::store::images::{self as image_table, Image, ImageState};
 use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::sandboxes::{self as table, JobRef, Record};
 use crate::store::{snapshots as snapshot_table, tokens};
-use crate::time::{now, until};
+use crate::time::now;
 use crate::{events, token, wire};
 
 /// Longest pause between two tries to destroy.
 const DESTROY_RETRY_MAX: Duration = Duration::from_secs(60);
-
-type Placing = Pin<Box<dyn Future<Output = String> + Send>>;
 
 struct Actor {
     core: Arc<Core>,
@@ -418,31 +415,6 @@ impl Actor {
 fn destroy_pause(failures: u32) -> i64 {
     let seconds = 1u64 << failures.saturating_sub(1).min(6);
     i64::try_from(seconds.min(DESTROY_RETRY_MAX.as_secs()) * 1000).unwrap_or(60_000)
-}
-
-async fn sleep_until(at: Option<i64>) {
-    match at {
-        // A year at most: tokio's timers do not reach further than some.
-        Some(at) => tokio::time::sleep(until(at).min(Duration::from_secs(31_536_000))).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn image_changed(image: &mut Option<watch::Receiver<Image>>) {
-    let changed = match image {
-        Some(image) => image.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        std::future::pending().await
-    }
-}
-
-async fn placed(placing: &mut Option<Placing>) -> String {
-    match placing {
-        Some(placing) => placing.await,
-        None => std::future::pending().await,
-    }
 }
 
 impl Drop for Actor {

@@ -8,6 +8,7 @@ mod effects;
 pub(crate) mod payload;
 pub(crate) mod plan;
 mod timers;
+mod wake;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
