@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use common::{Server, noise, text, wait_for, with_input};
 
 fn two_hops() -> Server {
-    Server::start_as("chain", &["2"])
+    Server::start_as("ssh_chain", &["2"])
 }
 
 #[test]

@@ -46,7 +46,7 @@ def binaries() -> Path:
     given = os.environ.get("PINFOLD_SSH_BIN")
     if given:
         return Path(given)
-    for package, example in [("pinfold-ssh", "serve"), ("pinfold-ssh-relay", "chain")]:
+    for package, example in [("pinfold-ssh", "ssh_serve"), ("pinfold-ssh-relay", "ssh_chain")]:
         subprocess.run(["cargo", "build", "--release", "-p", package, "--example", example], cwd=ROOT, check=True)
     return ROOT / "target/release/examples"
 
@@ -57,7 +57,7 @@ def server(request: pytest.FixtureRequest, binaries: Path, tmp_path_factory: pyt
     for name in ("home", "work"):
         (base / name).mkdir()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / "key"], check=True)
-    words = [binaries / "serve"] if request.param == "direct" else [binaries / "chain"]
+    words = [binaries / "ssh_serve"] if request.param == "direct" else [binaries / "ssh_chain"]
     words += ["127.0.0.1:0", base / "work"] + ([] if request.param == "direct" else ["2"])
     process = subprocess.Popen(words, env=os.environ | {"HOME": str(base / "home")}, stderr=subprocess.PIPE, text=True)
     try:

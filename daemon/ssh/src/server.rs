@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
 use pinfold_spawn::Sandbox;
 use russh::server::{Auth, Handler, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher};
+use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, kex};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -36,6 +36,23 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_CTR,
     cipher::AES_192_CTR,
     cipher::AES_128_CTR,
+];
+/// Key exchanges: russh's own choice, and behind it the NIST curves, which some clients have nothing but.
+const KEY_EXCHANGES: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::DH_GEX_SHA256,
+    kex::DH_G18_SHA512,
+    kex::DH_G16_SHA512,
+    kex::DH_G14_SHA256,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 /// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -109,7 +126,7 @@ fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Con
         maximum_packet_size: crate::channel::MAX_PACKET - 1,
         event_buffer_size: QUEUED_MESSAGES,
         limits: Limits::new(config.rekey_bytes, config.rekey_bytes, REKEY_TIME),
-        preferred: Preferred { cipher: CIPHERS.into(), ..Preferred::default() },
+        preferred: Preferred { kex: KEY_EXCHANGES.into(), cipher: CIPHERS.into(), ..Preferred::default() },
         inactivity_timeout: None,
         keepalive_interval: Some(config.keepalive),
         keepalive_max: 3,

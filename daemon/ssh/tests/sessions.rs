@@ -124,7 +124,7 @@ fn much_goes_both_ways_at_once_while_keys_change() {
 
 #[test]
 fn the_server_changes_keys_too() {
-    let server = Server::start_as("serve", &["200000"]);
+    let server = Server::start_as("ssh_serve", &["200000"]);
     let input = noise(6 << 20);
     let mut ssh = server.ssh();
     ssh.args(["-v", "127.0.0.1", "cat"]);

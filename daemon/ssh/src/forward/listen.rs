@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
@@ -32,13 +34,24 @@ pub(crate) struct Forwards {
     sockets: HashMap<PathBuf, Task>,
 }
 
-/// A listener's task, which ends when this is dropped.
+/// A listener and its task. When this is dropped nobody can connect any more, and the task ends.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct Task {
+    listener: OwnedFd,
+    accepting: JoinHandle<()>,
+}
+
+impl Task {
+    fn start(listener: OwnedFd, accepting: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { listener, accepting: tokio::spawn(accepting) }
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        // The task, and the listener in it, end a moment later; the client is told before.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        self.accepting.abort();
     }
 }
 
@@ -81,12 +94,9 @@ impl Forwards {
         }
         let mut tasks = Vec::new();
         for listener in listeners {
-            tasks.push(Task(tokio::spawn(accept_tcp(
-                Arc::clone(&self.shared),
-                listener,
-                address.clone(),
-                port,
-            ))));
+            let descriptor = listener.as_fd().try_clone_to_owned().ok()?;
+            let accepting = accept_tcp(Arc::clone(&self.shared), listener, address.clone(), port);
+            tasks.push(Task::start(descriptor, accepting));
         }
         self.ports.insert((address, port), tasks);
         // Only a client that let us choose is told what we chose (RFC 4254, section 7.1).
@@ -106,7 +116,8 @@ impl Forwards {
                 |error| tracing::debug!(path = %path.display(), %error, "could not listen for a forward"),
             )
             .ok()?;
-        let task = Task(tokio::spawn(accept_socket(Arc::clone(&self.shared), listener, asked)));
+        let descriptor = listener.as_fd().try_clone_to_owned().ok()?;
+        let task = Task::start(descriptor, accept_socket(Arc::clone(&self.shared), listener, asked));
         self.sockets.insert(path, task);
         Some(Bytes::new())
     }

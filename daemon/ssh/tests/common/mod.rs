@@ -28,7 +28,7 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
-        Self::start_as("serve", &[])
+        Self::start_as("ssh_serve", &[])
     }
 
     /// Starts this example, with these arguments after the address and the work directory.
@@ -112,7 +112,7 @@ fn launch(example: &str, arguments: &[&str], directory: &Path) -> (Child, u16) {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("examples are built with the tests");
+        .expect("examples are built by `cargo test` as a whole, and by `cargo build --examples`");
     let mut line = String::new();
     BufReader::new(process.stderr.as_mut().expect("piped"))
         .read_line(&mut line)

@@ -1,4 +1,4 @@
-//! The SSH server alone, for tests with real clients: `serve ADDRESS [WORK_DIR [REKEY_BYTES]]`. Prints the address it listens on.
+//! The SSH server alone, for tests with real clients: `ssh_serve ADDRESS [WORK_DIR [REKEY_BYTES]]`. Prints the address it listens on.
 
 use std::path::PathBuf;
 

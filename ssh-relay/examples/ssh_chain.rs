@@ -1,4 +1,4 @@
-//! A sandbox's SSH server behind gateways, for tests with real clients: `chain ADDRESS WORK_DIR HOPS`. Prints the address of the outermost gateway.
+//! A sandbox's SSH server behind gateways, for tests with real clients: `ssh_chain ADDRESS WORK_DIR HOPS`. Prints the address of the outermost gateway.
 //!
 //! Some user names mean something to it: `bad-token` is refused at login, `stopped` when it asks for something, `gone` leads where nobody listens.
 
