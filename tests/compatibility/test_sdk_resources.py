@@ -20,7 +20,7 @@ def volume(daytona):
         daytona.volume.delete(daytona.volume.get(volume.name))
 
 
-def test_a_volume_outlives_its_sandboxes(daytona, make_sandbox, volume):
+def test_a_volume_outlives_its_sandboxes(daytona, volume, make_sandbox):
     mount = [VolumeMount(volume_id=volume.id, mount_path="/home/daytona/shared")]
     first = make_sandbox(volumes=mount)
     first.fs.upload_file(b"kept", "shared/file")
@@ -28,7 +28,7 @@ def test_a_volume_outlives_its_sandboxes(daytona, make_sandbox, volume):
     assert make_sandbox(volumes=mount).fs.download_file("shared/file") == b"kept"
 
 
-def test_a_volume_below_a_path(make_sandbox, volume):
+def test_a_volume_below_a_path(volume, make_sandbox):
     inner = make_sandbox(volumes=[VolumeMount(volume_id=volume.id, mount_path="/data", subpath="a/b")])
     inner.fs.upload_file(b"deep", "/data/file")
     outer = make_sandbox(volumes=[VolumeMount(volume_id=volume.id, mount_path="/data")])
