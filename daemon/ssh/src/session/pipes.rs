@@ -58,12 +58,21 @@ pub(super) async fn serve(channel: Channel, process: Arc<Process>, pipes: Pipes)
         }
         process.wait().await;
     };
+    let ending = async {
+        tokio::select! {
+            _ = tokio::time::timeout(GRACE, rest) => {}
+            () = channel.lost() => {}
+        }
+        if process.exited().is_none() {
+            signal::hang_up(&process);
+            // The whole group has this long, not its leader alone.
+            tokio::time::sleep(GRACE).await;
+        }
+    };
+    // Output is still taken, and thrown away: a process that says something as it cleans up must not die of SIGPIPE over it.
     tokio::select! {
-        _ = tokio::time::timeout(GRACE, rest) => {}
-        () = channel.lost() => {}
-    }
-    if process.exited().is_none() {
-        signal::hang_up(&process);
+        () = ending => {}
+        _ = &mut output => {}
     }
 }
 
@@ -86,8 +95,7 @@ async fn drain(channel: &Channel, output: Option<OwnedFd>, kind: Option<u32>) {
             None => channel.write(&buffer[..n]).await,
             Some(kind) => channel.write_extended(kind, &buffer[..n]).await,
         };
-        if written.is_err() {
-            return;
-        }
+        // Without a client the output is thrown away until the pipe goes.
+        let _ = written;
     }
 }
