@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from daytona import Daytona, DaytonaConfig, Sandbox
+
 from engine import Engine
 from stack import REPO, Stack
 from table import Row, alternate, timed

@@ -56,5 +56,5 @@ with_progress() {
     return "$status"
 }
 # What a log says is being done: our own stages, mmdebstrap's, cargo's, the engine's.
-stage_of() { grep -aoE '^(stage: .*| *Compiling .*|I: [a-z].*|Step [0-9/]+)' "$1" 2>/dev/null | tail -1 | sed 's/^stage: //; s/^ *//' | cut -c1-60; }
+stage_of() { grep -aoE '^(stage: .*| *(Compiling|Blocking) .*|I: [a-z].*|Step [0-9/]+)' "$1" 2>/dev/null | tail -1 | sed 's/^stage: //; s/^ *//' | cut -c1-60; }
 end_child() { [ -z "$child" ] || { kill -TERM -- "-$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true; child=; }; }
