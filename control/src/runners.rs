@@ -191,6 +191,20 @@ impl Runners {
         }
     }
 
+    /// Waits until the runner with this token has reported since we started.
+    pub(crate) async fn reported(&self, token: &str) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before looking, so that no change is missed.
+            changed.as_mut().enable();
+            let runner = self.authenticate(token).and_then(|id| self.get(&id));
+            if runner.and_then(|r| r.last_checked).is_some_and(|checked| checked >= self.booted_at) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// [`Runners::choose`], waiting up to [`ADMISSION_WAIT`] for a runner.
     pub(crate) async fn admit(&self, region: &str, only: Option<&[String]>) -> Option<Runner> {
         tokio::time::timeout(ADMISSION_WAIT, self.wait_for(region, only)).await.ok()

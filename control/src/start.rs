@@ -1,7 +1,8 @@
 //! Start and end of the control plane.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -105,6 +106,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// The documented exit status of each class (docs/exit-status.md).
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::PortInUse { .. } | Self::SshPortInUse { .. } | Self::Listen { .. } => 7,
+            Self::DataDir { .. } | Self::NewerDatabase { .. } | Self::Database { .. } => 5,
+            Self::SshKey { .. } => 9,
+        }
+    }
+}
+
 /// A control plane that serves.
 #[derive(Debug)]
 pub struct Running {
@@ -128,6 +140,11 @@ impl Running {
         format!("{}/api", self.core.base_url(None))
     }
 
+    /// Waits until the local runner has reported: from then on sandboxes can be made and reached.
+    pub async fn runner_reported(&self) {
+        self.core.runners.reported(self.runner_token.expose()).await;
+    }
+
     /// Waits for the end, which comes when `stop` is cancelled: open requests are given a few seconds, and everything is stored.
     pub async fn join(self) {
         if let Err(error) = self.serving.await {
@@ -144,7 +161,8 @@ impl Running {
 /// Starts the control plane. It serves until `stop` is cancelled.
 pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, StartError> {
     let dir = config.data_dir.clone();
-    std::fs::create_dir_all(&dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    made.map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
     // The listener first: what fails most often shall fail before anything is changed.
     let listener = TcpListener::bind(config.bind).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => StartError::PortInUse { address: config.bind },
@@ -169,6 +187,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         None => kept(RUNNER_FILE)?,
     };
     let path = dir.join(DATABASE);
+    private_file(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
     let store = Store::open(&path).await.map_err(|error| match error {
         MigrateError::Newer { found, known } => {
             StartError::NewerDatabase { path: path.clone(), found, known }
@@ -206,6 +225,12 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         serving,
         core,
     })
+}
+
+/// Makes the database file before SQLite does, for its owner alone; SQLite gives its journals the same mode.
+fn private_file(path: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }
 
 async fn load(

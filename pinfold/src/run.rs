@@ -18,5 +18,5 @@ pub(crate) async fn run() -> Result<u8, Failure> {
 
 /// A failure of the runner, with the exit status of its class.
 pub(crate) fn runner_failure(error: pinfold_runner::RunError) -> Failure {
-    Failure::of_class(u8::try_from(error.exit_status()).unwrap_or(2), error)
+    Failure::of_class(error.exit_status(), error)
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing special: the control plane starts, makes a token, and a runner registers with it over loopback, as any other would.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use pinfold_settings::{ProcessEnv, Reader};
@@ -22,7 +23,8 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let data_dir = control.data_dir.clone();
 
     let stop = service::stop_on_signals()?;
-    let control = pinfold_control::start(control, stop.clone()).await.map_err(Failure::usage)?;
+    let control = pinfold_control::start(control, stop.clone()).await;
+    let control = control.map_err(|error| Failure::of_class(error.exit_status(), error))?;
     let api = format!("http://{}/api", loopback(control.address));
     let runner_dir = data_dir.join("runner");
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
@@ -32,11 +34,17 @@ pub(crate) async fn up() -> Result<u8, Failure> {
         host_key: runner_dir.join("ssh_host_key"),
     });
     let shown = shown(&control);
-    let ready = |_| {
+    let node = pinfold_runner::run(runner, stop.clone(), |_| {});
+    let announce = async {
+        control.runner_reported().await;
         shown.iter().for_each(|line| print_line(line));
         service::ready(&shown[0]);
+        std::future::pending::<Infallible>().await
     };
-    let result = pinfold_runner::run(runner, stop.clone(), ready).await;
+    let result = tokio::select! {
+        result = node => result,
+        never = announce => match never {},
+    };
     stop.cancel();
     control.join().await;
     result.map_err(runner_failure)?;

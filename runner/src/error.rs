@@ -55,9 +55,16 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The documented exit status: 2 for everything that keeps the runner from starting.
-    pub fn exit_status(&self) -> i32 {
-        2
+    /// The documented exit status of each class (docs/exit-status.md).
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::NoEngine(_) => 3,
+            Self::NotRoot => 4,
+            Self::DataDir { .. } => 5,
+            Self::PortTaken { .. } => 7,
+            Self::NoDaemon | Self::Network(_) | Self::Part { .. } => 9,
+        }
     }
 }
 

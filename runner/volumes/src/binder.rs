@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use pinfold_proto::id::{SandboxId, VolumeId};
 use pinfold_proto::runner::payload::VolumeMount;
 
@@ -155,11 +155,17 @@ fn open_beneath(root: &Path, subpath: &str) -> Result<File, VolumeError> {
         };
         let opened = match openat2(&directory, name, how) {
             Err(nix::errno::Errno::ENOENT) => {
-                match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
-                    Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-                    Err(error) => return Err(refuse(error.to_string())),
+                let made = mkdirat(&directory, name, Mode::empty());
+                let opened = openat2(&directory, name, how);
+                match (made, &opened) {
+                    // Sandboxes of any user share it, as they do the volume; our umask has no say in that.
+                    (Ok(()), Ok(new)) => {
+                        fchmod(new, Mode::from_bits_truncate(0o777)).map_err(|e| refuse(e.to_string()))?
+                    }
+                    (Err(nix::errno::Errno::EEXIST), _) | (Ok(()), Err(_)) => {}
+                    (Err(error), _) => return Err(refuse(error.to_string())),
                 }
-                openat2(&directory, name, how)
+                opened
             }
             other => other,
         };
@@ -197,7 +203,8 @@ mod tests {
         std::os::unix::fs::symlink("/etc", root.join("escape")).unwrap();
         std::os::unix::fs::symlink("real", root.join("inside")).unwrap();
         open_beneath(root, "a/b/c").unwrap();
-        assert!(root.join("a/b/c").is_dir());
+        let made = std::fs::metadata(root.join("a/b/c")).unwrap();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&made.permissions()) & 0o7777, 0o777);
         for bad in ["escape", "escape/passwd", "../x", "a/../../x", "inside", "a/./b/../.."] {
             assert!(open_beneath(root, bad).is_err(), "{bad}");
         }

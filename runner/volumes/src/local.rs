@@ -29,7 +29,7 @@ impl VolumeStore for LocalVolumes {
         if !tokio::fs::try_exists(&path).await.map_err(failed)? {
             tokio::fs::create_dir_all(&path).await.map_err(failed)?;
             // Sandboxes of any user share it, as they would a bucket.
-            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             tokio::fs::set_permissions(&path, everybody).await.map_err(failed)?;
         }
         Ok(path)
