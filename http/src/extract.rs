@@ -65,7 +65,12 @@ impl Query {
     pub fn parse(raw: &str) -> Self {
         let decode = |s: &str| percent_decode_str(&s.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = raw.split('&').filter(|p| !p.is_empty());
-        Self(pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs
+                .map(|p| p.split_once('=').unwrap_or((p, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     /// The first value of `key`, if it is there at all.
@@ -96,7 +101,9 @@ impl Query {
     /// A value that parses, or 400; `None` when it is absent or empty.
     pub fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.get(key).filter(|v| !v.is_empty()) else { return Ok(None) };
-        let invalid = |_| ApiError::bad_request(format_args!("the query parameter {key} has the invalid value {text:?}"));
+        let invalid = |_| {
+            ApiError::bad_request(format_args!("the query parameter {key} has the invalid value {text:?}"))
+        };
         text.parse().map(Some).map_err(invalid)
     }
 }

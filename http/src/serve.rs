@@ -62,7 +62,12 @@ pub async fn serve(
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, router: Router, mut closed: watch::Receiver<()>) {
+async fn connection(
+    stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut closed: watch::Receiver<()>,
+) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
         async move {

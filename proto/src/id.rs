@@ -133,7 +133,13 @@ mod tests {
     fn ids_are_canonical_uuids_only() {
         let id = "b8c3a1d0-2f0e-4a56-8a44-6b3f1d2e9c70";
         assert_eq!(id.parse::<SandboxId>().unwrap().as_str(), id);
-        for bad in ["", "B8C3A1D0-2F0E-4A56-8A44-6B3F1D2E9C70", "b8c3a1d02f0e4a568a446b3f1d2e9c70", "../etc", &format!("{id}/..")] {
+        for bad in [
+            "",
+            "B8C3A1D0-2F0E-4A56-8A44-6B3F1D2E9C70",
+            "b8c3a1d02f0e4a568a446b3f1d2e9c70",
+            "../etc",
+            &format!("{id}/.."),
+        ] {
             assert!(bad.parse::<VolumeId>().is_err(), "{bad}");
         }
     }

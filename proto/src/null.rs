@@ -26,6 +26,7 @@ pub fn string_map<'de, D>(deserializer: D) -> Result<std::collections::BTreeMap<
 where
     D: Deserializer<'de>,
 {
-    let map = Option::<std::collections::BTreeMap<String, Option<String>>>::deserialize(deserializer)?.unwrap_or_default();
+    let map = Option::<std::collections::BTreeMap<String, Option<String>>>::deserialize(deserializer)?
+        .unwrap_or_default();
     Ok(map.into_iter().filter_map(|(k, v)| Some((k, v?))).collect())
 }

@@ -138,7 +138,8 @@ impl JobStatus {
     /// Whether a job may go from `self` to `next` (runner contract 3.4).
     pub fn may_become(self, next: Self) -> bool {
         use JobStatus::{Completed, Failed, InProgress, Pending};
-        self == next || matches!((self, next), (Pending, InProgress | Failed) | (InProgress, Completed | Failed))
+        self == next
+            || matches!((self, next), (Pending, InProgress | Failed) | (InProgress, Completed | Failed))
     }
 }
 
