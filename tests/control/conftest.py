@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from control_harness import Api, Process, Split, free_port
 from daytona import Daytona, DaytonaConfig
+
+from control_harness import Api, Process, Split, free_port
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import uuid
 
 import httpx
 import pytest
+
 from control_harness import Api, Process, wait_for
 
 

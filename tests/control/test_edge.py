@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from control_harness import Api, Process
 from websockets.sync.client import connect
+
+from control_harness import Api, Process
 
 
 @pytest.fixture

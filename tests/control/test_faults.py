@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from control_harness import Split, wait_for
 
 POOL = concurrent.futures.ThreadPoolExecutor(8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from control_harness import Api, Process, wait_for
 from daytona import (
     CreateSandboxFromImageParams,
     CreateSandboxFromSnapshotParams,
@@ -18,6 +17,8 @@ from daytona import (
     Sandbox,
     VolumeMount,
 )
+
+from control_harness import Api, Process, wait_for
 
 
 @pytest.fixture

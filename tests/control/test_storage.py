@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from control_harness import Api, Process
 
 
