@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 use std::io;
-use std::time::SystemTime;
 
 use futures_util::TryStreamExt;
+use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
@@ -22,27 +22,15 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn hmac(key: &[u8], message: &str) -> Vec<u8> {
-    let mut block = [0_u8; 64];
-    if key.len() > block.len() {
-        block[..32].copy_from_slice(&Sha256::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let inner = Sha256::new().chain_update(block.map(|b| b ^ 0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(block.map(|b| b ^ 0x5c)).chain_update(inner).finalize().to_vec()
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Vec::new() };
+    mac.update(message.as_bytes());
+    mac.finalize().into_bytes().to_vec()
 }
 
-/// `YYYYMMDD'T'HHMMSS'Z'` of seconds since 1970 (Howard Hinnant's civil-from-days).
-fn timestamp(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+/// `YYYYMMDD'T'HHMMSS'Z'`.
+fn timestamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
 fn authorization(store: &ObjectStore, host: &str, path: &str, at: &str) -> String {
@@ -83,8 +71,7 @@ pub(crate) async fn get(store: &ObjectStore, key: &str) -> io::Result<Box<dyn As
         .next()
         .unwrap_or_default()
         .to_owned();
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let at = timestamp(seconds);
+    let at = timestamp(jiff::Timestamp::now());
     let client = crate::jobs::http_client().map_err(io::Error::other)?;
     let request = client.get(url).header("x-amz-content-sha256", EMPTY).header("x-amz-date", &at);
     let response = request
@@ -109,9 +96,10 @@ mod tests {
 
     #[test]
     fn dates_are_civil() {
-        assert_eq!(timestamp(0), "19700101T000000Z");
-        assert_eq!(timestamp(951_782_400), "20000229T000000Z");
-        assert_eq!(timestamp(1_735_787_045), "20250102T030405Z");
+        let at = |seconds| timestamp(jiff::Timestamp::from_second(seconds).unwrap());
+        assert_eq!(at(0), "19700101T000000Z");
+        assert_eq!(at(951_782_400), "20000229T000000Z");
+        assert_eq!(at(1_735_787_045), "20250102T030405Z");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod forward;
 pub(crate) mod logs;
 mod preview;
 pub(crate) mod runner;
+mod signed_file;
 mod toolbox;
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use pinfold_proto::well_known::TOOLBOX_PORT;
 
 use super::admission::{Admitted, admit, without_key};
 use super::forward::{proxy_error, to_sandbox};
+use super::signed_file;
 use crate::api::{Caller, bearer};
 use crate::core::Core;
 
@@ -64,11 +65,14 @@ async fn pass(core: &Arc<Core>, id: &str, request: Request, skip: usize) -> ApiR
         };
     };
     let record = handle.record();
-    let admitted =
-        admit(core, &record, TOOLBOX_PORT, request.headers(), request.uri()).ok_or_else(unauthorized)?;
     let rest = without_key(request.uri());
     let rest = after_parts(&rest, skip).to_owned();
-    to_sandbox(core, &handle, request, &rest, admitted == Admitted::Key).await
+    let admitted = admit(core, &record, TOOLBOX_PORT, request.headers(), request.uri());
+    let signed = signed_file::admits(record.signing_key.as_deref(), request.method(), &rest, request.uri());
+    if admitted.is_none() && !signed {
+        return Err(unauthorized());
+    }
+    to_sandbox(core, &handle, request, &rest, admitted == Some(Admitted::Key)).await
 }
 
 /// What follows the first `skip` parts of a path, with its slash.
