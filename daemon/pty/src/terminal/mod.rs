@@ -5,7 +5,7 @@
 mod socket;
 
 use axum::Router;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
 use pinfold_spawn::Sandbox;
@@ -15,7 +15,7 @@ pub fn router(sandbox: Sandbox) -> Router {
     Router::new()
         .route("/", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
         .route("/index.html", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
-        .route("/xterm.js", asset("text/javascript; charset=utf-8", include_bytes!("assets/xterm.js")))
+        .route("/xterm.js", get(script))
         .route(
             "/xterm-addon-fit.js",
             asset("text/javascript; charset=utf-8", include_bytes!("assets/xterm-addon-fit.js")),
@@ -27,6 +27,18 @@ pub fn router(sandbox: Sandbox) -> Router {
         )
         .route("/ws", get(socket::upgrade))
         .with_state(sandbox)
+}
+
+/// xterm.js, compressed by the build script. Every browser takes gzip.
+async fn script() -> impl IntoResponse {
+    const BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xterm.js.gz"));
+    let headers = [
+        (CONTENT_TYPE, "text/javascript; charset=utf-8"),
+        (CONTENT_ENCODING, "gzip"),
+        (CACHE_CONTROL, "no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, BYTES)
 }
 
 fn asset(content_type: &'static str, bytes: &'static [u8]) -> MethodRouter<Sandbox> {
