@@ -1,5 +1,4 @@
 //! Compresses the web terminal's script, the largest asset by far: every sandbox carries it, and few ever open it.
-#![expect(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::io::Write;
 use std::path::Path;
