@@ -1,13 +1,13 @@
 # The commands a person has to know. `make help` lists them; the work is done by the scripts in tools/.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup engine build image up down demo test test-unit test-e2e bench lint fmt deb newest
+.PHONY: help setup engine build image up down demo test test-unit test-network test-e2e test-vm bench lint fmt deb newest
 
 state := $(or $(PINFOLD_STATE),.pinfold)
 python := $(state)/venv/bin/python
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing on this machine
 	@tools/setup
@@ -34,14 +34,20 @@ down: ## end it, and leave no sandbox, chain or mount behind
 demo: build image ## show a sandbox's life through the official SDK, in a minute
 	@tools/demo
 
-test: ## run every test tier
+test: ## run every test tier but the machine's
 	@tools/test all
 
 test-unit: ## run the Rust tests
 	@tools/test unit
 
+test-network: ## run the firewall's tests in this kernel; root, nothing may be up
+	@tools/test network
+
 test-e2e: ## run the end-to-end tests on the real engine; ARGS are pytest's
 	@tools/test e2e $(ARGS)
+
+test-vm: build image ## install the package on a booted machine under qemu and check it there
+	@tests/vm/run
 
 bench: build image ## print our figures beside their floors
 	@$(python) bench/run.py $(ARGS)

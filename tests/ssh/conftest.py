@@ -47,7 +47,7 @@ def binaries() -> Path:
     if given:
         return Path(given)
     for package, example in [("pinfold-ssh", "ssh_serve"), ("pinfold-ssh-relay", "ssh_chain")]:
-        subprocess.run(["cargo", "build", "--release", "-p", package, "--example", example], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--locked", "--release", "-p", package, "--example", example], cwd=ROOT, check=True)
     return ROOT / "target/release/examples"
 
 
