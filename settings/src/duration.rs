@@ -42,7 +42,7 @@ pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     if ms == 0 {
         "0".to_owned()
-    } else if ms % 1000 != 0 {
+    } else if !ms.is_multiple_of(1000) {
         format!("{ms}ms")
     } else {
         let s = ms / 1000;
