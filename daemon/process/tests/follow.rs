@@ -95,11 +95,13 @@ async fn logs_over_websockets() {
     let logs = start("echo one; echo two >&2; read x; echo three").await;
     let (socket, _) = connect(&base, &format!("{logs}?follow=true"), SPLIT).await;
     let following = tokio::spawn(collect(socket));
+    // The log has what is fed to a command too, when it is fed: after the first line only once that is there.
+    until("the first line", async || daemon.ask("GET", &logs, None).await.1["stdout"] == "one\n").await;
     let input = logs.replace("/logs", "/input");
     assert_eq!(daemon.ask("POST", &input, json!({ "data": "go" })).await.0, 204);
     let began = Instant::now();
     let got = following.await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!((got.stderr, got.close), (b"two\n".to_vec(), Some(u16::from(CloseCode::Normal))));
     assert_eq!(got.stdout, b"one\ngo\nthree\n");
 
@@ -162,7 +164,7 @@ async fn slow_readers_and_pings(base: &str, start: &impl AsyncFn(&str) -> String
     let began = Instant::now();
     let quick = collect(connect(base, &format!("{logs}?follow=true"), SPLIT).await.0).await;
     assert_eq!((quick.stdout.len(), quick.close), (100_000_000, Some(1000)));
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     slow.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
     let (mut before, mut total) = (0, 0);
     let mut pong = false;
