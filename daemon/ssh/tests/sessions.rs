@@ -131,7 +131,8 @@ fn the_server_changes_keys_too() {
     let output = with_input(ssh, &input);
     assert!(output.stdout == input, "{} bytes came back of {}", output.stdout.len(), input.len());
     let changes = text(&output.stderr).matches("SSH2_MSG_NEWKEYS received").count();
-    assert!(changes > 10, "keys were changed {changes} times");
+    // One is the first exchange. How often it is due depends on how much was under way while the last one was agreed on.
+    assert!(changes > 3, "keys were changed {changes} times");
 }
 
 #[test]
