@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from daytona import CreateSandboxFromImageParams
+from daytona import CreateSandboxFromImageParams, Image
 
 from support import connects, docker, eventually
 
@@ -116,6 +116,8 @@ def eager(tmp_path_factory) -> str:
 @pytest.mark.parametrize("closed", [True, False], ids=["blocked", "open"])
 def test_closed_from_the_first_packet(make_sandbox, outside, eager, closed):
     """The open case shows that the attempt would have succeeded."""
-    sandbox = make_sandbox(CreateSandboxFromImageParams(image=eager, network_block_all=closed))
+    # A sandbox made from an image runs the Dockerfile's entrypoint, not the base image's (runner contract 17.3).
+    image = Image.base(eager).entrypoint(["/usr/local/bin/attempt"])
+    sandbox = make_sandbox(CreateSandboxFromImageParams(image=image, network_block_all=closed))
     eventually(lambda: sandbox.process.exec("test -e /tmp/tried").exit_code == 0, "the attempt to end")
     assert (sandbox.process.exec("test -e /tmp/reached").exit_code == 0) is not closed

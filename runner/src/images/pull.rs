@@ -7,7 +7,7 @@ use pinfold_engine::{EngineError, Image};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{PullSnapshot, Registry, SnapshotInfo};
 
-use super::reference::{digest_of, internal, is_latest, normalise, split};
+use super::reference::{build_id, digest_of, internal, is_latest, normalise, split};
 use super::{credentials, info, lock};
 use crate::error::{Class, OpError, OpResult};
 use crate::index::SandboxState;
@@ -23,6 +23,12 @@ const NEWER: Duration = Duration::from_secs(20);
 /// `team/box:latest` must not get a stranger's image of that name.
 fn is_settled(reference: &str, image: &Image) -> bool {
     !is_latest(reference) || image.digests.is_empty()
+}
+
+/// Whether an image may go when its snapshot does: a registry has it, or we made it. What an operator built or imported here is theirs.
+fn is_replaceable(reference: &str, image: &Image) -> bool {
+    let name = build_id(reference);
+    !image.digests.is_empty() || name.starts_with("daytona-") || name.starts_with("backup-")
 }
 
 impl Node {
@@ -155,6 +161,10 @@ impl Node {
     pub async fn remove_snapshot(&self, reference: &str) -> OpResult<()> {
         let reference = normalise(reference);
         self.images.clear_failure(&reference);
+        if self.engine.image(&reference).await.is_ok_and(|image| !is_replaceable(&reference, &image)) {
+            tracing::info!(reference, "the image was made on this host and stays");
+            return Ok(());
+        }
         let force = self.config.force_snapshot_removal;
         let result = match self.engine.remove_image(&reference, force).await {
             Err(error) if error.is_not_found() || (error.is_conflict() && !force) => Ok(()),
