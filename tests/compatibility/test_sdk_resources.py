@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 
 import pytest
@@ -91,8 +92,12 @@ def test_a_build_that_fails_says_why(daytona):
 
 
 def test_an_image_that_is_missing_names_itself(daytona):
-    with pytest.raises(DaytonaError, match="no-such-image"):
+    with pytest.raises(DaytonaError) as refused:
         daytona.create(CreateSandboxFromImageParams(image="registry.invalid/no-such-image:1"), timeout=120)
+    # An SDK that hears of the end by an event raises without a reason; the record has it.
+    sandbox = daytona.get(re.search(r"[0-9a-f-]{36}", str(refused.value)).group())
+    assert "no-such-image" in sandbox.error_reason
+    daytona.delete(sandbox)
 
 
 def test_a_snapshot_of_a_sandbox(daytona, make_sandbox):
