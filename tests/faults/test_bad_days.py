@@ -224,14 +224,14 @@ def test_an_engine_that_dies_in_the_middle(tmp_path, restart, daytona, make_sand
     eventually(works, "creates to work again", 60)
 
 
-def test_a_full_disk(stack, restart, tmp_path, daytona, make_sandbox):
+def test_a_full_disk(stack, restart, tmp_path, daytona):
     """The data directory on a small file system that is full: reads go on, writes say why, and space cures it."""
     mount = tmp_path / "small"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(mount)], check=True)
     try:
         restart(PINFOLD_DATA_DIR=str(mount))
-        sandbox = make_sandbox()
+        sandbox = daytona.create(timeout=60)
         filler = mount / "filler"
         with filler.open("wb", buffering=0) as file:
             try:
