@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
+use nix::unistd::{AccessFlags, access};
 use pinfold_spawn::{Environment, Sandbox, SpawnError, Spawner};
 
 use crate::config::Config;
@@ -11,7 +12,7 @@ use crate::config::Config;
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// `$HOME/.daytona` is missing and cannot be made. A home that is read-only is no reason: sessions then keep their logs elsewhere.
+    /// `$HOME/.daytona` is missing and cannot be made. A home that cannot be written is no reason: session logs are then kept in memory.
     #[error("could not create {path:?}: {source}")]
     ConfigDir {
         /// The directory.
@@ -32,8 +33,13 @@ pub fn sandbox(config: &Config) -> Result<Sandbox, StartError> {
     let path = config.home.join(".daytona");
     match std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-            tracing::warn!(?path, %error, "the home directory is read-only; session logs go to a temporary directory");
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            tracing::warn!(?path, %error, "the home directory cannot be written; session logs are kept in memory");
         }
         Err(source) => return Err(StartError::ConfigDir { path, source }),
     }
@@ -43,10 +49,29 @@ pub fn sandbox(config: &Config) -> Result<Sandbox, StartError> {
         tracing::warn!(home = ?config.home, %error, "could not change to the home directory");
     }
     let work_dir = std::env::current_dir().map_err(StartError::WorkDir)?;
-    Ok(Sandbox {
+    let sandbox = Sandbox {
         spawner: Spawner::start()?,
         environment: Environment::inherited(),
         work_dir: work_dir.into(),
         home: config.home.clone().into(),
-    })
+    };
+    say_what_lacks(&sandbox);
+    Ok(sandbox)
+}
+
+/// A daemon runs in any image; what it cannot do in this one is in its log before anybody asks.
+fn say_what_lacks(sandbox: &Sandbox) {
+    let (shell, path) = (sandbox.shell(), sandbox.environment.get("PATH").unwrap_or_default());
+    // A name without a slash is looked for in `PATH`, or in the kernel's stead of one.
+    let path = if path.is_empty() { "/bin:/usr/bin".to_owned() } else { path };
+    if !std::env::split_paths(&path).any(|directory| directory.join(&shell).exists()) {
+        tracing::warn!(?shell, "this image has no shell: commands, sessions and terminals will not start");
+    }
+    let temporary = std::env::temp_dir();
+    if access(&temporary, AccessFlags::W_OK).is_err() {
+        tracing::warn!(
+            ?temporary,
+            "the temporary directory cannot be written; long output is kept in memory"
+        );
+    }
 }

@@ -147,9 +147,8 @@ pub struct SessionExecuted {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
-    /// A line; a newline is added unless it has one.
-    #[serde(default, deserialize_with = "crate::null::as_default")]
-    pub data: String,
+    /// A line; a newline is added unless it has one. Required, unless the input is only to be closed.
+    pub data: Option<String>,
     /// Ours: write `data` as it is, without adding a newline.
     #[serde(
         default,

@@ -158,8 +158,11 @@ async fn input(
     check_running(&session, &command)?;
     let closed = || ApiError::bad_request("bad request: the command's standard input is closed");
     let sender = command.input.as_ref().ok_or_else(closed)?;
-    let mut data = body.data.into_bytes();
-    let only_eof = body.eof && data.is_empty();
+    let only_eof = body.eof && body.data.as_deref().is_none_or(str::is_empty);
+    if body.data.is_none() && !only_eof {
+        return Err(ApiError::invalid_body("data is required"));
+    }
+    let mut data = body.data.unwrap_or_default().into_bytes();
     if !body.raw && !only_eof && data.last() != Some(&b'\n') {
         data.push(b'\n');
     }
