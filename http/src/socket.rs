@@ -9,6 +9,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use crate::{ApiError, ApiResult, ws};
 
@@ -40,6 +42,18 @@ pub fn accept(upgrade: Upgrade, headers: &HeaderMap) -> ApiResult<WebSocketUpgra
         upgrade.set_selected_protocol(protocol);
     }
     Ok(upgrade)
+}
+
+/// The close frame that tells a peer what was wrong with what it sent (RFC 6455, section 7.4.1); none if the connection itself is gone.
+pub fn broken(error: axum::Error) -> Option<CloseFrame> {
+    let (code, reason) = match error.into_inner().downcast_ref::<Error>()? {
+        Error::Capacity(_) => (ws::TOO_BIG, "the message is too large"),
+        Error::Utf8(_) => (ws::BAD_TEXT, "the text is not UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(_) => (ws::PROTOCOL_ERROR, "malformed frame"),
+        _ => return None,
+    };
+    Some(ws::close_frame(code, reason))
 }
 
 /// Sends `last` and the close frame, then waits for the peer's close, so that it has read everything before the connection goes.

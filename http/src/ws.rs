@@ -10,8 +10,12 @@ pub const NORMAL: u16 = 1000;
 pub const GOING_AWAY: u16 = 1001;
 /// Close code for a message that cannot be understood.
 pub const PROTOCOL_ERROR: u16 = 1002;
+/// Close code for text that is not UTF-8.
+pub const BAD_TEXT: u16 = 1007;
 /// Close code for a policy violation, such as a consumer that is too slow.
 pub const POLICY: u16 = 1008;
+/// Close code for a message beyond what is taken.
+pub const TOO_BIG: u16 = 1009;
 /// Close code for a failure on our side.
 pub const INTERNAL: u16 = 1011;
 

@@ -9,7 +9,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use pinfold_http::socket::{self, Upgrade};
-use pinfold_http::{ApiResult, ws};
+use pinfold_http::{ApiResult, json, ws};
 use pinfold_proto::toolbox::interpreter::{DEFAULT_TIMEOUT, ExecuteCode};
 use tokio::time::timeout;
 
@@ -64,12 +64,11 @@ async fn first_message(stream: &mut Stream) -> Result<ExecuteCode, Option<CloseF
     let bytes = match timeout(FIRST_MESSAGE, first).await {
         Ok(Some(Ok(Message::Text(text)))) => text.into(),
         Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
-        Ok(Some(Err(_))) => return Err(unreadable("the request could not be read")),
+        Ok(Some(Err(error))) => return Err(socket::broken(error)),
         Ok(_) => return Err(None),
         Err(_) => return Err(unreadable("no request came")),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| unreadable(&format!("the request is not valid JSON: {error}")))
+    json::first_value(&bytes).map_err(|error| unreadable(&format!("the request is not valid JSON: {error}")))
 }
 
 fn submit(contexts: &Contexts, request: ExecuteCode) -> Result<Handle, Option<CloseFrame>> {
@@ -118,15 +117,19 @@ async fn converse(sink: &mut Sink, stream: &mut Stream, handle: Handle) -> Optio
             match stream.next().await {
                 // One request a connection; pings are answered by the protocol layer.
                 Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(Some(frame)))) if frame.code == INTERRUPT => {
-                    return interrupt.notify_one();
+                Some(Ok(Message::Close(frame))) => {
+                    if frame.is_some_and(|frame| frame.code == INTERRUPT) {
+                        interrupt.notify_one();
+                    }
+                    return None;
                 }
-                _ => return,
+                Some(Err(error)) => return socket::broken(error),
+                None => return None,
             }
         }
     };
     tokio::select! {
         close = outgoing => close,
-        () = incoming => None,
+        close = incoming => close,
     }
 }

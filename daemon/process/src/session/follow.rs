@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use pinfold_http::ws;
+use pinfold_http::{socket, ws};
 use pinfold_proto::markers::{Splitter, frame_length};
 use tokio::sync::watch;
 
@@ -16,8 +15,6 @@ use super::log::Progress;
 
 /// The Node SDK fails on frames above 125 000 bytes; the contract says 32 KiB.
 const MAX_FRAME: usize = 32 << 10;
-/// How long a client may take to answer our close.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// What a follower wants.
 #[derive(Debug, Clone, Copy)]
@@ -34,28 +31,38 @@ type Sink = SplitSink<WebSocket, Message>;
 
 /// Serves one socket to its end. One task owns it; reading and writing are polled together, so pings are answered between frames.
 pub(crate) async fn serve(
-    socket: WebSocket,
+    client: WebSocket,
     file: Arc<File>,
     progress: watch::Receiver<Progress>,
     wish: Wish,
 ) {
-    let (mut sink, mut stream) = socket.split();
-    let sent = tokio::select! {
-        sent = send(&mut sink, &file, progress, wish) => sent,
-        () = until_closed(&mut stream) => return,
+    let (mut sink, mut stream) = client.split();
+    let close = tokio::select! {
+        sent = send(&mut sink, &file, progress, wish) => match sent {
+            Ok(()) => Some(ws::close_frame(ws::NORMAL, "")),
+            Err(Failed::Read(error)) => {
+                Some(ws::close_frame(ws::INTERNAL, &format!("could not read the log: {error}")))
+            }
+            Err(Failed::Send) => None,
+        },
+        close = until_closed(&mut stream) => close,
     };
-    let (code, reason) = match sent {
-        Ok(()) => (ws::NORMAL, String::new()),
-        Err(Failed::Read(error)) => (ws::INTERNAL, format!("could not read the log: {error}")),
-        Err(Failed::Send) => return,
-    };
-    let _ = sink.send(Message::Close(Some(ws::close_frame(code, &reason)))).await;
-    let _ = tokio::time::timeout(CLOSE, until_closed(&mut stream)).await;
+    match close {
+        Some(close) => socket::finish(sink, stream, None, close).await,
+        None => socket::left(stream).await,
+    }
 }
 
-/// What a client sends is ignored, but read: pings are answered that way, and its going away is seen.
-async fn until_closed(stream: &mut SplitStream<WebSocket>) {
-    while let Some(Ok(_)) = stream.next().await {}
+/// What a client sends is ignored, but read: pings are answered that way, and its going away is seen. Answers with the close frame for a client that
+/// broke the protocol.
+async fn until_closed(stream: &mut SplitStream<WebSocket>) -> Option<CloseFrame> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Message::Close(_))) | None => return None,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return socket::broken(error),
+        }
+    }
 }
 
 enum Failed {

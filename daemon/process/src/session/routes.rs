@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pinfold_http::{ApiError, ApiResult, JsonBody, Query, ws};
+use pinfold_http::{ApiError, ApiResult, JsonBody, Query, socket, ws};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process as wire;
 use pinfold_proto::toolbox::sdk::{SdkClass, SdkProfile};
@@ -251,10 +251,7 @@ fn answer_logs(
         let file = command.log.file().map_err(|error| unreadable(&error))?;
         let progress = command.log.progress();
         let wish = Wish { follow: query.flag("follow"), unmarked: class == SdkClass::Combined, offset };
-        let upgrade = match ws::select(&ws::offered(headers)) {
-            Some(protocol) => upgrade.protocols([protocol]),
-            None => upgrade,
-        };
+        let upgrade = socket::accept(Ok(upgrade), headers)?;
         return Ok(upgrade.on_upgrade(move |socket| follow::serve(socket, file, progress, wish)));
     }
     let source = command.log.source().map_err(|error| unreadable(&error))?.skip(offset);

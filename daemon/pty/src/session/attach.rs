@@ -18,7 +18,6 @@ use http::HeaderMap;
 use pinfold_http::socket::{self, Upgrade};
 use pinfold_http::{ApiError, ApiResult, ws};
 use pinfold_proto::toolbox::pty::{Control, Status};
-use tokio_tungstenite::tungstenite;
 
 use super::exit;
 use super::shell::Session;
@@ -141,21 +140,11 @@ async fn incoming(stream: &mut SplitStream<WebSocket>, session: &Session) -> Ove
             // Pings are answered by the protocol layer as it reads on.
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Close(_))) | None => return Over::Left,
-            Some(Err(error)) => return broken(error),
+            Some(Err(error)) => {
+                return socket::broken(error).map_or(Over::Left, |close| Over::Farewell(None, close));
+            }
         };
         session.type_in(bytes).await;
-    }
-}
-
-fn broken(error: axum::Error) -> Over {
-    match error.into_inner().downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => {
-            Over::Farewell(None, ws::close_frame(1009, "message too large"))
-        }
-        Some(tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_)) => {
-            Over::Farewell(None, ws::close_frame(ws::PROTOCOL_ERROR, "malformed frame"))
-        }
-        _ => Over::Left,
     }
 }
 
