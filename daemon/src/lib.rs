@@ -14,6 +14,7 @@ mod metrics;
 mod port;
 mod preview;
 mod recording;
+mod resident;
 mod rotate;
 pub mod routes;
 mod sandbox;

@@ -16,7 +16,7 @@ use crate::listen::Listeners;
 use crate::metrics::{self, Meter};
 use crate::recording::{self, Recordings};
 use crate::telemetry::{Exporter, Records, Telemetry, trace};
-use crate::{desktop, info, init, port, preview, routes};
+use crate::{desktop, info, init, port, preview, resident, routes};
 
 /// How long open requests may take once the daemon is told to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -104,6 +104,7 @@ impl Servers {
         let terminal =
             tokio::spawn(serve(listeners.terminal, self.terminal, stopping(stopped.clone()), DRAIN));
         let dashboard = tokio::spawn(serve(listeners.recordings, self.dashboard, stopping(stopped), DRAIN));
+        tokio::spawn(resident::settle());
         let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, pinfold_ssh::Config::default());
         let outcome = tokio::select! {
             name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),

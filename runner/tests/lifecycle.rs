@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, Control, IMAGE, create_payload, eventually};
@@ -113,6 +114,37 @@ async fn creating_twice_joins_and_a_lost_answer_is_found() {
     bench.engine.fail_next("create", Fault::Lost(timeout));
     assert!(bench.node.create(request(&lost)).await.is_err());
     assert_eq!(bench.node.create(request(&lost)).await.unwrap().daemon_version, "9.9.9");
+}
+
+#[tokio::test]
+async fn a_create_that_was_killed_between_the_engine_and_the_record_is_finished_under_its_policy() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    let made = CreateSandbox { skip_start: Some(true), ..request(&id) };
+    bench.node.create(made).await.unwrap();
+    let address = bench.engine.attachments(id.as_str())[0].address.unwrap();
+    // What the killed run had not got to.
+    bench.node.records.remove(&id).await;
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    let closed = CreateSandbox { network_block_all: Some(true), ..request(&id) };
+    assert_eq!(again.node.create(closed).await.unwrap().daemon_version, "9.9.9");
+    let (endpoint, policy) = again.policy.applied.lock().unwrap()[id.as_str()].clone();
+    assert!(endpoint.ip == address && policy.is_closed(), "{endpoint:?} {policy:?}");
+    assert_eq!(again.policy.late.lock().unwrap().first(), Some(&false), "enforced before the start");
+    assert_eq!(again.node.records.get(&id).unwrap().address, Some(address));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_the_engine_still_holds_for_a_create_that_was_cut_off_is_waited_for() {
+    let bench = Bench::new().await;
+    let taken = EngineError::Conflict { what: "create container".to_owned(), message: "in use".to_owned() };
+    bench.engine.fail_next("create", Fault::Error(taken));
+    assert_eq!(bench.node.create(request(&SandboxId::random())).await.unwrap().daemon_version, "9.9.9");
+    assert_eq!(bench.engine.calls("create"), 2);
 }
 
 #[tokio::test]

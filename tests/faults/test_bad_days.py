@@ -109,7 +109,6 @@ def test_kill_9_keeps_the_sandboxes_and_their_sessions(stack, daytona, make_sand
     assert answer.stdout == "yes\n"
 
 
-@pytest.mark.xfail(strict=False, reason="a create that was cut off may stay unsettled after the restart; open")
 def test_kill_9_in_the_middle_of_creates(stack, daytona):
     """Whatever was half made is finished or gone after the next start, and nothing is made twice."""
     before, containers = {s.id for s in daytona.list()}, set(stack.containers())

@@ -25,6 +25,5 @@ def test_starts_within_ten_milliseconds_of_a_bare_process(measured):
     assert ready[len(ready) // 2] <= spawn[len(spawn) // 2] + 10
 
 
-@pytest.mark.xfail(strict=True, reason="10.6 MiB, nearly all of it pages of the binary; the goal stands, see SPECIFICATION.md")
 def test_rests_in_eight_mebibytes(measured):
     assert max(measured["resident"]) <= 8

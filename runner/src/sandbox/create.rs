@@ -1,9 +1,10 @@
 //! Create (runner contract 5.3). Image, volumes and policy are prepared side by side; two engine calls remain: create and start.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pinfold_engine::ContainerStatus;
+use pinfold_engine::{ContainerSpec, ContainerStatus, EngineError};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
@@ -15,6 +16,11 @@ use crate::index::{SandboxState, state_of};
 use crate::node::{Node, sandbox_id};
 use crate::policy;
 use crate::records::Record;
+
+/// How long the engine may take to end a create that was cut off.
+const CUT_OFF_CREATE: Duration = Duration::from_secs(30);
+/// Between two looks at it; the engine has no event for the freeing of a name.
+const CUT_OFF_PAUSE: Duration = Duration::from_millis(200);
 
 impl Node {
     /// Creates a sandbox, and starts it unless told otherwise. A sandbox that exists is started, or found running: both are successes.
@@ -62,13 +68,17 @@ impl Node {
     }
 
     async fn create_existing(&self, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
-        let network = wanted_network(request);
-        self.records
-            .change(id, |r| {
-                r.network = network;
-                r.volumes.clone_from(&request.volumes);
-            })
-            .await?;
+        let record = match self.records.get(id) {
+            Some(known) => {
+                Record { network: wanted_network(request), volumes: request.volumes.clone(), ..known }
+            }
+            // The run that made the container ended before it recorded it.
+            None => {
+                let found = self.engine.inspect(id.as_str()).await?;
+                wanted(request, self.address_of_container(&found))
+            }
+        };
+        self.records.put(id, record).await?;
         if request.skip_start == Some(true) {
             return Ok(Started::default());
         }
@@ -101,20 +111,11 @@ impl Node {
             return Err(OpError::new(Class::Conflict, message));
         }
         let endpoint = self.take_address(id)?;
-        let record = Record {
-            network: wanted_network(request),
-            address: Some(endpoint.ip),
-            volumes: request.volumes.clone(),
-            cpu: request.cpu_quota,
-            memory_gib: request.memory_quota,
-            disk_gib: request.storage_quota,
-            replacing: None,
-        };
+        let record = wanted(request, Some(endpoint.ip));
         let spec = definition::container(self, request, &image, &binds, endpoint);
         let creating = Instant::now();
         let create = async {
-            self.engine
-                .create(&spec)
+            self.create_container(id, &spec)
                 .await
                 .map_err(|e| OpError::from(e).during("creating the container", creating))
         };
@@ -156,6 +157,23 @@ impl Node {
         let daemon_is_entrypoint = spec.entrypoint.as_deref() == Some(&[DAEMON_PATH.to_owned()]);
         let known = start::Known::Fresh { address: endpoint.ip, daemon_is_entrypoint };
         self.start_in_turn(id, request.auth_token.clone(), known).await
+    }
+
+    /// A name that is taken while no container has it is that of a create which an earlier run of ours asked for, and which the engine has
+    /// not ended: it is waited for.
+    async fn create_container(&self, id: &SandboxId, spec: &ContainerSpec) -> Result<String, EngineError> {
+        let deadline = Instant::now() + CUT_OFF_CREATE;
+        loop {
+            let taken = match self.engine.create(spec).await {
+                Err(error @ EngineError::Conflict { .. }) => error,
+                other => return other,
+            };
+            let nobody = matches!(self.engine.inspect(id.as_str()).await, Err(e) if e.is_not_found());
+            if !nobody || Instant::now() >= deadline {
+                return Err(taken);
+            }
+            tokio::time::sleep(CUT_OFF_PAUSE).await;
+        }
     }
 
     /// An address for a new sandbox: the one it had, if it is recorded, so that a repeated create is not a second address.
@@ -218,6 +236,19 @@ impl Drop for Busy<'_> {
                 s.state = state_of(s.status, s.ending.as_ref());
             }
         });
+    }
+}
+
+/// What is remembered of a sandbox that a create asks for.
+fn wanted(request: &CreateSandbox, address: Option<Ipv4Addr>) -> Record {
+    Record {
+        network: wanted_network(request),
+        address,
+        volumes: request.volumes.clone(),
+        cpu: request.cpu_quota,
+        memory_gib: request.memory_quota,
+        disk_gib: request.storage_quota,
+        replacing: None,
     }
 }
 

@@ -141,6 +141,7 @@ impl Node {
                 .await
                 .map_err(|e| OpError::from(e).during("inspecting", began))?;
             address = self.address_of_container(&found);
+            self.enforce(id, address).await.map_err(|e| e.during("enforcing the network policy", began))?;
         }
         let Some(address) = address else {
             return Err(OpError::new(Class::Internal, "the started container has no address on any network"));
@@ -225,7 +226,7 @@ impl Node {
                 s.state = state_of(found.status, ending.as_ref());
             }
             s.ending = ending;
-            s.address = address;
+            s.address = address.filter(|_| !exited && found.status != ContainerStatus::Created);
             s.cpu = if found.cpu_quota > 0 { found.cpu_quota as f64 / 100_000.0 } else { 0.0 };
             s.memory = u64::try_from(found.memory).unwrap_or(0);
             s.disk = found.storage_size.as_deref().and_then(parse_size).unwrap_or(0);

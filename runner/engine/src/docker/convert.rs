@@ -105,15 +105,18 @@ pub(super) fn container(found: ContainerInspectResponse) -> Container {
         cmd: config.cmd.unwrap_or_default(),
         working_dir: config.working_dir.unwrap_or_default(),
         mount_sources: found.mounts.unwrap_or_default().into_iter().filter_map(|m| m.source).collect(),
-        networks: networks
-            .into_iter()
-            .map(|(name, e)| (name, e.ip_address.and_then(|ip| ip.parse().ok())))
-            .collect(),
+        networks: networks.into_iter().map(|(name, e)| (name, address(e))).collect(),
         cpu_quota: host.cpu_quota.unwrap_or(0),
         memory: host.memory.unwrap_or(0),
         storage_size: host.storage_opt.and_then(|o| o.get("size").cloned()),
         upper_dir: upper,
     }
+}
+
+/// Where a container is reached on a network: the address it has, or before its start the one it was promised.
+fn address(endpoint: EndpointSettings) -> Option<Ipv4Addr> {
+    let promised = endpoint.ipam_config.and_then(|ipam| ipam.ipv4_address);
+    endpoint.ip_address.and_then(|ip| ip.parse().ok()).or_else(|| promised?.parse().ok())
 }
 
 pub(super) fn image(found: ImageInspect) -> Image {

@@ -89,7 +89,7 @@ impl Engine for Simulated {
             cmd: spec.cmd.clone().unwrap_or(image.cmd),
             working_dir: spec.working_dir.clone().unwrap_or(image.working_dir),
             mount_sources: spec.binds.iter().filter_map(|b| b.split(':').next().map(str::to_owned)).collect(),
-            networks: spec.networks.iter().map(|n| (n.network.clone(), None)).collect(),
+            networks: spec.networks.iter().map(|n| (n.network.clone(), n.address)).collect(),
             cpu_quota: i64::from(spec.limits.cpu.unwrap_or(0)) * 100_000,
             memory: spec.limits.memory.unwrap_or(0),
             storage_size: spec.limits.storage.map(|s| s.to_string()),
