@@ -53,6 +53,12 @@ struct Slot {
 
 fn run(root: &Path, given: &Path, pattern: &str, list: &mut JsonList) -> io::Result<()> {
     let text = Finder::new(pattern);
+    // In a sandbox that is full of processes there is no room for threads either.
+    together(root, given, &text, list).unwrap_or_else(|_| alone(root, given, &text, list))
+}
+
+/// Searches with threads; fails, before it sends anything, if there cannot be any.
+fn together(root: &Path, given: &Path, text: &Finder<'_>, list: &mut JsonList) -> io::Result<io::Result<()>> {
     let budget = Budget::default();
     let (jobs, queue) = sync_channel::<Job>(AHEAD);
     let (slots, ordered) = sync_channel::<Slot>(AHEAD);
@@ -60,7 +66,7 @@ fn run(root: &Path, given: &Path, pattern: &str, list: &mut JsonList) -> io::Res
     let queue = Arc::new(Mutex::new(queue));
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     thread::scope(|scope| {
-        let (text, budget) = (&text, &budget);
+        let budget = &budget;
         for n in 0..threads {
             let queue = queue.clone();
             match thread::Builder::new().spawn_scoped(scope, move || search(&queue, text, budget)) {
@@ -73,8 +79,27 @@ fn run(root: &Path, given: &Path, pattern: &str, list: &mut JsonList) -> io::Res
         thread::Builder::new().spawn_scoped(scope, move || enumerate(root, &slots, &jobs))?;
         let sent = send(ordered, given, budget, list);
         budget.close();
-        sent
+        Ok(sent)
     })
+}
+
+/// Searches on this thread alone.
+fn alone(root: &Path, given: &Path, text: &Finder<'_>, list: &mut JsonList) -> io::Result<()> {
+    let mut scanner = Scanner::new();
+    let mut sent = Ok(());
+    let mut visit = |entry: Entry| {
+        if !entry.kind.is_file() {
+            return Ok(());
+        }
+        let file = report(given, &entry.below);
+        let mut found = |line: Line| {
+            sent = list.push(&Match { file: file.clone(), line: line.number, content: line.content });
+            if sent.is_ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        };
+        scanner.scan(&entry.path, text, &mut found)
+    };
+    let _ = walk(root, &mut visit);
+    sent
 }
 
 /// Queues every regular file, until nobody listens any more.
