@@ -60,7 +60,9 @@ mod tests {
     fn only_code_of_files_is_given_back() {
         let line = |mode: &str, file: &str| format!("7f00-8f00 {mode} 00001000 fd:00 42    {file}");
         assert!(code_of_a_file(&line("r-xp", "/bin/daemon")).is_some_and(|(_, length)| length == 0x1000));
-        for (mode, file) in [("r--p", "/bin/daemon"), ("rw-p", "/bin/daemon"), ("r-xp", "[vdso]"), ("r-xp", "")] {
+        for (mode, file) in
+            [("r--p", "/bin/daemon"), ("rw-p", "/bin/daemon"), ("r-xp", "[vdso]"), ("r-xp", "")]
+        {
             assert_eq!(code_of_a_file(&line(mode, file)), None, "{mode} {file}");
         }
     }

@@ -12,6 +12,7 @@ pub mod pidfd;
 mod reaper;
 mod sandbox;
 pub mod shell;
+mod signals;
 mod spawner;
 pub mod terminal;
 pub mod tree;

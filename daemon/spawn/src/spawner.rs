@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::reaper::{self, Registry};
 use crate::tree::Mark;
-use crate::{Exit, oom, tree};
+use crate::{Exit, oom, signals, tree};
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,7 @@ impl Spawner {
         {
             tracing::warn!(%error, "orphans will not be adopted");
         }
+        signals::catch_ignored();
         let registry = Arc::new(Registry::default());
         let signals = reaper::child_signals().map_err(SpawnError::Watch)?;
         tokio::spawn(reaper::run(Arc::clone(&registry), signals));

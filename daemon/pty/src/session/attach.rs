@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
@@ -18,10 +20,14 @@ use http::HeaderMap;
 use pinfold_http::socket::{self, Upgrade};
 use pinfold_http::{ApiError, ApiResult, ws};
 use pinfold_proto::toolbox::pty::{Control, Status};
+use tokio::time::timeout;
 
 use super::exit;
 use super::shell::Session;
 use crate::relay::output::{Next, Reader};
+
+/// How long what a client typed before it went may take to be read.
+const LAST_INPUT: Duration = Duration::from_secs(2);
 
 /// An upgrade, and what its client understands.
 pub(super) struct Negotiated {
@@ -91,9 +97,16 @@ impl Client {
         if sink.send(text(&Control { status: connected })).await.is_err() {
             return;
         }
-        let over = tokio::select! {
-            over = outgoing(&mut sink, &mut reader, exit_control) => over,
-            over = incoming(&mut stream, &session) => over,
+        let over = {
+            let mut input = pin!(incoming(&mut stream, &session));
+            tokio::select! {
+                over = outgoing(&mut sink, &mut reader, exit_control) => match over {
+                    // The client does not listen any more; what it typed before it went is still typed.
+                    Over::Left => timeout(LAST_INPUT, input).await.unwrap_or(Over::Left),
+                    farewell @ Over::Farewell(..) => farewell,
+                },
+                over = &mut input => over,
+            }
         };
         // From here on this client holds nobody up.
         drop(reader);
