@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinfold_proto::well_known;
-use pinfold_settings::{Env, InvalidSettings, Reader, level_of};
+use pinfold_settings::{Env, InvalidSettings, Networks, Reader, level_of};
 use tracing::level_filters::LevelFilter;
+
+use crate::guard::Guard;
 
 /// Home directory; the configuration directory is `.daytona` in it.
 pub const HOME: &str = "HOME";
@@ -44,7 +47,8 @@ pub const SNAPSHOT: &str = "DAYTONA_SANDBOX_SNAPSHOT";
 pub const EXTRA_LABELS: &str = "DAYTONA_SANDBOX_OTEL_EXTRA_LABELS";
 /// The X display that is recorded.
 pub const DISPLAY: &str = "DISPLAY";
-/// Ours: the address the four servers bind; default all, IPv6 and IPv4.
+/// Ours: the address the four servers bind. Default: all for the toolbox and SSH, IPv6 and IPv4, and the loopback for the web terminal and the
+/// dashboard, which everybody reaches through the toolbox's preview proxy.
 pub const BIND: &str = "PINFOLD_DAEMON_BIND";
 /// Ours: the toolbox's port; 0 lets the kernel choose.
 pub const TOOLBOX_PORT: &str = "PINFOLD_DAEMON_TOOLBOX_PORT";
@@ -58,6 +62,57 @@ pub const RECORDINGS_PORT: &str = "PINFOLD_DAEMON_RECORDINGS_PORT";
 pub const EXECUTE_OUTPUT_MAX_MB: &str = "PINFOLD_EXECUTE_OUTPUT_MAX_MB";
 /// Ours: most bytes of output that one session command's log keeps, in MiB.
 pub const SESSION_LOG_MAX_MB: &str = "PINFOLD_SESSION_LOG_MAX_MB";
+
+/// Ours: most commands that `/process/execute` and `/process/code-run` run at once.
+pub const MAX_COMMANDS: &str = "PINFOLD_MAX_COMMANDS";
+/// Ours: most sessions at one time.
+pub const MAX_SESSIONS: &str = "PINFOLD_MAX_SESSIONS";
+/// Ours: most PTY sessions at one time, and most web terminals.
+pub const MAX_PTYS: &str = "PINFOLD_MAX_PTYS";
+/// Ours: most interpreter contexts at one time, the default one not counted.
+pub const MAX_CONTEXTS: &str = "PINFOLD_MAX_INTERPRETER_CONTEXTS";
+/// Ours: most language servers at one time.
+pub const MAX_SERVERS: &str = "PINFOLD_MAX_LANGUAGE_SERVERS";
+/// Ours: whether deleting a session spares what has detached itself (`setsid`, `nohup`).
+pub const KEEP_DETACHED: &str = "PINFOLD_SESSION_KEEP_DETACHED";
+/// Ours: who may connect besides the sandbox itself, as addresses and networks; default anybody.
+pub const PEERS: &str = "PINFOLD_DAEMON_PEERS";
+/// Ours: whether web pages of any origin may use the HTTP servers directly.
+pub const ANY_ORIGIN: &str = "PINFOLD_DAEMON_ANY_ORIGIN";
+/// `production` turns the description of the API off.
+pub const ENVIRONMENT: &str = "ENVIRONMENT";
+
+/// What concerns the daemon alone: processes that it starts do not inherit these (weakness G13). What tells a program where it runs
+/// (`DAYTONA_SANDBOX_ID`, `DAYTONA_SANDBOX_USER` and the like) and everything the user set is inherited.
+pub const PRIVATE: &[&str] = &[
+    HOME_AS_WORKDIR,
+    LOG_FILE_PATH,
+    LOG_MAX_SIZE_MB,
+    LOG_MAX_BACKUPS,
+    LOG_MAX_AGE_DAYS,
+    LOG_COMPRESS,
+    TERMINATION_GRACE,
+    TERMINATION_CHECK,
+    RECORDINGS_DIR,
+    OTEL_ENDPOINT,
+    EXTRA_LABELS,
+    BIND,
+    TOOLBOX_PORT,
+    SSH_PORT,
+    TERMINAL_PORT,
+    RECORDINGS_PORT,
+    EXECUTE_OUTPUT_MAX_MB,
+    SESSION_LOG_MAX_MB,
+    MAX_COMMANDS,
+    MAX_SESSIONS,
+    MAX_PTYS,
+    MAX_CONTEXTS,
+    MAX_SERVERS,
+    KEEP_DETACHED,
+    PEERS,
+    ANY_ORIGIN,
+    EXIT_WITH_ENTRYPOINT,
+];
 
 /// Ours: whether the daemon, and with it the container, ends when the image's own command does.
 pub const EXIT_WITH_ENTRYPOINT: &str = "PINFOLD_EXIT_WITH_ENTRYPOINT";
@@ -93,6 +148,31 @@ pub struct Config {
     pub execute_output_max: u64,
     /// Most bytes of output kept for one session command.
     pub session_log_max: u64,
+    /// How much there may be at once.
+    pub most: Most,
+    /// Whether deleting a session spares what has detached itself.
+    pub keep_detached: bool,
+    /// Who may connect besides the sandbox itself; absent means anybody.
+    pub peers: Option<Arc<Networks>>,
+    /// Whether web pages of any origin may use the HTTP servers directly.
+    pub any_origin: bool,
+    /// Whether the API's description is served.
+    pub describe: bool,
+}
+
+/// How much there may be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Executed commands and programs.
+    pub commands: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// PTY sessions; as many web terminals.
+    pub ptys: usize,
+    /// Interpreter contexts, the default one not counted.
+    pub contexts: usize,
+    /// Language servers.
+    pub servers: usize,
 }
 
 /// The rotating log file.
@@ -196,6 +276,19 @@ impl Config {
                 * MIB,
             session_log_max: r.parse(SESSION_LOG_MAX_MB, 1024, at_least_one, |n| (1..=1 << 20).contains(n))
                 * MIB,
+            most: Most {
+                commands: most(&mut r, MAX_COMMANDS, 1024),
+                sessions: most(&mut r, MAX_SESSIONS, 1024),
+                ptys: most(&mut r, MAX_PTYS, 1024),
+                contexts: most(&mut r, MAX_CONTEXTS, 128),
+                servers: most(&mut r, MAX_SERVERS, 32),
+            },
+            keep_detached: r.bool(KEEP_DETACHED, false),
+            peers: r
+                .text(PEERS)
+                .and_then(|text| text.parse().map_err(|e| r.reject(PEERS, e)).ok().map(Arc::new)),
+            any_origin: r.bool(ANY_ORIGIN, false),
+            describe: r.text(ENVIRONMENT).as_deref() != Some("production"),
             home,
         };
         r.finish(config)
@@ -208,12 +301,24 @@ impl Config {
             check: self.termination.check,
             execute_output_max: self.execute_output_max,
             session_log_max: self.session_log_max,
+            max_running: self.most.commands,
+            max_sessions: self.most.sessions,
+            keep_detached: self.keep_detached,
         }
+    }
+
+    /// Who may use the HTTP servers.
+    pub fn guard(&self) -> Guard {
+        Guard { peers: self.peers.clone(), any_origin: self.any_origin }
     }
 }
 
 fn port(r: &mut Reader<'_>, name: &str, default: u16) -> u16 {
     r.parse(name, default, "a port number", |_| true)
+}
+
+fn most(r: &mut Reader<'_>, name: &str, default: usize) -> usize {
+    r.parse(name, default, "a whole number of at least 1", |n| (1..=1 << 20).contains(n))
 }
 
 #[cfg(test)]
@@ -248,12 +353,23 @@ mod tests {
             (TERMINATION_CHECK, "0"),
             (BIND, "localhost"),
             (HOME_AS_WORKDIR, "yes please"),
+            (PEERS, "the runner"),
+            (MAX_PTYS, "0"),
         ];
         let InvalidSettings(all) = Config::read(&env).unwrap_err();
         let mut names: Vec<_> = all.iter().map(|i| i.name.as_str()).collect();
         names.sort_unstable();
-        let mut expected =
-            [BIND, LOG_MAX_SIZE_MB, TERMINATION_CHECK, TERMINATION_GRACE, HOME_AS_WORKDIR, HOME, SANDBOX_ID];
+        let mut expected = [
+            BIND,
+            LOG_MAX_SIZE_MB,
+            TERMINATION_CHECK,
+            TERMINATION_GRACE,
+            HOME_AS_WORKDIR,
+            HOME,
+            SANDBOX_ID,
+            PEERS,
+            MAX_PTYS,
+        ];
         expected.sort_unstable();
         assert_eq!(names, expected);
     }

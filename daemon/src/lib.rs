@@ -5,7 +5,9 @@
 
 pub mod cli;
 pub mod config;
+mod describe;
 mod desktop;
+mod guard;
 mod info;
 mod init;
 mod listen;
@@ -21,7 +23,8 @@ mod sandbox;
 mod server;
 pub mod telemetry;
 
+pub use guard::Guard;
 pub use info::VERSION;
 pub use listen::{BindError, Listeners};
 pub use sandbox::{StartError, sandbox};
-pub use server::{Fatal, Servers};
+pub use server::{Fatal, SPARE_THREAD, Servers};

@@ -32,14 +32,17 @@ pub struct BindError {
 impl Listeners {
     /// Binds all four, or none.
     pub async fn bind(listen: &Listen) -> Result<Self, BindError> {
-        let bind = |server, port| async move {
-            bind(listen.address, port).await.map_err(|source| BindError { port, server, source })
+        let bind = |server, address, port| async move {
+            bind(address, port).await.map_err(|source| BindError { port, server, source })
         };
+        let any = listen.address;
+        // Strangers beside the sandbox have no business with these two (weakness G3).
+        let own = any.or(Some(Ipv4Addr::LOCALHOST.into()));
         Ok(Self {
-            toolbox: bind("the toolbox", listen.toolbox).await?,
-            ssh: bind("SSH", listen.ssh).await?,
-            terminal: bind("the web terminal", listen.terminal).await?,
-            recordings: bind("the recording dashboard", listen.recordings).await?,
+            toolbox: bind("the toolbox", any, listen.toolbox).await?,
+            ssh: bind("SSH", any, listen.ssh).await?,
+            terminal: bind("the web terminal", own, listen.terminal).await?,
+            recordings: bind("the recording dashboard", own, listen.recordings).await?,
         })
     }
 

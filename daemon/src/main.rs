@@ -9,7 +9,7 @@ use pinfold_daemon::cli::{Invocation, print_log};
 use pinfold_daemon::config::Config;
 use pinfold_daemon::logging::Log;
 use pinfold_daemon::telemetry::{self, Layer, Records, Telemetry};
-use pinfold_daemon::{Listeners, Servers, VERSION, sandbox};
+use pinfold_daemon::{Listeners, SPARE_THREAD, Servers, VERSION, sandbox};
 use pinfold_settings::ProcessEnv;
 
 /// How long the last log lines may take.
@@ -48,10 +48,15 @@ fn main() -> ExitCode {
 
 /// As many workers as the cgroup's CPU quota allows: one runs everything on this thread.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    match std::thread::available_parallelism().map_or(1, usize::from) {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n.min(8)).enable_all().build(),
-    }
+    let mut builder = match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        n => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(n.min(8));
+            builder
+        }
+    };
+    builder.enable_all().thread_keep_alive(SPARE_THREAD).build()
 }
 
 async fn run(config: Config, entrypoint: &[String], telemetry: Telemetry, records: Records) -> ExitCode {

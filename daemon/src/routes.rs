@@ -3,21 +3,28 @@
 //! Unknown routes and wrong methods answer 404 in plain text. A route asked for with a trailing slash too many, or too few, redirects: 301 for GET,
 //! 307 for the rest, so that a body is sent again.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, StatusCode, Uri};
-use pinfold_http::{ErrorStyle, render_errors};
+use pinfold_http::{ApiError, ErrorStyle, render_errors};
 use tower::ServiceExt;
 
+use crate::guard::{self, Guard};
+
+/// What tokio says when it cannot start a thread for blocking work and has none.
+const NO_THREAD: &str = "OS can't spawn worker thread";
 /// The largest JSON body. Uploads have limits of their own, or none.
 const MAX_BODY: usize = 64 << 20;
 
-/// Adds to the routes what all of them share: body limit, error bodies, redirects, 404.
-pub fn finish(routes: Router) -> Router {
+/// Adds to the routes what all of them share: who may ask, body limit, error bodies, redirects, 404.
+pub fn finish(routes: Router, guard: Guard) -> Router {
     let known = routes.clone();
     routes
         .fallback(unknown)
@@ -25,7 +32,26 @@ pub fn finish(routes: Router) -> Router {
         .layer(axum::Extension(Known(known)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(name_charset))
+        .layer(from_fn(survive))
+        .layer(from_fn_with_state(guard, guard::check))
         .layer(from_fn_with_state(ErrorStyle::Daemon, render_errors))
+}
+
+/// A handler that fails is an answer too: 500, or 503 where the sandbox had no room for a thread, which is no fault of the handler's.
+async fn survive(request: Request, next: Next) -> Response {
+    let panic = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => return response,
+        Err(panic) => panic,
+    };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    if text.contains(NO_THREAD) {
+        ApiError::exhausted(format_args!("the sandbox has no room for another thread: {text}"))
+            .into_response()
+    } else {
+        ApiError::internal(format_args!("the daemon failed while it handled the request: {text}"))
+            .into_response()
+    }
 }
 
 /// JSON answers name their encoding, as the contract has it; errors do not, and what comes through the preview proxy is not ours.
@@ -86,8 +112,25 @@ mod tests {
             Router::new()
                 .route("/things", get(async || "list").post(async || "made"))
                 .route("/things/{id}", post(async || "changed"))
+                .route(
+                    "/fails",
+                    get(async || {
+                        if true {
+                            panic!("an index")
+                        }
+                    }),
+                )
+                .route(
+                    "/full",
+                    get(async || {
+                        if true {
+                            panic!("{NO_THREAD}: EAGAIN")
+                        }
+                    }),
+                )
                 .route("/files", get(async || "a"))
                 .route("/files/", get(async || "b")),
+            Guard::default(),
         )
     }
 
@@ -111,6 +154,14 @@ mod tests {
                 "{method} {uri}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_fails_still_answers() {
+        let (status, _, body) = ask("GET", "/fails").await;
+        assert!(status == 500 && body.contains("an index"), "{status} {body}");
+        let (status, _, body) = ask("GET", "/full").await;
+        assert!(status == 503 && body.contains("RESOURCES_EXHAUSTED"), "{status} {body}");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::unistd::{AccessFlags, access};
 use pinfold_spawn::{Environment, Sandbox, SpawnError, Spawner};
 
-use crate::config::Config;
+use crate::config::{Config, PRIVATE};
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub fn sandbox(config: &Config) -> Result<Sandbox, StartError> {
     let work_dir = std::env::current_dir().map_err(StartError::WorkDir)?;
     let sandbox = Sandbox {
         spawner: Spawner::start()?,
-        environment: Environment::inherited(),
+        environment: Environment::inherited(PRIVATE),
         work_dir: work_dir.into(),
         home: config.home.clone().into(),
     };

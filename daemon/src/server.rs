@@ -16,12 +16,16 @@ use crate::listen::Listeners;
 use crate::metrics::{self, Meter};
 use crate::recording::{self, Recordings};
 use crate::telemetry::{Exporter, Records, Telemetry, trace};
-use crate::{desktop, info, init, port, preview, resident, routes};
+use crate::{describe, desktop, info, init, port, preview, resident, routes};
 
 /// How long open requests may take once the daemon is told to end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the end may take altogether: engines kill after ten seconds.
 const END: Duration = Duration::from_millis(8500);
+
+/// How long the runtime keeps an idle thread for blocking work. One of them is never idle so long: in a fork storm, when no thread can be started any
+/// more, whoever wants to end the storm still has one.
+pub const SPARE_THREAD: Duration = Duration::from_secs(60);
 
 /// Everything that runs once the ports are bound.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct Servers {
     tokens: watch::Receiver<Option<String>>,
     exporter: Option<Exporter>,
     exit_with_entrypoint: bool,
+    ssh: pinfold_ssh::Config,
 }
 
 /// Why the daemon ended although nobody told it to.
@@ -64,21 +69,26 @@ impl Servers {
             .merge(desktop::router())
             .merge(recording::router(recordings.clone()))
             .merge(processes.router())
-            .merge(pinfold_pty::router(sandbox.clone()))
-            .merge(pinfold_interpreter::router(processes.clone()))
+            .merge(pinfold_pty::router(sandbox.clone(), config.most.ptys))
+            .merge(pinfold_interpreter::router(processes.clone(), config.most.contexts))
             .merge(pinfold_files::router(sandbox.clone()))
             .merge(pinfold_git::router(sandbox.clone()))
-            .merge(pinfold_lsp::router(sandbox.clone()));
+            .merge(pinfold_lsp::router(sandbox.clone(), config.most.servers));
+        let toolbox = if config.describe { toolbox.merge(describe::router()) } else { toolbox };
         Self {
             sandbox: sandbox.clone(),
             processes,
-            toolbox: routes::finish(toolbox.layer(from_fn_with_state(telemetry, trace))),
+            toolbox: routes::finish(toolbox.layer(from_fn_with_state(telemetry, trace)), config.guard()),
             meter,
             tokens,
             exporter: None,
             exit_with_entrypoint: config.exit_with_entrypoint,
-            terminal: routes::finish(pinfold_pty::terminal_router(sandbox.clone())),
-            dashboard: routes::finish(recording::dashboard(recordings)),
+            terminal: routes::finish(
+                pinfold_pty::terminal_router(sandbox.clone(), config.most.ptys),
+                config.guard(),
+            ),
+            dashboard: routes::finish(recording::dashboard(recordings), config.guard()),
+            ssh: pinfold_ssh::Config { peers: config.peers.clone(), ..pinfold_ssh::Config::default() },
         }
     }
 
@@ -98,6 +108,7 @@ impl Servers {
 
     /// Serves until SIGINT, SIGTERM or a failure, then ends everything within nine seconds.
     pub async fn run(self, listeners: Listeners) -> Result<(), Fatal> {
+        tokio::spawn(keep_a_thread());
         let (stop, stopped) = watch::channel(());
         let stopping = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
         let toolbox = tokio::spawn(serve(listeners.toolbox, self.toolbox, stopping(stopped.clone()), DRAIN));
@@ -105,7 +116,7 @@ impl Servers {
             tokio::spawn(serve(listeners.terminal, self.terminal, stopping(stopped.clone()), DRAIN));
         let dashboard = tokio::spawn(serve(listeners.recordings, self.dashboard, stopping(stopped), DRAIN));
         tokio::spawn(resident::settle());
-        let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, pinfold_ssh::Config::default());
+        let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, self.ssh);
         let outcome = tokio::select! {
             name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),
             result = ssh => result.map_err(Fatal::from),
@@ -125,6 +136,13 @@ impl Servers {
             tracing::warn!(limit = ?END, "the daemon ends with work undone");
         }
         outcome
+    }
+}
+
+/// Gives a thread for blocking work something to do before it would be given up. See [`SPARE_THREAD`].
+async fn keep_a_thread() {
+    while tokio::task::spawn_blocking(|| ()).await.is_ok() {
+        tokio::time::sleep(SPARE_THREAD / 2).await;
     }
 }
 

@@ -150,6 +150,48 @@ fn answers_and_ends() {
     assert_eq!(daemon.end().0, 0);
 }
 
+#[test]
+fn strangers_are_refused_and_children_do_not_inherit_the_daemons_settings() {
+    let daemon = Daemon::start_with(
+        &[],
+        &[("PINFOLD_MAX_PTYS", "7"), ("DAYTONA_RECORDINGS_DIR", "/r"), ("USERS_OWN", "1")],
+    );
+    let page =
+        "GET /version HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\norigin: http://evil.example\r\n";
+    let ask_raw = |address: SocketAddr, head: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "{head}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask_raw(daemon.toolbox, page);
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("\"code\":\"FORBIDDEN\""), "{answer}");
+    assert!(ask_raw(daemon.recordings, page).starts_with("HTTP/1.1 403"));
+    let answer = ask_raw(daemon.toolbox, &format!("{page}x-forwarded-for: 10.0.0.1\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let (_, _, body) = daemon.ask("POST", "/process/execute", r#"{"command":"env"}"#);
+    let seen = body["result"].as_str().unwrap();
+    for kept in ["DAYTONA_SANDBOX_ID=test", "USERS_OWN=1", "PATH="] {
+        assert!(seen.contains(kept), "{kept} in {seen}");
+    }
+    for dropped in
+        ["PINFOLD_DAEMON_BIND", "PINFOLD_MAX_PTYS", "DAYTONA_RECORDINGS_DIR", "DAYTONA_DAEMON_LOG_FILE_PATH"]
+    {
+        assert!(!seen.contains(dropped), "{dropped} in {seen}");
+    }
+
+    let (status, _, described) = daemon.ask("GET", "/swagger/doc.json", "");
+    assert!(status == 200 && described["paths"]["/process/execute"].is_object(), "{status}");
+    assert!(daemon.ask("GET", "/swagger/index.html", "").1.contains("text/html"));
+    assert_eq!(daemon.end().0, 0);
+    let production = Daemon::start_with(&[], &[("ENVIRONMENT", "production")]);
+    assert_eq!(production.ask("GET", "/swagger/doc.json", "").0, 404);
+    assert_eq!(production.end().0, 0);
+}
+
 fn recordings(daemon: &Daemon) {
     assert_eq!(daemon.ask("GET", "/computeruse/recordings", "").2, json!({ "recordings": [] }));
     let directory = daemon.home.path().join(".daytona/recordings");

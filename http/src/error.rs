@@ -73,6 +73,17 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
+    /// 503 `RESOURCES_EXHAUSTED`: there is no room for another process, descriptor or page now. Nothing has been done, and the caller may come again.
+    pub fn exhausted(message: impl Display) -> Self {
+        Self::unavailable(message).code("RESOURCES_EXHAUSTED").retry_after(1)
+    }
+
+    /// 429: `limit` of `what` exist already, and more are not allowed; named after the setting that says how many.
+    pub fn too_many(limit: usize, what: &str, setting: &str) -> Self {
+        let message = format_args!("there are {limit} {what} already, and no more are allowed ({setting})");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
     /// Replaces the generic code by one that says more.
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {

@@ -7,8 +7,9 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use crate::ApiError;
+use crate::json::first_value;
 
-/// A JSON body, whatever its `Content-Type` says. Unknown members are ignored, and only the first JSON value is read.
+/// A JSON body, whatever its `Content-Type` says: unknown members are ignored, names are taken in any case, and only the first JSON value is read.
 ///
 /// Bodies are limited by axum's `DefaultBodyLimit` (2 MiB unless a route says otherwise).
 #[derive(Debug)]
@@ -44,15 +45,6 @@ where
             return Ok(Self(T::default()));
         }
         first_value(&bytes).map(Self).map_err(ApiError::invalid_body)
-    }
-}
-
-fn first_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
-    match values.next() {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("the body is empty".to_owned()),
     }
 }
 
@@ -130,11 +122,5 @@ mod tests {
         assert_eq!(q.all("states"), ["a", "b", "c", "d"]);
         assert!(q.required("nope").is_err());
         assert!(q.parsed::<u32>("path").is_err());
-    }
-
-    #[test]
-    fn only_the_first_json_value_is_read() {
-        assert_eq!(first_value::<u8>(b"1 2").unwrap(), 1);
-        assert!(first_value::<u8>(b"").is_err());
     }
 }

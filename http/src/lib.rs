@@ -3,6 +3,7 @@
 
 mod error;
 mod extract;
+pub mod json;
 mod serve;
 pub mod socket;
 pub mod ws;

@@ -5,10 +5,12 @@
 
 mod duration;
 mod log;
+mod networks;
 mod reader;
 
 pub use duration::{ParseDurationError, format_duration, parse_duration};
 pub use log::{LogFormat, init_logging, level_of};
+pub use networks::{Networks, ParseNetworksError};
 pub use reader::{Invalid, InvalidSettings, Reader};
 
 use std::collections::HashMap;

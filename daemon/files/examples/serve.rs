@@ -14,7 +14,7 @@ async fn main() {
     let work_dir = std::env::current_dir().unwrap();
     let sandbox = Sandbox {
         spawner: Spawner::start().unwrap(),
-        environment: Environment::inherited(),
+        environment: Environment::inherited(&[]),
         work_dir: work_dir.clone().into(),
         home: work_dir.into(),
     };

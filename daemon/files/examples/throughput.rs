@@ -23,7 +23,7 @@ fn serve(directory: &Path) -> SocketAddr {
         runtime.block_on(async move {
             let sandbox = Sandbox {
                 spawner: Spawner::start().unwrap(),
-                environment: Environment::inherited(),
+                environment: Environment::inherited(&[]),
                 work_dir: directory.clone().into(),
                 home: directory.into(),
             };

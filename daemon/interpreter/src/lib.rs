@@ -9,7 +9,7 @@ mod run;
 use axum::Router;
 use pinfold_process::Processes;
 
-/// The routes under `/process/interpreter`, and `/process/code-run`.
-pub fn router(processes: Processes) -> Router {
-    context::router(processes.sandbox().clone()).merge(run::router(processes))
+/// The routes under `/process/interpreter`, for at most `max` contexts besides the default one, and `/process/code-run`.
+pub fn router(processes: Processes, max: usize) -> Router {
+    context::router(processes.sandbox().clone(), max).merge(run::router(processes))
 }

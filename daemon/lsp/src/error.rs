@@ -13,6 +13,8 @@ pub(crate) enum LspError {
     UnknownLanguage(String),
     #[error("the language server for {language} in {project} is not started")]
     NotStarted { language: String, project: String },
+    #[error("there are {0} language servers already")]
+    Full(usize),
     #[error("the language server did not start: {0}")]
     Spawn(#[from] SpawnError),
     #[error("the language server did not start: {0}")]
@@ -31,6 +33,8 @@ impl From<LspError> for ApiError {
     fn from(error: LspError) -> Self {
         match error {
             LspError::NotStarted { .. } => Self::bad_request(error).code("LSP_SERVER_NOT_INITIALIZED"),
+            LspError::Full(max) => Self::too_many(max, "language servers", "PINFOLD_MAX_LANGUAGE_SERVERS"),
+            LspError::Spawn(SpawnError::NoRoom { .. }) => Self::exhausted(error),
             LspError::Spawn(_) | LspError::Start(_) => Self::internal(error),
             _ => Self::new(StatusCode::BAD_REQUEST, error),
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use pinfold_spawn::Sandbox;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::document;
 use crate::error::LspError;
@@ -14,18 +14,28 @@ use crate::server::Server;
 
 type Key = (&'static str, PathBuf);
 /// Held while the server is started or stopped, so that a second call waits for the first.
-type Slot = Arc<Mutex<Option<Arc<Server>>>>;
+type Slot = Arc<Mutex<Option<Running>>>;
+
+/// A server, alive or not, and its place among those that may be.
+#[derive(Debug)]
+struct Running {
+    server: Arc<Server>,
+    _place: OwnedSemaphorePermit,
+}
 
 /// All servers of the daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
     pub(crate) sandbox: Sandbox,
     slots: Arc<StdMutex<BTreeMap<Key, Slot>>>,
+    max: usize,
+    places: Arc<Semaphore>,
 }
 
 impl Registry {
-    pub(crate) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, slots: Arc::default() }
+    /// Holds at most `max` servers.
+    pub(crate) fn new(sandbox: Sandbox, max: usize) -> Self {
+        Self { sandbox, slots: Arc::default(), max, places: Arc::new(Semaphore::new(max)) }
     }
 
     fn key(&self, language: &str, project: &str) -> Result<(&'static Language, Key), LspError> {
@@ -45,8 +55,15 @@ impl Registry {
             Arc::clone(slots.entry(key.clone()).or_default())
         };
         let mut place = slot.lock().await;
-        if !place.as_ref().is_some_and(|server| server.is_alive()) {
-            *place = Some(Arc::new(Server::start(&self.sandbox, language, &key.1).await?));
+        match place.as_mut() {
+            Some(running) if running.server.is_alive() => {}
+            Some(dead) => dead.server = Arc::new(Server::start(&self.sandbox, language, &key.1).await?),
+            None => {
+                let free = Arc::clone(&self.places).try_acquire_owned();
+                let _place = free.map_err(|_| LspError::Full(self.max))?;
+                let server = Arc::new(Server::start(&self.sandbox, language, &key.1).await?);
+                *place = Some(Running { server, _place });
+            }
         }
         Ok(())
     }
@@ -58,7 +75,7 @@ impl Registry {
             Some(slot) => slot.lock().await.take(),
             None => None,
         };
-        server.ok_or_else(|| not_started(language, &key))?.stop().await;
+        server.ok_or_else(|| not_started(language, &key))?.server.stop().await;
         Ok(())
     }
 
@@ -67,7 +84,8 @@ impl Registry {
         let (language, key) = self.key(language, project)?;
         let slot = self.slot(&key).ok_or_else(|| not_started(language, &key))?;
         let mut place = slot.lock().await;
-        let server = Arc::clone(place.as_ref().ok_or_else(|| not_started(language, &key))?);
+        let running = place.as_mut().ok_or_else(|| not_started(language, &key))?;
+        let server = Arc::clone(&running.server);
         if server.is_alive() {
             return Ok(server);
         }
@@ -79,7 +97,7 @@ impl Registry {
                 tracing::warn!(path = %path.display(), %error, "a document was not opened again");
             }
         }
-        *place = Some(Arc::clone(&fresh));
+        running.server = Arc::clone(&fresh);
         Ok(fresh)
     }
 }

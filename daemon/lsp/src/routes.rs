@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::registry::Registry;
 use crate::{answer, document, workspace};
 
-/// The routes under `/lsp`.
-pub fn router(sandbox: Sandbox) -> Router {
+/// The routes under `/lsp`, for at most `max` servers.
+pub fn router(sandbox: Sandbox, max: usize) -> Router {
     Router::new()
         .route("/lsp/start", post(start))
         .route("/lsp/stop", post(stop))
@@ -23,7 +23,7 @@ pub fn router(sandbox: Sandbox) -> Router {
         .route("/lsp/completions", post(completions))
         .route("/lsp/document-symbols", get(document_symbols))
         .route("/lsp/workspacesymbols", get(workspace_symbols))
-        .with_state(Registry::new(sandbox))
+        .with_state(Registry::new(sandbox, max))
 }
 
 fn required(members: &[(&str, &str)]) -> ApiResult<()> {

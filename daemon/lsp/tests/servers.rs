@@ -114,6 +114,20 @@ async fn a_server_is_started_once_and_stopped_with_all_its_children() {
 }
 
 #[tokio::test]
+async fn no_more_servers_than_allowed() {
+    let world = world();
+    let project = |name: usize| json!({"languageId": "python", "pathToProject": format!("project-{name}")});
+    for name in 0..common::MOST {
+        world.post("/lsp/start", project(name)).await;
+    }
+    let refused = world.fails("POST", "/lsp/start", project(9), 429, "TOO_MANY_REQUESTS").await;
+    assert!(refused.contains("PINFOLD_MAX_LANGUAGE_SERVERS"), "{refused}");
+    world.post("/lsp/start", project(0)).await;
+    world.post("/lsp/stop", project(0)).await;
+    world.post("/lsp/start", project(9)).await;
+}
+
+#[tokio::test]
 async fn documents_open_again_and_follow_their_files() {
     let world = world();
     world.post("/lsp/start", server("python")).await;

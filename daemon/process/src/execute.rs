@@ -15,9 +15,9 @@ use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, JsonBody};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process::{Execute, Executed};
-use pinfold_spawn::tree::Mark;
+use pinfold_spawn::tree::{Mark, Scope};
 use pinfold_spawn::{Exit, Process, SpawnError, is_valid_name};
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{Instant as Clock, timeout_at};
 
 use crate::body::{self, Pick, Source};
@@ -28,8 +28,6 @@ use crate::{Processes, launch};
 const QUIET: Duration = Duration::from_millis(250);
 /// After the shell's end: how long the output is waited for at most.
 const GRACE: Duration = Duration::from_secs(2);
-/// Commands that may run at once.
-pub(crate) const MAX_RUNNING: usize = 1024;
 /// How much of the output a timeout error carries.
 const TAIL: usize = 16 << 10;
 
@@ -67,10 +65,7 @@ async fn run(
     request: Execute,
     disconnected: Option<watch::Receiver<()>>,
 ) -> ApiResult<Response> {
-    let _place = processes.running.try_acquire().map_err(|_| {
-        let message = format_args!("{MAX_RUNNING} commands run already");
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
-    })?;
+    let _place = processes.place()?;
     let running = match Running::start(&processes, &request) {
         Ok(running) => running,
         Err(Refusal::Text(text)) => return Ok(not_started(text)),
@@ -91,20 +86,32 @@ async fn run(
 }
 
 impl Processes {
+    /// A place among the commands that run; 429 if there is none.
+    fn place(&self) -> ApiResult<SemaphorePermit<'_>> {
+        let none = |_| ApiError::too_many(self.settings.max_running, "commands", "PINFOLD_MAX_COMMANDS");
+        self.running.try_acquire().map_err(none)
+    }
+
     /// Runs a program as commands are run: its output is collected, bounded and decoded, and at the end of its time it is killed with everything it
     /// started, which is the 408 of the contract. The caller sets arguments, environment and standard input.
     ///
     /// A caller that goes away does not stop the program if it called this in a task of its own.
     pub async fn run(&self, program: Program) -> ApiResult<Result<Ended, SpawnError>> {
+        let _place = self.place()?;
         let Program { mut command, limit } = program;
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         mark.apply(&mut command);
         command.process_group(0);
-        let outputs = Outputs::attach(&mut command, false, self.settings.execute_output_max)
-            .map_err(|error| ApiError::internal(format_args!("no pipe for the program's output: {error}")))?;
+        let outputs =
+            Outputs::attach(&mut command, false, self.settings.execute_output_max).map_err(|error| {
+                let plain = || ApiError::internal(format_args!("no pipe for the program's output: {error}"));
+                launch::exhausted(&error).unwrap_or_else(plain)
+            })?;
+        let oom_before = self.sandbox.spawner.oom_kills().count();
         match self.sandbox.spawner.spawn(command) {
             Ok(process) => {
-                let running = Running { process: Arc::new(process), mark, outputs, began: Instant::now() };
+                let began = Instant::now();
+                let running = Running { process: Arc::new(process), mark, outputs, began, oom_before };
                 running.supervise(self, limit, None).await.map(Ok)
             }
             Err(error) => launch::no_room(&error).map_or(Ok(Err(error)), Err),
@@ -173,7 +180,7 @@ impl Running {
                 .signal()
                 .map(|n| exit.signal_name().map_or_else(|| format!("SIG{n}"), str::to_owned)),
             truncated: self.outputs.truncated(),
-            oom_killed: suspicious && processes.oom.any_new(),
+            oom_killed: suspicious && processes.sandbox.spawner.oom_kills().since(self.oom_before),
         };
         Ok(Ended { exit, executed, output: self.outputs.leave() })
     }
@@ -230,6 +237,8 @@ struct Running {
     mark: Mark,
     outputs: Outputs,
     began: Instant,
+    /// The kernel's count of its victims in this sandbox when the command started.
+    oom_before: u64,
 }
 
 impl Running {
@@ -244,6 +253,7 @@ impl Running {
         command.current_dir(&directory);
         let max = request.max_output.unwrap_or(u64::MAX).min(processes.settings.execute_output_max);
         let outputs = Outputs::attach(&mut command, request.separate_output, max)?;
+        let oom_before = sandbox.spawner.oom_kills().count();
         let process = sandbox.spawner.spawn(command).map_err(|error| {
             launch::no_room(&error)
                 .map_or_else(|| Refusal::Text(launch::explain(&error, &directory)), Refusal::NoRoom)
@@ -257,7 +267,7 @@ impl Running {
                 drop(file);
             });
         }
-        Ok(Self { process, mark, outputs, began })
+        Ok(Self { process, mark, outputs, began, oom_before })
     }
 
     /// Collects output until the command is over.
@@ -282,7 +292,7 @@ impl Running {
     async fn kill(self) -> String {
         let Self { process, mark, outputs, .. } = self;
         // Reading the process table takes milliseconds: not on a thread that serves others.
-        let killed = tokio::task::spawn_blocking(move || process.kill_family(&mark)).await;
+        let killed = tokio::task::spawn_blocking(move || process.kill_family(&mark, Scope::Everything)).await;
         if let Err(error) = killed {
             tracing::error!(%error, "a command that timed out could not be killed");
         }

@@ -7,9 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
 use pinfold_http::ApiError;
-use pinfold_spawn::{Sandbox, SpawnError};
+use pinfold_spawn::{Sandbox, SpawnError, is_no_room};
 
 use crate::spool::in_memory;
 
@@ -48,18 +47,15 @@ pub(crate) fn own_fd(number: i32) -> String {
 
 /// 503 if the system has no room for another process or descriptor now: the caller may come again, and the command has not run.
 pub(crate) fn exhausted(error: &std::io::Error) -> Option<ApiError> {
-    let exhausted = matches!(error.raw_os_error(), Some(EAGAIN | ENOMEM | EMFILE | ENFILE));
-    exhausted.then(|| {
-        let message = format_args!("the sandbox has no room for another process: {error}");
-        ApiError::unavailable(message).code("RESOURCES_EXHAUSTED").retry_after(1)
-    })
+    is_no_room(error)
+        .then(|| ApiError::exhausted(format_args!("the sandbox has no room for another process: {error}")))
 }
 
 /// The same of a process that could not be started.
 pub(crate) fn no_room(error: &SpawnError) -> Option<ApiError> {
     match error {
-        SpawnError::Start { source, .. } => exhausted(source),
-        SpawnError::Watch(source) => exhausted(source),
+        SpawnError::NoRoom { .. } => Some(ApiError::exhausted(error)),
+        SpawnError::Start { .. } | SpawnError::Watch(_) => None,
     }
 }
 

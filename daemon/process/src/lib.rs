@@ -5,7 +5,6 @@
 mod body;
 mod execute;
 mod launch;
-mod oom;
 mod outputs;
 mod pipe;
 mod session;
@@ -37,6 +36,12 @@ pub struct Settings {
     pub execute_output_max: u64,
     /// Most bytes of output kept for one session command.
     pub session_log_max: u64,
+    /// Commands that `/process/execute` and `/process/code-run` run at once.
+    pub max_running: usize,
+    /// Sessions at one time.
+    pub max_sessions: usize,
+    /// Whether deleting a session spares what has detached itself (`setsid`, `nohup`), unless the request says otherwise.
+    pub keep_detached: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +51,9 @@ impl Default for Settings {
             check: Duration::from_millis(100),
             execute_output_max: 256 << 20,
             session_log_max: 1 << 30,
+            max_running: 1024,
+            max_sessions: 1024,
+            keep_detached: false,
         }
     }
 }
@@ -55,7 +63,6 @@ impl Default for Settings {
 pub struct Processes {
     sandbox: Sandbox,
     settings: Settings,
-    oom: Arc<oom::OomKills>,
     /// Instead of the sandbox's shell.
     shell: Option<PathBuf>,
     sessions: Arc<session::Sessions>,
@@ -69,10 +76,9 @@ impl Processes {
         Self {
             sandbox,
             settings,
-            oom: Arc::new(oom::OomKills::watch()),
             shell: None,
             sessions: Arc::default(),
-            running: Arc::new(Semaphore::new(execute::MAX_RUNNING)),
+            running: Arc::new(Semaphore::new(settings.max_running)),
         }
     }
 

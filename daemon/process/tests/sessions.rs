@@ -92,6 +92,69 @@ fn shells(directory: &Path) -> Vec<(&'static str, PathBuf)> {
 }
 
 /// One test: there is one reaper for the whole test process.
+/// `pains.md` A5: deleting a session kills what people meant to leave, or leaves what they meant to kill. Both can be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a5_detached_processes_are_killed_or_kept_as_asked() {
+    let settings = Settings { grace: Duration::from_secs(1), ..Settings::default() };
+    let kept = Settings { keep_detached: true, ..settings };
+    // The setting, the request, and whether detached processes live on.
+    let cases = [
+        (settings, "", false),
+        (settings, "?keepDetached=true", true),
+        (kept, "", true),
+        (kept, "?keepDetached=false", false),
+    ];
+    for (settings, query, live_on) in cases {
+        let daemon = Daemon::with(&common::default_shell(), settings);
+        let s = Session::new(&daemon, "bash", "a5").await;
+        s.run("setsid sh -c 'sleep 1101; true' & nohup sleep 1102 & sleep 1103 &").await;
+        let find = |words: &str| {
+            let family = tree::descendants(Pid::this()).into_iter().filter(|pid| !tree::is_zombie(*pid));
+            let line =
+                |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            family.filter(|pid| line(pid) == words.replace(' ', "\0") + "\0").collect::<Vec<_>>()
+        };
+        let (detached, attached) = (["sleep 1101", "sleep 1102"], "sleep 1103");
+        let all_run = async || detached.iter().chain([&attached]).all(|words| !find(words).is_empty());
+        until("the processes", all_run).await;
+        assert_eq!(daemon.ask("DELETE", &s.path(query), None).await.0, 204);
+        assert!(find(attached).is_empty(), "{query:?}");
+        for words in detached {
+            let left = find(words);
+            assert_eq!(!left.is_empty(), live_on, "{query:?} {words}");
+            left.iter()
+                .for_each(|pid| nix::sys::signal::kill(*pid, nix::sys::signal::Signal::SIGKILL).unwrap());
+        }
+    }
+    assert_eq!(Daemon::new().ask("DELETE", "/process/session/x?keepDetached=maybe", None).await.0, 400);
+}
+
+#[tokio::test]
+async fn no_more_sessions_and_commands_than_allowed() {
+    let settings = Settings { max_sessions: 2, max_running: 1, ..Settings::default() };
+    let daemon = Daemon::with(&common::default_shell(), settings);
+    for (id, expected) in [("one", 201), ("two", 201), ("three", 429)] {
+        let (status, body) = daemon.ask("POST", "/process/session", json!({ "sessionId": id })).await;
+        assert_eq!(status, expected, "{id}: {body}");
+        if status == 429 {
+            assert!(body["message"].as_str().unwrap().contains("PINFOLD_MAX_SESSIONS"), "{body}");
+        }
+    }
+    assert_eq!(daemon.ask("DELETE", "/process/session/one", None).await.0, 204);
+    assert_eq!(daemon.ask("POST", "/process/session", json!({ "sessionId": "three" })).await.0, 201);
+    let go = daemon.home.path().join("go");
+    let script = format!("touch {0}.began; until [ -e {0} ]; do sleep 0.02; done", go.display());
+    let second = async {
+        until("the first command", async || go.with_extension("began").exists()).await;
+        let refused = daemon.ask("POST", "/process/execute", json!({ "command": "true" })).await;
+        std::fs::write(&go, "").unwrap();
+        refused
+    };
+    let first = daemon.ask("POST", "/process/execute", json!({ "command": script }));
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.0, second.0), (200, 429), "{first:?} {second:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions() {
     sessions_over_every_shell().await;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
-use pinfold_spawn::{Process, Sandbox, SpawnError};
+use pinfold_spawn::{Process, Sandbox, SpawnError, is_no_room};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -58,6 +58,16 @@ pub enum PtyError {
 pub struct Pty {
     master: OwnedFd,
     slave: OwnedFd,
+}
+
+impl PtyError {
+    /// Whether there was no room for another terminal or process: it may be tried again.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::Open(source) => is_no_room(source) || source.raw_os_error() == Some(nix::libc::ENOSPC),
+            Self::Spawn(source) => matches!(source, SpawnError::NoRoom { .. }),
+        }
+    }
 }
 
 impl Pty {

@@ -22,4 +22,4 @@ mod wait;
 pub use environment::{Environment, InvalidName, is_valid_name};
 pub use exit::Exit;
 pub use sandbox::Sandbox;
-pub use spawner::{Process, SpawnError, Spawner};
+pub use spawner::{Process, SpawnError, Spawner, is_no_room};

@@ -5,9 +5,13 @@
 //! own score meanwhile would make it the victim. A program that forks in its first fraction of a millisecond may pass the daemon's score on to that
 //! one child.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::unistd::Pid;
+use pinfold_cgroup::Kernel;
 
 const OWN: &str = "/proc/self/oom_score_adj";
 /// Not -1000: that would exempt the daemon, and a leak of its own could take the whole sandbox down.
@@ -34,4 +38,84 @@ pub(crate) fn childrens_score() -> Option<i32> {
 /// Gives a child its score. It may be gone already.
 pub(crate) fn set(pid: Pid, score: i32) {
     let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+}
+
+/// The kernel's count of what it killed in this sandbox for want of memory: `memory.events` of its cgroup (v2), or `memory.oom_control` (v1).
+///
+/// Kept open, so that asking costs one read and works when no descriptor is left. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Kills {
+    file: Option<Arc<File>>,
+    reported: Arc<AtomicU64>,
+}
+
+impl Kills {
+    /// Opens the count of this process's cgroup. Where the kernel keeps none it stays 0.
+    pub(crate) fn open() -> Self {
+        let directory = Kernel::default().own().and_then(|group| group.memory_directory().map(Into::into));
+        let directory: Option<std::path::PathBuf> = directory.ok();
+        let open = |name| File::open(directory.as_ref()?.join(name)).ok();
+        let file = open("memory.events").or_else(|| open("memory.oom_control")).map(Arc::new);
+        let kills = Self { file, reported: Arc::default() };
+        kills.reported.store(kills.count(), Ordering::Relaxed);
+        kills
+    }
+
+    /// How many there were. Take it before something starts, to ask [`Kills::since`] at its end.
+    pub fn count(&self) -> u64 {
+        let mut text = [0; 512];
+        let length = self.file.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        parse(&text[..length]).unwrap_or(0)
+    }
+
+    /// Whether there were any since the count was `before`. What was not known yet goes to the log, with the limit that was met.
+    pub fn since(&self, before: u64) -> bool {
+        let now = self.count();
+        if self.reported.fetch_max(now, Ordering::Relaxed) < now {
+            let limit = Kernel::default().own().and_then(|group| group.memory_limit()).ok().flatten();
+            let limit_bytes = limit.map(|limit| limit.value);
+            tracing::warn!(
+                total = now,
+                limit_bytes,
+                "the kernel killed a process of this sandbox for want of memory"
+            );
+        }
+        now > before
+    }
+
+    /// Looks whether there were new ones, for the log's sake: call it when something died as the kernel's victims do.
+    pub(crate) fn look(&self) {
+        self.since(u64::MAX);
+    }
+}
+
+/// The line `oom_kill <n>`.
+fn parse(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_either_versions_file() {
+        assert_eq!(parse(b"low 0\nhigh 1\nmax 12\noom 3\noom_kill 2\noom_group_kill 9\n"), Some(2));
+        assert_eq!(parse(b"oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
+        assert_eq!(parse(b"oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn only_later_kills_count() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "oom_kill 2\n").unwrap();
+        let kills = Kills { file: Some(Arc::new(file.reopen().unwrap())), reported: Arc::default() };
+        let before = kills.count();
+        assert!(!kills.since(before), "nothing was killed since");
+        fs::write(file.path(), "oom_kill 3\n").unwrap();
+        // Two commands that were hit at once both learn of it.
+        assert!(kills.since(before) && kills.since(before));
+        assert!(!kills.since(kills.count()));
+    }
 }

@@ -11,19 +11,32 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::oom::Kills;
 use crate::{Exit, wait};
+
+/// What a shell reports of a child that was killed: the kernel's victims end so.
+const SHELL_KILLED: i32 = 137;
 
 type Children = Mutex<HashMap<i32, watch::Sender<Option<Exit>>>>;
 
 /// Pids that somebody waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     /// Read-locked while spawning and signalling, write-locked while reaping.
     gate: RwLock<()>,
     children: Children,
+    kills: Kills,
 }
 
 impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { gate: RwLock::default(), children: Children::default(), kills: Kills::open() }
+    }
+
+    pub(crate) fn kills(&self) -> &Kills {
+        &self.kills
+    }
+
     /// Runs `fork` and registers the pid it returns, with no chance for the reaper in between.
     pub(crate) fn register<T, E>(
         &self,
@@ -43,8 +56,10 @@ impl Registry {
 
     /// Reaps every dead child; ours are published, adopted orphans just go.
     pub(crate) fn reap(&self) {
-        let _reaping = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let reaping = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut suspicious = false;
         while let Some((pid, exit)) = wait::peek() {
+            suspicious |= exit.shell_code() == SHELL_KILLED;
             let owner = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid.as_raw());
             if let Some(owner) = owner {
                 owner.send_replace(Some(exit));
@@ -52,6 +67,10 @@ impl Registry {
                 tracing::debug!(pid = pid.as_raw(), ?exit, "reaped an orphan");
             }
             wait::free(pid);
+        }
+        drop(reaping);
+        if suspicious {
+            self.kills.look();
         }
     }
 }

@@ -6,12 +6,15 @@ use std::process::Command;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use pinfold_cgroup::Kernel;
 use tokio::sync::watch;
 
+use crate::oom::Kills;
 use crate::reaper::{self, Registry};
-use crate::tree::Mark;
+use crate::tree::{Mark, Scope};
 use crate::{Exit, oom, signals, tree};
 
 /// Why a process could not be started.
@@ -27,9 +30,42 @@ pub enum SpawnError {
         /// The system's word on it.
         source: std::io::Error,
     },
+    /// The sandbox is full: its limit of processes, of memory or of descriptors is reached. Nothing has run, and it may be tried again.
+    #[error("could not start {program:?}: {}: {source}", full(source, *tasks))]
+    NoRoom {
+        /// What was to be run.
+        program: String,
+        /// How many processes and threads there are, and may be, if that is limited.
+        tasks: Option<(u64, u64)>,
+        /// The system's word on it.
+        source: std::io::Error,
+    },
     /// The signal handler could not be installed.
     #[error("could not watch for ending processes: {0}")]
     Watch(std::io::Error),
+}
+
+/// Whether an error means that the system has no room now for another process, descriptor or page.
+pub fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EAGAIN | ENOMEM | EMFILE | ENFILE))
+}
+
+/// Which limit it was.
+fn full(error: &std::io::Error, tasks: Option<(u64, u64)>) -> String {
+    match (error.raw_os_error(), tasks) {
+        (Some(EAGAIN), Some((now, most))) => {
+            format!("the sandbox runs {now} of at most {most} processes and threads")
+        }
+        (Some(EMFILE | ENFILE), _) => "the daemon has no file descriptor left".to_owned(),
+        (Some(ENOMEM), _) => "the sandbox has no memory left".to_owned(),
+        _ => "the sandbox has no room for another process".to_owned(),
+    }
+}
+
+/// What the sandbox's cgroup says of its processes and threads.
+fn tasks() -> Option<(u64, u64)> {
+    let group = Kernel::default().own().ok()?;
+    Some((group.pids().ok()?, group.pids_limit().ok()??.value))
 }
 
 /// Starts processes and reaps them. Cheap to clone; one per daemon.
@@ -50,10 +86,15 @@ impl Spawner {
             tracing::warn!(%error, "orphans will not be adopted");
         }
         signals::catch_ignored();
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new());
         let signals = reaper::child_signals().map_err(SpawnError::Watch)?;
         tokio::spawn(reaper::run(Arc::clone(&registry), signals));
         Ok(Self { registry, childrens_oom_score: oom::childrens_score() })
+    }
+
+    /// What the kernel killed here for want of memory.
+    pub fn oom_kills(&self) -> &Kills {
+        self.registry.kills()
     }
 
     /// Starts `command`. Its `stdin`, `stdout` and `stderr` are whatever the caller set; piped ones come back in the [`Process`].
@@ -69,12 +110,12 @@ impl Spawner {
             Ok::<_, std::io::Error>((pid, child))
         });
         let (pid, child, exit) = started.map_err(|source| {
-            let directory = command.get_current_dir().unwrap_or(std::path::Path::new("."));
-            SpawnError::Start {
-                program: command.get_program().to_string_lossy().into_owned(),
-                directory: directory.display().to_string(),
-                source,
+            let program = command.get_program().to_string_lossy().into_owned();
+            if is_no_room(&source) {
+                return SpawnError::NoRoom { program, tasks: tasks(), source };
             }
+            let directory = command.get_current_dir().unwrap_or(std::path::Path::new("."));
+            SpawnError::Start { program, directory: directory.display().to_string(), source }
         })?;
         Ok(Process {
             registry: Arc::clone(&self.registry),
@@ -155,10 +196,12 @@ impl Process {
         }
     }
 
-    /// Signals the process and its [`tree::family`], descendants first (`SIGKILL`: ancestors first). Says which there were besides the process itself.
-    pub fn signal_family(&self, mark: &Mark, signal: Signal) -> Vec<Pid> {
+    /// Signals the process and its [`tree::family`], as far as `scope` goes, descendants first (`SIGKILL`: ancestors first). Says which there were
+    /// besides the process itself.
+    pub fn signal_family(&self, mark: &Mark, scope: Scope, signal: Signal) -> Vec<Pid> {
         let _no_reaping = self.registry.hold();
-        let family: Vec<Pid> = tree::family(self.pid, mark).iter().map(|e| Pid::from_raw(e.pid)).collect();
+        let family = tree::within(scope, self.pid, tree::family(self.pid, mark));
+        let family: Vec<Pid> = family.iter().map(|e| Pid::from_raw(e.pid)).collect();
         let root = || if self.exited().is_none() { kill(self.pid, signal) } else { Ok(()) };
         if signal == Signal::SIGKILL {
             // Parents first: none must live to act on the death of its child.
@@ -175,11 +218,12 @@ impl Process {
         family
     }
 
-    /// Kills the process and its [`tree::family`], until a look at the tree finds nobody new: what forks while it dies is met again.
-    pub fn kill_family(&self, mark: &Mark) {
+    /// Kills the process and its [`tree::family`], as far as `scope` goes, until a look at the tree finds nobody new: what forks while it dies is met
+    /// again.
+    pub fn kill_family(&self, mark: &Mark, scope: Scope) {
         let mut killed = HashSet::new();
         for _ in 0..PASSES {
-            let family = self.signal_family(mark, Signal::SIGKILL);
+            let family = self.signal_family(mark, scope, Signal::SIGKILL);
             if family.into_iter().filter(|pid| killed.insert(*pid)).count() == 0 {
                 return;
             }

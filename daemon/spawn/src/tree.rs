@@ -119,6 +119,51 @@ pub fn family(root: Pid, mark: &Mark) -> Vec<Entry> {
     both.filter(|e| e.state != 'Z' && seen.insert(e.pid)).collect()
 }
 
+/// Which of a command's processes are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Everything,
+    /// Those that have not detached themselves: neither into a session of their own (`setsid`) nor from hang-ups (`nohup`), nor below one that has.
+    Attached,
+}
+
+/// Those of `root`'s `family` that `scope` means.
+pub(crate) fn within(scope: Scope, root: Pid, family: Vec<Entry>) -> Vec<Entry> {
+    if scope == Scope::Everything {
+        return family;
+    }
+    // Children inherit what is ignored: if the root ignores hang-ups, that says nothing of the rest.
+    let nohup_tells = !ignores_hangup(root.as_raw());
+    let session = entry(root.as_raw()).map(|root| root.session);
+    let session = session.or_else(|| entry(std::process::id().cast_signed()).map(|own| own.session));
+    attached(family, |process| {
+        session.is_some_and(|session| process.session != session)
+            || (nohup_tells && ignores_hangup(process.pid))
+    })
+}
+
+/// Leaves out what `is_detached`, and everything below it. Parents come before their children.
+fn attached(family: Vec<Entry>, is_detached: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+    let mut detached = HashSet::new();
+    let (left, attached): (Vec<_>, Vec<_>) = family.into_iter().partition(|process| {
+        let below = detached.contains(&process.parent);
+        if below || is_detached(process) {
+            detached.insert(process.pid);
+        }
+        detached.contains(&process.pid)
+    });
+    tracing::debug!(detached = left.len(), "detached processes are spared");
+    attached
+}
+
+/// Whether the process ignores `SIGHUP`: bit 0 of `SigIgn` in `/proc/<pid>/status`.
+fn ignores_hangup(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 fn entry(pid: i32) -> Option<Entry> {
     parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -155,6 +200,23 @@ mod tests {
         for bad in [&b"7 (sh"[..], b")7 (", b"", b"7 (sh) "] {
             assert_eq!(parse(bad), None);
         }
+    }
+
+    #[test]
+    fn what_is_below_a_detached_process_is_detached() {
+        let entry = |pid, parent, session| Entry {
+            pid,
+            parent,
+            group: 0,
+            session,
+            started: 0,
+            state: 'S',
+            name: String::new(),
+        };
+        // 3 called setsid and its child 4 came back; 6 belongs to the shell.
+        let family = vec![entry(3, 2, 3), entry(4, 3, 1), entry(6, 2, 1), entry(7, 6, 1)];
+        let left = attached(family, |process| process.session != 1);
+        assert_eq!(left.iter().map(|e| e.pid).collect::<Vec<_>>(), [6, 7]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pinfold_spawn::tree::{self, Mark};
+use pinfold_spawn::tree::{self, Mark, Scope};
 use pinfold_spawn::{Exit, Process, Spawner, pidfd};
 
 fn sh(script: &str) -> Command {
@@ -120,7 +120,7 @@ async fn families(spawner: &Spawner) {
     let names =
         |process: &Process| tree::family(process.pid(), &mark).iter().filter(|e| e.name == "sleep").count();
     until("the whole family to run", || names(&process) == 4).await;
-    process.kill_family(&mark);
+    process.kill_family(&mark, Scope::Everything);
     assert_eq!(process.wait().await, Exit::Signal(9));
     until("the family's end", || tree::family(process.pid(), &mark).is_empty()).await;
     assert_eq!(bystander.exited(), None);

@@ -1,12 +1,18 @@
 //! What can be set about the SSH server.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use pinfold_settings::Networks;
 
 /// Settings of [`crate::serve`]; the default is the contract's.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Accept the password `sandbox-ssh` (toolbox contract 19.1), which the platform's gateways use. Off leaves public keys only.
     pub well_known_password: bool,
+    /// Who may connect besides the loopback; absent means anybody.
+    pub peers: Option<Arc<Networks>>,
     /// Connections served at once; more are closed before a byte is exchanged.
     pub max_connections: usize,
     /// Channels open at once on one connection.
@@ -25,6 +31,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             well_known_password: true,
+            peers: None,
             max_connections: 512,
             max_channels: 512,
             max_listeners: 128,
@@ -32,5 +39,13 @@ impl Default for Config {
             keepalive: Duration::from_secs(30),
             rekey_bytes: 1 << 30,
         }
+    }
+}
+
+impl Config {
+    /// Whether a connection from `peer` is taken at all.
+    pub(crate) fn admits(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        peer.is_loopback() || self.peers.as_ref().is_none_or(|peers| peers.contains(peer))
     }
 }

@@ -94,6 +94,10 @@ pub async fn serve(listener: TcpListener, sandbox: Sandbox, config: Config) -> R
                 continue;
             }
         };
+        if !config.admits(peer.ip()) {
+            tracing::warn!(%peer, "refused an SSH connection from an address that may not use it");
+            continue;
+        }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             tracing::warn!(%peer, limit = config.max_connections, "too many SSH connections: refused one");
             continue;

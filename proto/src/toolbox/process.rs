@@ -102,6 +102,9 @@ pub struct Command {
     /// Absent while it waits or runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Ours: it was killed, and the kernel killed something in this sandbox for want of memory meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
 }
 
 /// `POST /process/session/{id}/exec`.

@@ -9,7 +9,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use pinfold_http::socket::{self, Upgrade};
-use pinfold_http::{ApiResult, ws};
+use pinfold_http::{ApiResult, json, ws};
 use pinfold_proto::toolbox::interpreter::{DEFAULT_TIMEOUT, ExecuteCode};
 use tokio::time::timeout;
 
@@ -68,8 +68,7 @@ async fn first_message(stream: &mut Stream) -> Result<ExecuteCode, Option<CloseF
         Ok(_) => return Err(None),
         Err(_) => return Err(unreadable("no request came")),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| unreadable(&format!("the request is not valid JSON: {error}")))
+    json::first_value(&bytes).map_err(|error| unreadable(&format!("the request is not valid JSON: {error}")))
 }
 
 fn submit(contexts: &Contexts, request: ExecuteCode) -> Result<Handle, Option<CloseFrame>> {

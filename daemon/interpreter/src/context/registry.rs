@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use pinfold_proto::toolbox::interpreter::{ContextInfo, DEFAULT_CONTEXT, PYTHON};
 use pinfold_spawn::Sandbox;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use super::job::Job;
@@ -29,6 +29,15 @@ pub(super) enum SubmitError {
     Full(String),
 }
 
+/// Why a context was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CreateError {
+    #[error("there are {0} contexts already")]
+    Full(usize),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
 /// One context, as others see it.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -38,10 +47,18 @@ pub(super) struct Context {
     active: Arc<AtomicBool>,
     jobs: mpsc::Sender<Job>,
     deleted: watch::Sender<bool>,
+    /// Its place among those that may exist; the default context needs none.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Context {
-    fn start(id: String, sandbox: &Sandbox, directory: PathBuf, worker: Option<Worker>) -> Arc<Self> {
+    fn start(
+        id: String,
+        sandbox: &Sandbox,
+        directory: PathBuf,
+        started: Option<(Worker, OwnedSemaphorePermit)>,
+    ) -> Arc<Self> {
+        let (worker, place) = started.unzip();
         let (jobs, queue) = mpsc::channel(MAX_WAITING);
         let (deleted, on_delete) = watch::channel(false);
         let active = Arc::new(AtomicBool::new(worker.is_some()));
@@ -54,7 +71,7 @@ impl Context {
             worker,
         };
         tokio::spawn(owner.run());
-        Arc::new(Self { id, directory, created_at: Timestamp::now(), active, jobs, deleted })
+        Arc::new(Self { id, directory, created_at: Timestamp::now(), active, jobs, deleted, _place: place })
     }
 
     pub(super) fn info(&self) -> ContextInfo {
@@ -87,11 +104,14 @@ impl Context {
 pub(super) struct Contexts {
     sandbox: Sandbox,
     contexts: Arc<Mutex<HashMap<String, Arc<Context>>>>,
+    max: usize,
+    places: Arc<Semaphore>,
 }
 
 impl Contexts {
-    pub(super) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, contexts: Arc::default() }
+    /// Holds at most `max` contexts besides the default one.
+    pub(super) fn new(sandbox: Sandbox, max: usize) -> Self {
+        Self { sandbox, contexts: Arc::default(), max, places: Arc::new(Semaphore::new(max)) }
     }
 
     fn contexts(&self) -> MutexGuard<'_, HashMap<String, Arc<Context>>> {
@@ -99,10 +119,12 @@ impl Contexts {
     }
 
     /// Makes a context and starts its worker.
-    pub(super) async fn create(&self, directory: &str) -> Result<Arc<Context>, StartError> {
+    pub(super) async fn create(&self, directory: &str) -> Result<Arc<Context>, CreateError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| CreateError::Full(self.max))?;
         let directory: PathBuf = self.sandbox.resolve(directory).components().collect();
         let worker = Worker::start(&self.sandbox, &directory).await?;
-        let context = Context::start(Uuid::new_v4().to_string(), &self.sandbox, directory, Some(worker));
+        let started = Some((worker, place));
+        let context = Context::start(Uuid::new_v4().to_string(), &self.sandbox, directory, started);
         self.contexts().insert(context.id.clone(), Arc::clone(&context));
         Ok(context)
     }

@@ -10,15 +10,15 @@ use pinfold_spawn::Sandbox;
 use serde_json::json;
 
 use super::attach;
-use super::registry::Contexts;
+use super::registry::{Contexts, CreateError};
 
 /// The routes under `/process/interpreter` (toolbox contract 11).
-pub(crate) fn router(sandbox: Sandbox) -> Router {
+pub(crate) fn router(sandbox: Sandbox, max: usize) -> Router {
     Router::new()
         .route("/process/interpreter/context", get(list).post(create))
         .route("/process/interpreter/context/{id}", delete(remove))
         .route("/process/interpreter/execute", get(attach::execute))
-        .with_state(Contexts::new(sandbox))
+        .with_state(Contexts::new(sandbox, max))
 }
 
 async fn list(State(contexts): State<Contexts>) -> Json<ContextList> {
@@ -35,9 +35,15 @@ async fn create(
             request.language
         )));
     }
-    let started = contexts.create(&request.cwd).await;
-    let context = started
-        .map_err(|error| ApiError::internal(format_args!("the interpreter could not be started: {error}")))?;
+    let context = contexts.create(&request.cwd).await.map_err(|error| match error {
+        CreateError::Full(max) => {
+            ApiError::too_many(max, "interpreter contexts", "PINFOLD_MAX_INTERPRETER_CONTEXTS")
+        }
+        CreateError::Start(error) => {
+            let message = format_args!("the interpreter could not be started: {error}");
+            if error.is_no_room() { ApiError::exhausted(message) } else { ApiError::internal(message) }
+        }
+    })?;
     Ok(Json(context.info()))
 }
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use pinfold_proto::markers::Stream;
-use pinfold_spawn::tree::{self, Mark};
-use pinfold_spawn::{Exit, Process, Sandbox, SpawnError};
+use pinfold_spawn::oom::Kills;
+use pinfold_spawn::tree::{self, Mark, Scope};
+use pinfold_spawn::{Exit, Process, Sandbox, SpawnError, is_no_room};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
@@ -52,6 +53,17 @@ pub(super) enum StartError {
     Slow,
 }
 
+impl StartError {
+    /// Whether the sandbox had no room for another process: it may be tried again.
+    pub(super) fn is_no_room(&self) -> bool {
+        match self {
+            Self::Missing(error) | Self::Spawn(error) => matches!(error, SpawnError::NoRoom { .. }),
+            Self::Channel(error) => is_no_room(error),
+            Self::Directory(_) | Self::Ended(_) | Self::Slow => false,
+        }
+    }
+}
+
 /// What a worker does.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -70,6 +82,8 @@ pub(super) struct Worker {
     /// By which its children are known after its end.
     mark: Mark,
     channel: Channel,
+    /// The kernel's count of its victims, and what it was when the worker started.
+    oom: (Kills, u64),
     /// `None` once every writer has closed it.
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
@@ -123,11 +137,13 @@ impl Worker {
         sandbox.environment.apply(&mut command, []);
         let mark = Mark::new(Uuid::new_v4().to_string());
         mark.apply(&mut command);
+        let kills = sandbox.spawner.oom_kills();
+        let oom = (kills.clone(), kills.count());
         let mut process = sandbox.spawner.spawn(command).map_err(StartError::Spawn)?;
         let stdout = process.stdout.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         let stderr = process.stderr.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         let channel = Channel::new(UnixStream::from_std(ours)?);
-        Ok(Self { process: Arc::new(process), mark, channel, stdout, stderr })
+        Ok(Self { process: Arc::new(process), mark, channel, oom, stdout, stderr })
     }
 
     /// Orders an execution.
@@ -137,7 +153,7 @@ impl Worker {
 
     /// Waits for what happens next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Event {
-        let Self { process, channel, stdout, stderr, .. } = self;
+        let Self { process, channel, oom, stdout, stderr, .. } = self;
         tokio::select! {
             // Output before the end.
             biased;
@@ -146,12 +162,12 @@ impl Worker {
             said = channel.next() => match said {
                 Ok(Some(frame)) => Event::Said(frame),
                 Ok(None) => Event::Gone(match timeout(LEAVE, process.wait()).await {
-                    Ok(exit) => describe(exit),
+                    Ok(exit) => describe(exit, oom),
                     Err(_) => "its channel was closed".to_owned(),
                 }),
                 Err(error) => Event::Gone(error.to_string()),
             },
-            exit = process.wait() => Event::Gone(describe(exit)),
+            exit = process.wait() => Event::Gone(describe(exit, oom)),
         }
     }
 
@@ -205,7 +221,7 @@ impl Worker {
         let _ = self.process.signal(Signal::SIGTERM);
         let _ = timeout(LEAVE, self.process.wait()).await;
         let Self { process, mark, .. } = self;
-        let _ = tokio::task::spawn_blocking(move || process.kill_family(&mark)).await;
+        let _ = tokio::task::spawn_blocking(move || process.kill_family(&mark, Scope::Everything)).await;
     }
 }
 
@@ -213,10 +229,12 @@ fn is_missing(error: &SpawnError) -> bool {
     matches!(error, SpawnError::Start { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
-fn describe(exit: Exit) -> String {
+fn describe(exit: Exit, (kills, before): &(Kills, u64)) -> String {
     match (exit, exit.signal_name()) {
         (Exit::Code(code), _) => format!("it exited with code {code}"),
-        (Exit::Signal(9), _) => "it was killed by SIGKILL, perhaps for want of memory".to_owned(),
+        (Exit::Signal(9), _) if kills.since(*before) => {
+            "it was killed by SIGKILL: the sandbox ran out of memory".to_owned()
+        }
         (Exit::Signal(_), Some(name)) => format!("it was killed by {name}"),
         (Exit::Signal(number), None) => format!("it was killed by signal {number}"),
     }

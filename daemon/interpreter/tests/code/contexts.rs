@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{DEADLINE, Server, processes, processes_in, sandbox};
 
 async fn start() -> Server {
-    Server::start(pinfold_interpreter::router(processes())).await
+    Server::start(pinfold_interpreter::router(processes(), 8)).await
 }
 
 #[tokio::test]
@@ -306,6 +306,21 @@ async fn forks_threads_and_late_output_do_not_confuse_the_protocol() {
 }
 
 #[tokio::test]
+async fn no_more_contexts_than_allowed() {
+    let server = Server::start(pinfold_interpreter::router(processes(), 1)).await;
+    let (status, context) = server.call("POST", "/process/interpreter/context", "{}").await;
+    assert_eq!(status, 200, "{context}");
+    let (status, body) = server.call("POST", "/process/interpreter/context", "{}").await;
+    assert_eq!(status, 429, "{body}");
+    assert!(body["message"].as_str().unwrap().contains("PINFOLD_MAX_INTERPRETER_CONTEXTS"), "{body}");
+    // The default context is always there to be used.
+    assert_eq!(server.run("print(1)").await.stdout, "1\n");
+    let path = format!("/process/interpreter/context/{}", context["id"].as_str().unwrap());
+    assert_eq!(server.call("DELETE", &path, "").await.0, 200);
+    assert_eq!(server.call("POST", "/process/interpreter/context", "{}").await.0, 200);
+}
+
+#[tokio::test]
 async fn nothing_runs_before_it_is_used() {
     let server = start().await;
     let children = || {
@@ -315,12 +330,15 @@ async fn nothing_runs_before_it_is_used() {
     assert_eq!(children(), "");
     let (_, list) = server.call("GET", "/process/interpreter/context", "").await;
     assert_eq!(list, json!({"contexts":[]}));
-    let without = pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
-        environment: pinfold_spawn::Environment::from_map(
-            [("PATH".to_owned(), "/nowhere".to_owned())].into(),
-        ),
-        ..sandbox()
-    }));
+    let without = pinfold_interpreter::router(
+        processes_in(pinfold_spawn::Sandbox {
+            environment: pinfold_spawn::Environment::from_map(
+                [("PATH".to_owned(), "/nowhere".to_owned())].into(),
+            ),
+            ..sandbox()
+        }),
+        8,
+    );
     let run = Server::start(without).await.run("1").await;
     assert_eq!(run.code(), 1011, "{run:?}");
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, processes, processes_in, sandbox};
 
 async fn start() -> Server {
-    Server::start(pinfold_interpreter::router(processes())).await
+    Server::start(pinfold_interpreter::router(processes(), 8)).await
 }
 
 async fn run(server: &Server, request: Value) -> (StatusCode, Value) {
@@ -69,12 +69,15 @@ async fn typescript_runs_with_whatever_there_is() {
     let system = std::env::var("PATH").unwrap();
     for directory in std::env::var("TYPESCRIPT").expect("TYPESCRIPT").split(':') {
         let variables = [("PATH", format!("{directory}:{system}")), ("HOME", "/tmp".to_owned())];
-        let server = Server::start(pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
-            environment: pinfold_spawn::Environment::from_map(
-                variables.map(|(k, v)| (k.to_owned(), v)).into(),
-            ),
-            ..sandbox()
-        })))
+        let server = Server::start(pinfold_interpreter::router(
+            processes_in(pinfold_spawn::Sandbox {
+                environment: pinfold_spawn::Environment::from_map(
+                    variables.map(|(k, v)| (k.to_owned(), v)).into(),
+                ),
+                ..sandbox()
+            }),
+            8,
+        ))
         .await;
         // Newer versions of node only take types away, so no enum.
         let code = "type Colour = 7 | 8;\nconst f = (x: number): string => `<${x}>`;\nconst os = require('os');\n\
@@ -96,12 +99,15 @@ async fn typescript_runs_with_whatever_there_is() {
 
 #[tokio::test]
 async fn a_missing_interpreter_is_a_shells_127() {
-    let server = Server::start(pinfold_interpreter::router(processes_in(pinfold_spawn::Sandbox {
-        environment: pinfold_spawn::Environment::from_map(
-            [("PATH".to_owned(), "/nowhere".to_owned())].into(),
-        ),
-        ..sandbox()
-    })))
+    let server = Server::start(pinfold_interpreter::router(
+        processes_in(pinfold_spawn::Sandbox {
+            environment: pinfold_spawn::Environment::from_map(
+                [("PATH".to_owned(), "/nowhere".to_owned())].into(),
+            ),
+            ..sandbox()
+        }),
+        8,
+    ))
     .await;
     for (language, program) in [("python", "python3"), ("javascript", "node"), ("typescript", "npx")] {
         let (exit, result) = outcome(&server, json!({"code":"1","language":language})).await;

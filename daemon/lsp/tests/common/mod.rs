@@ -26,6 +26,9 @@ static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
     (runtime, spawner)
 });
 
+/// How many servers a world allows.
+pub(crate) const MOST: usize = 2;
+
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
     routes: Router,
@@ -46,7 +49,7 @@ impl World {
             home: folder.path().into(),
         };
         let layer = axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors);
-        let routes = pinfold_lsp::router(sandbox.clone()).layer(layer);
+        let routes = pinfold_lsp::router(sandbox.clone(), MOST).layer(layer);
         Self { sandbox, routes, folder }
     }
 

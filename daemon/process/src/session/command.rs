@@ -21,7 +21,12 @@ pub(crate) enum State {
         since: u64,
     },
     /// Over; its log is complete.
-    Ended(i32),
+    Ended {
+        /// What the shell said of it.
+        code: i32,
+        /// Whether the kernel killed something in this sandbox for want of memory meanwhile.
+        oom_killed: bool,
+    },
 }
 
 /// Something to do to a command's standard input.
@@ -82,16 +87,16 @@ impl Command {
     }
 
     /// The log must be complete by now: an exit code is never seen before the last byte of output.
-    pub(crate) fn end(&self, code: i32) {
+    pub(crate) fn end(&self, code: i32, oom_killed: bool) {
         self.log.note_exit(code);
-        self.state.send_replace(State::Ended(code));
+        self.state.send_replace(State::Ended { code, oom_killed });
     }
 
     /// Waits for the end.
     pub(crate) async fn ended(&self) -> i32 {
         let mut state = self.state.subscribe();
         loop {
-            if let State::Ended(code) = *state.borrow_and_update() {
+            if let State::Ended { code, .. } = *state.borrow_and_update() {
                 return code;
             }
             if state.changed().await.is_err() {
@@ -101,7 +106,10 @@ impl Command {
     }
 
     pub(crate) fn wire(&self) -> wire::Command {
-        let exit_code = if let State::Ended(code) = self.state() { Some(code) } else { None };
-        wire::Command { id: self.id.clone(), command: self.text.clone(), exit_code }
+        let (exit_code, oom_killed) = match self.state() {
+            State::Ended { code, oom_killed } => (Some(code), oom_killed),
+            State::Waiting | State::Running { .. } => (None, false),
+        };
+        wire::Command { id: self.id.clone(), command: self.text.clone(), exit_code, oom_killed }
     }
 }

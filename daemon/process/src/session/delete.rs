@@ -1,4 +1,5 @@
-//! The end of a session (toolbox contract 8.7): nothing of it stays, in seconds at most.
+//! The end of a session (toolbox contract 8.7): nothing of it stays, in seconds at most, unless the client or the operator wants detached processes
+//! to live on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pinfold_spawn::pidfd;
+use pinfold_spawn::tree::Scope;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -18,8 +20,8 @@ use crate::Processes;
 const MAX_GRACE: Duration = Duration::from_secs(7);
 
 impl Processes {
-    /// Forgets the session, ends it and removes its files. The work goes on if the caller goes away.
-    pub(crate) fn remove_session(&self, id: &str) -> Option<JoinHandle<()>> {
+    /// Forgets the session, ends what `scope` means of it and removes its files. The work goes on if the caller goes away.
+    pub(crate) fn remove_session(&self, id: &str, scope: Scope) -> Option<JoinHandle<()>> {
         let mut sessions = lock(&self.sessions);
         let session = sessions.remove(id)?;
         session.deleted.store(true, Ordering::Relaxed);
@@ -29,7 +31,9 @@ impl Processes {
         drop(sessions);
         let (grace, check) = (self.settings.grace, self.settings.check);
         Some(tokio::spawn(async move {
-            end(session, grace, check).await;
+            end(&session, scope, grace, check).await;
+            // What is spared may go on writing: to nowhere, and not into files that nobody can see.
+            lock(&session.commands).iter().for_each(|command| command.log.discard());
             if moved {
                 let _ = tokio::fs::remove_dir_all(trash).await;
             }
@@ -39,15 +43,18 @@ impl Processes {
     /// Ends every session at once, the entrypoint among them. Their files stay, for whoever wants to know what happened.
     pub async fn shut_down(&self) {
         let sessions: Vec<Arc<Session>> = lock(&self.sessions).drain().map(|(_, session)| session).collect();
-        join_all(sessions.into_iter().map(|session| end(session, self.settings.grace, self.settings.check)))
-            .await;
+        let (grace, check) = (self.settings.grace, self.settings.check);
+        join_all(sessions.iter().map(|session| end(session, Scope::Everything, grace, check))).await;
     }
 }
 
-async fn end(session: Arc<Session>, grace: Duration, check: Duration) {
+async fn end(session: &Arc<Session>, scope: Scope, grace: Duration, check: Duration) {
     session.deleted.store(true, Ordering::Relaxed);
-    let members = signal(&session, Signal::SIGTERM).await;
-    let _ = session.process.signal_group(Signal::SIGTERM);
+    let members = signal(session, scope, Signal::SIGTERM).await;
+    if scope == Scope::Everything {
+        // Who ignores hang-ups may still be in the group.
+        let _ = session.process.signal_group(Signal::SIGTERM);
+    }
     let all_gone = async {
         join_all(members.into_iter().map(|pid| pidfd::ended(pid, check))).await;
         session.process.wait().await;
@@ -55,16 +62,17 @@ async fn end(session: Arc<Session>, grace: Duration, check: Duration) {
     let in_time = timeout(grace.min(MAX_GRACE), all_gone).await.is_ok();
     tracing::debug!(session = session.id, in_time, "session ends");
     // Whatever stayed, or was started meanwhile.
-    let dying = Arc::clone(&session);
-    let killed = tokio::task::spawn_blocking(move || dying.process.kill_family(&dying.mark)).await;
+    let dying = Arc::clone(session);
+    let killed = tokio::task::spawn_blocking(move || dying.process.kill_family(&dying.mark, scope)).await;
     if let Err(error) = killed {
         tracing::error!(%error, session = session.id, "the rest of a session could not be killed");
     }
     session.process.wait().await;
 }
 
-async fn signal(session: &Arc<Session>, signal: Signal) -> Vec<Pid> {
+async fn signal(session: &Arc<Session>, scope: Scope, signal: Signal) -> Vec<Pid> {
     let session = Arc::clone(session);
-    let signalled = tokio::task::spawn_blocking(move || session.process.signal_family(&session.mark, signal));
+    let signalled =
+        tokio::task::spawn_blocking(move || session.process.signal_family(&session.mark, scope, signal));
     signalled.await.unwrap_or_default()
 }

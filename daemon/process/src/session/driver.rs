@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use pinfold_proto::markers::Stream;
+use pinfold_spawn::oom::Kills;
 use pinfold_spawn::{Exit, tree};
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +18,9 @@ use crate::pipe::{CAPACITY, Reader, Writer};
 
 /// Input that a command has not read yet is held up to this size; then whoever sends it waits.
 const MAX_PENDING: usize = 1 << 20;
+
+/// What a shell reports of a child that was killed.
+const KILLED: i32 = 137;
 
 /// How the session's shell ended, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,7 @@ pub(crate) async fn drive(
     mut shell: Shell,
     mut jobs: mpsc::Receiver<Job>,
     ended: watch::Sender<Option<Ended>>,
+    oom_kills: Kills,
 ) {
     let process = Arc::clone(&shell.process);
     loop {
@@ -37,7 +42,7 @@ pub(crate) async fn drive(
             biased;
             _ = process.wait() => break,
             job = jobs.recv() => match job {
-                Some(job) => run(&mut shell, job).await,
+                Some(job) => run(&mut shell, job, &oom_kills).await,
                 // The session is forgotten; its shell has been told to end.
                 None => break,
             },
@@ -49,12 +54,13 @@ pub(crate) async fn drive(
     while let Some(mut job) = jobs.recv().await {
         job.writer.append(Stream::Stderr, b"the session ended before this command could run\n");
         job.writer.over();
-        job.command.end(exit.shell_code().max(1));
+        job.command.end(exit.shell_code().max(1), false);
     }
 }
 
-async fn run(shell: &mut Shell, job: Job) {
+async fn run(shell: &mut Shell, job: Job, oom_kills: &Kills) {
     let Job { command, mut writer, input, echo } = job;
+    let oom_before = oom_kills.count();
     command.begin(tree::now());
     let process = Arc::clone(&shell.process);
     let fed = tokio::select! {
@@ -67,7 +73,7 @@ async fn run(shell: &mut Shell, job: Job) {
             let text = format!("the command could not be handed to the shell: {error}\n");
             writer.append(Stream::Stderr, text.as_bytes());
             writer.over();
-            return command.end(process.exited().map_or(-1, Exit::shell_code));
+            return command.end(process.exited().map_or(-1, Exit::shell_code), false);
         }
     };
     let mut stdin = Stdin { pipe: stdin, input, pending: Vec::new(), close: false };
@@ -97,7 +103,7 @@ async fn run(shell: &mut Shell, job: Job) {
     // From here on only what the command left behind holds the writing ends.
     drop(ends);
     writer.over();
-    command.end(code);
+    command.end(code, code == KILLED && oom_kills.since(oom_before));
     let (out, err) = (held(out), held(err));
     if out.is_some() || err.is_some() {
         tokio::spawn(linger(out, err, writer));

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_proto::markers::{self, Stream};
 use tokio::sync::watch;
@@ -35,13 +36,16 @@ enum Place {
 pub(crate) struct Log {
     place: Place,
     progress: watch::Sender<Progress>,
+    /// Whether nobody can ask for it any more.
+    discarded: AtomicBool,
 }
 
 /// The writing side.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     log: Arc<Log>,
-    file: Arc<File>,
+    /// Absent once the log is discarded.
+    file: Option<Arc<File>>,
     tagger: markers::Writer,
     tagged: Vec<u8>,
     length: u64,
@@ -62,10 +66,10 @@ impl Log {
             }
         };
         let (progress, _) = watch::channel(Progress { length: 0, over: false });
-        let log = Arc::new(Self { place, progress });
+        let log = Arc::new(Self { place, progress, discarded: AtomicBool::new(false) });
         let writer = LogWriter {
             log: Arc::clone(&log),
-            file,
+            file: Some(file),
             tagger: markers::Writer::default(),
             tagged: Vec::new(),
             length: 0,
@@ -89,6 +93,11 @@ impl Log {
         }
     }
 
+    /// Nothing is appended from now on.
+    pub(crate) fn discard(&self) {
+        self.discarded.store(true, Ordering::Relaxed);
+    }
+
     /// Tells of appends and of the end.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -110,9 +119,10 @@ fn open(directory: &Path, path: &Path) -> io::Result<File> {
 impl LogWriter {
     /// Appends `payload`, up to the cap; then one notice, then nothing.
     pub(crate) fn append(&mut self, stream: Stream, payload: &[u8]) {
-        if self.full || payload.is_empty() {
-            return;
+        if self.log.discarded.load(Ordering::Relaxed) {
+            self.file = None;
         }
+        let Some(file) = self.file.as_deref().filter(|_| !self.full && !payload.is_empty()) else { return };
         let room = usize::try_from(self.max.saturating_sub(self.length)).unwrap_or(usize::MAX);
         self.tagger.chunk(stream, &payload[..payload.len().min(room)], &mut self.tagged);
         if payload.len() > room {
@@ -120,7 +130,7 @@ impl LogWriter {
             let notice = format!("\n[output truncated: this log keeps {} bytes]\n", self.max);
             self.tagger.chunk(Stream::Stderr, notice.as_bytes(), &mut self.tagged);
         }
-        match (&*self.file).write_all(&self.tagged) {
+        match (&mut &*file).write_all(&self.tagged) {
             Ok(()) => self.length += self.tagged.len() as u64,
             Err(error) => {
                 tracing::warn!(%error, "a command's log ends early");

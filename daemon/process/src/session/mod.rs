@@ -36,8 +36,6 @@ pub const ENTRYPOINT: &str = "entrypoint";
 const MAX_WAITING: usize = 1024;
 /// Commands that one session remembers; beyond that the oldest that have ended are forgotten, with their logs.
 const MAX_REMEMBERED: usize = 10_000;
-/// Sessions at one time.
-const MAX_SESSIONS: usize = 1024;
 
 /// All sessions, by id.
 pub(crate) type Sessions = Mutex<HashMap<String, Arc<Session>>>;
@@ -91,9 +89,9 @@ impl Processes {
         if sessions.contains_key(id) {
             return Err(ApiError::conflict(format_args!("conflict: session {id:?} already exists")));
         }
-        if sessions.len() >= MAX_SESSIONS {
-            let message = format_args!("there are {MAX_SESSIONS} sessions already; delete some");
-            return Err(ApiError::new(http::StatusCode::TOO_MANY_REQUESTS, message));
+        let max = self.settings.max_sessions;
+        if sessions.len() >= max && id != ENTRYPOINT {
+            return Err(ApiError::too_many(max, "sessions", "PINFOLD_MAX_SESSIONS"));
         }
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         let shell = Shell::start(&self.sandbox, &self.shell(), start, &mark)?;
@@ -110,7 +108,7 @@ impl Processes {
             ended,
             deleted: AtomicBool::new(false),
         });
-        tokio::spawn(driver::drive(shell, waiting, ending));
+        tokio::spawn(driver::drive(shell, waiting, ending, self.sandbox.spawner.oom_kills().clone()));
         sessions.insert(id.to_owned(), Arc::clone(&session));
         Ok(session)
     }
@@ -204,7 +202,7 @@ impl Session {
         let mut commands = lock(&self.commands);
         commands.push(Arc::clone(&command));
         if commands.len() > MAX_REMEMBERED
-            && let Some(oldest) = commands.iter().position(|c| matches!(c.state(), State::Ended(_)))
+            && let Some(oldest) = commands.iter().position(|c| matches!(c.state(), State::Ended { .. }))
         {
             let forgotten = commands.remove(oldest);
             let _ = std::fs::remove_dir_all(self.directory.join(&forgotten.id));

@@ -14,7 +14,7 @@ use pinfold_http::{ApiError, ApiResult, JsonBody, Query, socket, ws};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process as wire;
 use pinfold_proto::toolbox::sdk::{SdkClass, SdkProfile};
-use pinfold_spawn::tree;
+use pinfold_spawn::tree::{self, Scope};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -74,10 +74,16 @@ async fn delete_entrypoint() -> ApiResult<StatusCode> {
     refuse_reserved(ENTRYPOINT).map(|()| StatusCode::NO_CONTENT)
 }
 
-async fn delete(AxumState(processes): Processing, Path(id): Path<String>) -> ApiResult<StatusCode> {
+async fn delete(
+    AxumState(processes): Processing,
+    Path(id): Path<String>,
+    query: Query,
+) -> ApiResult<StatusCode> {
     refuse_reserved(&id)?;
+    let keep_detached = query.parsed("keepDetached")?.unwrap_or(processes.settings.keep_detached);
+    let scope = if keep_detached { Scope::Attached } else { Scope::Everything };
     let missing = || ApiError::not_found(format_args!("not found: session {id:?} not found"));
-    let ending = processes.remove_session(&id).ok_or_else(missing)?;
+    let ending = processes.remove_session(&id, scope).ok_or_else(missing)?;
     ending
         .await
         .map_err(|error| ApiError::internal(format_args!("the session could not be ended: {error}")))?;
@@ -111,7 +117,10 @@ async fn execute(
     let source = command.log.source().map_err(|error| unreadable(&error))?;
     Ok(match profile(&headers).class {
         SdkClass::Split => {
-            let plain = json!({ "cmdId": cmd_id, "exitCode": exit_code });
+            let mut plain = json!({ "cmdId": cmd_id, "exitCode": exit_code });
+            if matches!(command.state(), State::Ended { oom_killed: true, .. }) {
+                plain["oomKilled"] = true.into();
+            }
             body::object(
                 plain,
                 vec![
@@ -138,7 +147,7 @@ async fn show_command(
 
 /// Whether the command can still be acted on; 410 if not.
 fn check_running(session: &Session, command: &Command) -> ApiResult<()> {
-    if let State::Ended(code) = command.state() {
+    if let State::Ended { code, .. } = command.state() {
         session.check_alive()?;
         let message =
             format_args!("gone: command {} has already completed with exit code {code}", command.id);

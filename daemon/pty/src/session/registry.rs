@@ -15,6 +15,9 @@ pub(super) enum CreateError {
     /// The name is in use.
     #[error("the PTY session {0:?} exists already")]
     Exists(String),
+    /// There are so many sessions already.
+    #[error("there are {0} PTY sessions already")]
+    Full(usize),
     /// The shell did not start.
     #[error("could not start the shell of the PTY session {id:?}: {source}")]
     Start { id: String, source: PtyError },
@@ -25,11 +28,13 @@ pub(super) enum CreateError {
 pub(super) struct Registry {
     sandbox: Sandbox,
     sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
+    max: usize,
 }
 
 impl Registry {
-    pub(super) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, sessions: Arc::default() }
+    /// Holds at most `max` sessions.
+    pub(super) fn new(sandbox: Sandbox, max: usize) -> Self {
+        Self { sandbox, sessions: Arc::default(), max }
     }
 
     pub(super) fn sandbox(&self) -> &Sandbox {
@@ -46,6 +51,9 @@ impl Registry {
             let mut sessions = self.sessions();
             if sessions.contains_key(&plan.id) {
                 return Err(CreateError::Exists(plan.id));
+            }
+            if sessions.len() >= self.max {
+                return Err(CreateError::Full(self.max));
             }
             let session = Session::new(plan, Limits::default());
             sessions.insert(session.id().to_owned(), Arc::clone(&session));

@@ -22,15 +22,15 @@ use super::shell::Plan;
 use crate::Size;
 use crate::relay::output::From;
 
-/// The routes under `/process/pty` (toolbox contract 10).
-pub fn router(sandbox: Sandbox) -> Router {
+/// The routes under `/process/pty` (toolbox contract 10), for at most `max` sessions.
+pub fn router(sandbox: Sandbox, max: usize) -> Router {
     Router::new()
         .route("/process/pty", get(list).post(create))
         .route("/process/pty/create-connect", get(create_connect))
         .route("/process/pty/{id}", get(info).delete(kill))
         .route("/process/pty/{id}/connect", get(connect))
         .route("/process/pty/{id}/resize", post(resize))
-        .with_state(Registry::new(sandbox))
+        .with_state(Registry::new(sandbox, max))
 }
 
 async fn list(State(registry): State<Registry>) -> Json<SessionList> {
@@ -161,6 +161,8 @@ fn unknown(id: &str) -> ApiError {
 fn refuse(error: CreateError) -> ApiError {
     match error {
         CreateError::Exists(_) => ApiError::conflict(error),
+        CreateError::Full(max) => ApiError::too_many(max, "PTY sessions", "PINFOLD_MAX_PTYS"),
+        CreateError::Start { ref source, .. } if source.is_no_room() => ApiError::exhausted(error),
         CreateError::Start { .. } => ApiError::internal(error),
     }
 }

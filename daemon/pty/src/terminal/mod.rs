@@ -4,14 +4,27 @@
 
 mod socket;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
 use pinfold_spawn::Sandbox;
+use tokio::sync::Semaphore;
 
-/// The routes of the web terminal's port.
-pub fn router(sandbox: Sandbox) -> Router {
+/// What each terminal is made from.
+#[derive(Debug, Clone)]
+struct Terminals {
+    sandbox: Sandbox,
+    max: usize,
+    /// A place for each open one.
+    places: Arc<Semaphore>,
+}
+
+/// The routes of the web terminal's port, for at most `max` terminals at once.
+pub fn router(sandbox: Sandbox, max: usize) -> Router {
+    let terminals = Terminals { sandbox, max, places: Arc::new(Semaphore::new(max)) };
     Router::new()
         .route("/", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
         .route("/index.html", asset("text/html; charset=utf-8", include_bytes!("assets/index.html")))
@@ -26,7 +39,7 @@ pub fn router(sandbox: Sandbox) -> Router {
             asset("text/plain; charset=utf-8", include_bytes!("assets/LICENSE-xterm.txt")),
         )
         .route("/ws", get(socket::upgrade))
-        .with_state(sandbox)
+        .with_state(terminals)
 }
 
 /// xterm.js, compressed by the build script. Every browser takes gzip.
@@ -41,7 +54,7 @@ async fn script() -> impl IntoResponse {
     (headers, BYTES)
 }
 
-fn asset(content_type: &'static str, bytes: &'static [u8]) -> MethodRouter<Sandbox> {
+fn asset(content_type: &'static str, bytes: &'static [u8]) -> MethodRouter<Terminals> {
     get(async move || {
         (
             [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache"), (X_CONTENT_TYPE_OPTIONS, "nosniff")],

@@ -13,13 +13,14 @@ use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use nix::sys::signal::Signal;
 use pinfold_http::socket::{self, Upgrade};
-use pinfold_http::{ApiResult, ws};
+use pinfold_http::{ApiError, ApiResult, ws};
 use pinfold_proto::toolbox::pty::{DEFAULT_TERM, MAX_SIDE};
 use pinfold_proto::utf8::Decoder;
 use pinfold_spawn::{Process, Sandbox};
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use super::Terminals;
 use crate::relay::input::Input;
 use crate::relay::output::{From, Limits, Next, OutputLog, Reader};
 use crate::relay::pump;
@@ -51,14 +52,17 @@ impl Resize {
 
 /// GET `/ws`.
 pub(super) async fn upgrade(
-    State(sandbox): State<Sandbox>,
+    State(terminals): State<Terminals>,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> ApiResult<Response> {
     let upgrade = socket::accept(upgrade, &headers)?;
+    let place = Arc::clone(&terminals.places).try_acquire_owned();
+    let place = place.map_err(|_| ApiError::too_many(terminals.max, "web terminals", "PINFOLD_MAX_PTYS"))?;
     Ok(upgrade.on_upgrade(move |client| async move {
+        let _place = place;
         let (sink, stream) = client.split();
-        match start(&sandbox) {
+        match start(&terminals.sandbox) {
             Ok((process, master)) => serve(sink, stream, Arc::new(process), master).await,
             Err(error) => {
                 socket::finish(sink, stream, None, ws::close_frame(ws::INTERNAL, &error.to_string())).await;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const EXIT: &str = "X-Daytona-Pty-Exit-Control";
 
 async fn start() -> Server {
-    Server::start(pinfold_pty::router(sandbox())).await
+    Server::start(pinfold_pty::router(sandbox(), 1024)).await
 }
 
 async fn create_connect(server: &Server, id: &str) -> Socket {
@@ -29,6 +29,19 @@ async fn forgotten(server: &Server, id: &str) {
         assert!(started.elapsed() < DEADLINE, "the session {id} stayed");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn no_more_sessions_than_allowed() {
+    let server = Server::start(pinfold_pty::router(sandbox(), 1)).await;
+    assert_eq!(server.call("POST", "/process/pty", r#"{"id":"a"}"#).await.0, StatusCode::CREATED);
+    let (status, body) = server.call("POST", "/process/pty", r#"{"id":"b"}"#).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(body["message"].as_str().unwrap().contains("PINFOLD_MAX_PTYS"), "{body}");
+    assert_eq!(server.call("POST", "/process/pty", r#"{"id":"a"}"#).await.0, StatusCode::CONFLICT);
+    server.call("DELETE", "/process/pty/a", "").await;
+    assert_eq!(server.call("POST", "/process/pty", r#"{"id":"b"}"#).await.0, StatusCode::CREATED);
+    server.call("DELETE", "/process/pty/b", "").await;
 }
 
 #[tokio::test]

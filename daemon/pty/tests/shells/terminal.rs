@@ -36,7 +36,7 @@ async fn hush(socket: &mut Socket) {
 
 #[tokio::test]
 async fn serves_a_page_and_its_assets() {
-    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
     for path in ["/", "/xterm.js", "/xterm.css", "/xterm-addon-fit.js"] {
         assert_eq!(server.call("GET", path, "").await.0, 200, "{path}");
     }
@@ -44,7 +44,7 @@ async fn serves_a_page_and_its_assets() {
 
 #[tokio::test]
 async fn a_shell_with_sizes_text_and_an_orderly_end() {
-    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
     let mut socket = server.socket("/ws", "").await.unwrap();
     hush(&mut socket).await;
     type_in(&mut socket, r#"{"rows":31,"cols":97}"#).await;
@@ -75,7 +75,7 @@ async fn a_shell_with_sizes_text_and_an_orderly_end() {
 
 #[tokio::test]
 async fn a_disconnect_hangs_up_the_shell_and_its_jobs() {
-    let server = Server::start(pinfold_pty::terminal_router(sandbox())).await;
+    let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
     let mut socket = server.socket("/ws", "").await.unwrap();
     hush(&mut socket).await;
     type_in(&mut socket, "sleep 1000 & echo \"pids $$ $! end\"; sleep 1001\n").await;
