@@ -1,92 +1,223 @@
 #!/usr/bin/env bash
 # Runs in the guest. One line a check; ends with "N passed, N failed", and non-zero when one failed.
+# shellcheck disable=SC2016 # what is single-quoted is evaluated later, or in a sandbox
 set -u
 passed=0
 failed=0
 check() { # check NAME ACTUAL EXPECTED
   if [ "$2" = "$3" ]; then passed=$((passed + 1)); echo "ok - $1"; else failed=$((failed + 1)); echo "not ok - $1: got '$2', expected '$3'"; fi
 }
-# await SECONDS COMMAND: until it succeeds.
-await() { local end=$((SECONDS + $1)); shift; until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 1; done; }
+# await SECONDS EXPRESSION: evaluated again and again until it succeeds.
+await() { local end=$((SECONDS + $1)); until eval "$2" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.3; done; }
+# within NAME SECONDS EXPRESSION: a check that it comes true in time.
+within() { check "$1" "$(await "$2" "$3" && echo yes)" yes; }
 
 api() { curl -sS -m 120 -H "Authorization: Bearer $key" -H 'Content-Type: application/json' "$@"; }
+sandbox() { api -X "${3:-GET}" "http://127.0.0.1:3000/api/sandbox/$1${2:+/$2}" ${4:+-d "$4"}; }
 create() { api -X POST http://127.0.0.1:3000/api/sandbox -d "$1" | jq -r '.id // .message'; }
-state() { api "http://127.0.0.1:3000/api/sandbox/$1" | jq -r .state; }
-execute() { # execute ID COMMAND: its output
-  jq -n --arg c "$2" '{command: $c}' | api -X POST "http://127.0.0.1:3000/toolbox/$1/process/execute" -d @- | jq -r '.result // .message'
-}
+state() { sandbox "$1" | jq -r .state; }
+toolbox() { api "http://127.0.0.1:3000/toolbox/$1/$2" "${@:3}"; }
+execute() { jq -n --arg c "$2" '{command: $c}' | toolbox "$1" process/execute -X POST -d @- | jq -r '.result // .message'; }
+runner() { api http://127.0.0.1:3000/api/runners | jq -r ".[0].$1"; }
+# shown UNIT PROPERTY...: their values, in this order.
+shown() { local unit=$1 property values=(); shift; for property in "$@"; do values+=("$(systemctl show -P "$property" "$unit")"); done; echo "${values[*]}"; }
+main_pid() { systemctl show -P MainPID pinfold-up; }
+answers() { curl -sf -m 5 http://127.0.0.1:3000/api/health; }
+started() { docker inspect -f '{{.State.StartedAt}}' "$1"; }
+section() { printf '# %s, %s s\n' "$1" "$SECONDS"; }
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -y -qq "$@" >>/tmp/apt.log 2>&1; }
 
 check "PID 1 is systemd" "$(cat /proc/1/comm)" systemd
 check "cgroup v2 alone" "$(stat -fc %T /sys/fs/cgroup)" cgroup2fs
-docker load -i /root/busybox.tar.gz >/dev/null
-docker tag pinfold/busybox:latest pinfold/test:1
 
-# --- install ---
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /root/pinfold.deb >/tmp/apt.log 2>&1
+section install
+# As in an image build: nothing may be started, and nothing is.
+printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+apt install /root/pinfold.deb
 check "the package installs" $? 0
 check "it does not start unconfigured" "$(systemctl is-active pinfold pinfold-up | sort -u)" inactive
-for unit in pinfold pinfold-up; do check "$unit.service verifies" "$(systemd-analyze verify /lib/systemd/system/$unit.service 2>&1 | grep -v 'Cannot find unit')" ""; done
+rm /usr/sbin/policy-rc.d
+for unit in pinfold pinfold-up; do
+  check "$unit.service verifies" "$(systemd-analyze verify --man=no /lib/systemd/system/$unit.service 2>&1)" ""
+  check "$unit.service is confined" "$(systemd-analyze security --threshold=62 $unit.service >/dev/null 2>&1 && echo yes)" yes
+done
 check "the settings are root's alone" "$(stat -c %a /etc/pinfold/pinfold.env)" 600
 check "a runner without settings ends with 2" "$(env -i pinfold run >/dev/null 2>&1; echo $?)" 2
+systemctl start pinfold 2>/dev/null
+check "and its unit is not started again and again" "$(shown pinfold ActiveState ExecMainStatus NRestarts)" "failed 2 0"
+systemctl reset-failed pinfold
 
-# --- in service ---
-echo 'PINFOLD_SNAPSHOT_IMAGE=pinfold/test:1' >>/etc/pinfold/pinfold.env
+section "in service"
+printf 'PINFOLD_SNAPSHOT_IMAGE=pinfold/test:1\nPINFOLD_DRAIN_TIMEOUT=10s\n' >>/etc/pinfold/pinfold.env
 systemctl enable --now pinfold-up >/tmp/start.log 2>&1
-check "the service starts and says it is ready" "$(systemctl is-active pinfold-up)" active
-await 60 curl -sf http://127.0.0.1:3000/api/health
+check "the service starts" "$(systemctl is-active pinfold-up)" active
+check "and said so itself" "$(shown pinfold-up Type StatusText | cut -d: -f1)" "notify pinfold is up"
+within "its API answers" 60 answers
 key=$(cat /var/lib/pinfold/api-key)
-runner() { api http://127.0.0.1:3000/api/runners | jq -r ".[0].$1"; }
-await 60 test ready = "$(runner state)"
-check "its runner is ready" "$(runner state)" ready
-check "CPUs are this machine's" "$(runner cpu)" "$(nproc)"
-memory=$(awk '/MemTotal/ { printf "%.1f", $2 / 1048576 }' /proc/meminfo)
-check "memory is this machine's" "$(runner memoryGiB | xargs printf %.1f)" "$memory"
+within "its runner is ready" 60 '[ "$(runner state)" = ready ]'
+check "the journal has no key in it" "$(journalctl -u pinfold-up | grep -c "$key")" 0
+check "nobody but root reads the key" "$(stat -c %a /var/lib/pinfold/api-key)" 600
 
+section "figures on cgroup v2"
+memory_of_machine=$(awk '/MemTotal/ { printf "%.1f", $2 / 1048576 }' /proc/meminfo)
+check "CPUs are this machine's" "$(runner cpu)" "$(nproc)"
+check "memory is this machine's" "$(printf %.1f "$(runner memory)")" "$memory_of_machine"
+check "disk is the engine's filesystem" "$(printf %.0f "$(runner disk)")" "$(df --output=size -B1 /var/lib/docker | tail -1 | awk '{ printf "%.0f", $1 / 1073741824 }')"
+check "use is measured" "$(runner currentMemoryUsagePercentage | awk '{ print ($1 > 1 && $1 < 100) }')" 1
+systemctl set-property --runtime system.slice MemoryMax=2G
+within "a limit of the slice is the node's size" 40 '[ "$(printf %.1f "$(runner memory)")" = 2.0 ]'
+systemctl set-property --runtime system.slice MemoryMax=infinity
+within "and gone with it" 40 '[ "$(printf %.1f "$(runner memory)")" = "$memory_of_machine" ]'
+
+section "a sandbox"
 a=$(create '{"name":"a"}')
-await 120 test "$(state "$a")" = started
-check "a sandbox starts" "$(state "$a")" started
+within "a sandbox starts" 120 '[ "$(state "$a")" = started ]'
 check "and answers" "$(execute "$a" 'echo hello')" hello
-group=$(docker inspect -f '{{.Id}}' "$a")
-group=/sys/fs/cgroup/system.slice/docker-$group.scope
-check "its memory is limited" "$(cat "$group/memory.max")" $((1 << 30))
-check "its CPU is limited" "$(cat "$group/cpu.max")" "100000 100000"
-check "its processes are limited" "$([ "$(cat "$group/pids.max")" -gt 0 ] && echo yes)" yes
+group() { echo "/sys/fs/cgroup/system.slice/docker-$(docker inspect -f '{{.Id}}' "$a").scope"; }
+check "its memory is limited" "$(cat "$(group)/memory.max")" $((1 << 30))
+check "its CPU is limited" "$(cat "$(group)/cpu.max")" "100000 100000"
+check "its processes are limited" "$(cat "$(group)/pids.max")" 4096
 check "it is not privileged" "$(docker inspect -f '{{.HostConfig.Privileged}}' "$a")" false
-check "its disk is limited" "$(docker inspect -f '{{.HostConfig.StorageOpt}}' "$a")" "map[size:3G]"
-check "and the limit holds" "$(execute "$a" 'dd if=/dev/zero of=/tmp/f bs=1M count=4000 2>&1 | grep -o "No space left on device"; rm -f /tmp/f')" "No space left on device"
+figures=$(toolbox "$a" system/metrics)
+check "it knows its own memory" "$(jq -r .memTotal <<<"$figures")" $((1 << 30))
+check "its own CPUs" "$(jq -r .cpuCount <<<"$figures")" 1
+check "and its own disk" "$(jq -r .diskTotal <<<"$figures")" $((3 << 30))
+check "the host's API is out of its reach" "$(execute "$a" 'nc -w 2 172.20.0.1 3000 </dev/null 2>/dev/null && echo open || echo closed')" closed
 check "the daemon survives an OOM in its sandbox" "$(execute "$a" 'tail /dev/zero >/dev/null 2>&1; echo $?')" 137
 check "and goes on answering" "$(execute "$a" 'echo here')" here
-check "the host's API is out of its reach" "$(execute "$a" 'nc -w 2 172.20.0.1 3000 </dev/null && echo open || echo closed')" closed
+sandbox "$a" resize POST '{"cpu":2,"memory":2}' >/dev/null
+within "memory grows while it runs" 30 '[ "$(cat "$(group)/memory.max")" = $((2 << 30)) ]'
+check "and CPUs" "$(cat "$(group)/cpu.max")" "200000 100000"
 
-# --- faults ---
-before=$(systemctl show -P MainPID pinfold-up)
+section "its disk"
+fills() { execute "$a" "fallocate -l $1 /tmp/f 2>&1 | grep -o 'No space left on device' || echo fits; rm -f /tmp/f"; }
+check "what is within the limit fits" "$(fills 2900M)" fits
+check "what is over it does not" "$(fills 3100M)" "No space left on device"
+check "nor when it is written" "$(execute "$a" 'fallocate -l 2950M /tmp/f; dd if=/dev/zero of=/tmp/g bs=1M count=200 2>&1 | grep -o "No space left on device"; rm -f /tmp/f /tmp/g')" "No space left on device"
+# All that a layer can hold: links, special files, modes, owners, times, holes, and what was deleted or replaced from the image.
+execute "$a" 'mkdir /d; cd /d; echo one >f; ln f hard; ln -s f soft; mkfifo fifo; truncate -s 200M holes; echo end >>holes; mkdir own; chmod 1777 own; touch -d 2001-02-03 own/old
+  chown -R 1234:5678 own; chmod 4755 f; rm /bin/httpd; rm -r /etc/opaque; mkdir /etc/opaque; printf "\303\244 b\n" >"$(printf "\303\244 b")"' >/dev/null
+layer() { docker inspect -f '{{.GraphDriver.Data.UpperDir}}' "$a"; }
+python3 -c "
+import os, sys
+os.setxattr(sys.argv[1] + '/d/own/old', 'user.note', b'kept')
+os.setxattr(sys.argv[1] + '/d/holes', 'security.capability', bytes.fromhex('0100000200200000000000000000000000000000'))" "$(layer)"
+content() { # everything about a tree that a copy could lose
+  python3 - "$(layer)" <<'PY'
+import hashlib, os, stat, sys
+root = os.fsencode(sys.argv[1])
+first = {}
+for base, dirs, files in sorted(os.walk(root)):
+    dirs.sort()
+    for name in sorted(dirs + files):
+        path = os.path.join(base, name)
+        s = os.lstat(path)
+        where = path[len(root):]
+        # The kernel links all deletions of a layer to one; that is not content.
+        same = first.setdefault(s.st_ino, where) if s.st_nlink > 1 and not os.path.isdir(path) and not stat.S_ISCHR(s.st_mode) else ""
+        regular = os.path.isfile(path) and not os.path.islink(path)
+        data = hashlib.sha256(open(path, "rb").read()).hexdigest() if regular else os.readlink(path) if os.path.islink(path) else ""
+        attributes = {} if os.path.islink(path) else {n: os.getxattr(path, n) for n in os.listxattr(path) if n not in ("trusted.overlay.origin", "trusted.overlay.impure")}
+        print(where, oct(s.st_mode), s.st_uid, s.st_gid, s.st_rdev, same, data, attributes, s.st_blocks * 512 < s.st_size if regular else "", s.st_mtime if not os.path.isdir(path) else "")
+PY
+}
+check "it cannot change while it runs" "$(sandbox "$a" resize POST '{"disk":5}' | jq -r .statusCode)" 400
+sandbox "$a" stop POST '{}' >/dev/null
+within "it stops" 60 '[ "$(state "$a")" = stopped ]'
+content >/tmp/before
+sandbox "$a" resize POST '{"disk":5}' >/tmp/resized
+within "it grows" 60 '[ "$(sandbox "$a" | jq .disk) $(state "$a")" = "5 stopped" ]'
+content >/tmp/after
+check "and everything in it is as it was" "$(diff /tmp/before /tmp/after)" ""
+sandbox "$a" start POST '{}' >/dev/null
+within "it starts again" 120 '[ "$(state "$a")" = started ]'
+check "with what it had" "$(execute "$a" 'cat /d/f /d/soft; ls /etc/opaque | wc -l; test -e /bin/httpd || echo gone' | xargs)" "one one 0 gone"
+check "and more room" "$(fills 4800M)" fits
+check "to a limit" "$(fills 5200M)" "No space left on device"
+url=$(runner apiUrl)
+token=$(cat /var/lib/pinfold/runner-token)
+recover() { curl -sS -m 120 -H "Authorization: Bearer $token" -H 'Content-Type: application/json' "$url/sandboxes/$a/recover" -d '{"userId":"u","osUser":"root","cpuQuota":1,"memoryQuota":1,"storageQuota":5,"errorReason":"no space left on device"}' -o /tmp/recovered -w '%{http_code}'; }
+check "a sandbox whose disk is full is given a little more" "$(recover)" 200
+within "it is stopped then" 60 '[ "$(state "$a")" = stopped ]'
+sandbox "$a" start POST '{}' >/dev/null
+within "it starts after that" 120 '[ "$(execute "$a" "cat /d/f")" = one ]'
+check "with a twentieth more" "$(fills 5200M)" fits
+check "and no further" "$(fills 5400M)" "No space left on device"
+check "nothing is left of what it was before" "$(docker ps -aq | wc -l)" 1
+
+section faults
+execute "$a" 'setsid sleep 100000 >/dev/null 2>&1 & echo $! >/tmp/pid' >/dev/null
+goes_on() { check "$1, and what runs in the sandbox goes on" "$(execute "$a" 'kill -0 "$(cat /tmp/pid)" && echo on') $(started "$a")" "on $born"; }
+born=$(started "$a")
+systemctl restart pinfold-up
+check "a restart is in order" "$(shown pinfold-up ActiveState Result NRestarts)" "active success 0"
+within "after a restart the sandbox answers" 60 '[ "$(execute "$a" "echo hi")" = hi ]'
+goes_on "the service was restarted"
+before=$(main_pid)
 kill -9 "$before"
-await 60 curl -sf http://127.0.0.1:3000/api/health
-check "killed, it comes back" "$([ "$(systemctl show -P MainPID pinfold-up)" != "$before" ] && systemctl is-active pinfold-up)" active
-check "the sandbox ran on" "$(await 60 test "$(state "$a")" = started; execute "$a" 'echo again')" again
+within "killed, it is started again" 60 '[ "$(main_pid)" -gt 0 ] && [ "$(main_pid)" != "$before" ] && [ "$(systemctl is-active pinfold-up)" = active ] && answers'
+within "and the sandbox answers" 60 '[ "$(execute "$a" "echo hi")" = hi ]'
+goes_on "the service was killed"
+mkdir -p /run/systemd/system/pinfold-up.service.d
+printf '[Service]\nWatchdogSec=8\nTimeoutAbortSec=2\n' >/run/systemd/system/pinfold-up.service.d/watchdog.conf
+systemctl daemon-reload
+systemctl restart pinfold-up
+before=$(main_pid)
+kill -STOP "$before"
+within "hung, the watchdog ends it" 60 '[ "$(main_pid)" -gt 0 ] && [ "$(main_pid)" != "$before" ] && [ "$(systemctl is-active pinfold-up)" = active ] && answers'
+check "and says why" "$(journalctl -u pinfold-up | grep -c 'Watchdog timeout')" 1
+goes_on "the watchdog struck"
+rm -r /run/systemd/system/pinfold-up.service.d
+systemctl daemon-reload
 systemctl restart docker
-await 120 docker info
-check "an engine restart is survived" "$(systemctl is-active pinfold-up)" active
+within "an engine restart is survived" 120 '[ "$(systemctl is-active pinfold-up)" = active ] && [ "$(state "$a")" = stopped ]'
+sandbox "$a" start POST '{}' >/dev/null
+within "and the sandbox starts again" 120 '[ "$(state "$a")" = started ]'
+systemctl mask --runtime --now docker.socket docker 2>/dev/null
+kill -9 "$(main_pid)"
+within "without an engine it tries again and again" 60 '[ "$(systemctl show -P NRestarts pinfold-up)" -ge 4 ]'
+systemctl unmask --runtime docker.socket docker 2>/dev/null
+systemctl start docker
+within "until there is one" 120 '[ "$(systemctl is-active pinfold-up)" = active ] && answers'
+within "and the sandbox is known to be stopped" 60 '[ "$(state "$a")" = stopped ]'
 
-# --- upgrade with sandboxes running ---
-api -X POST "http://127.0.0.1:3000/api/sandbox/$a/start" >/dev/null
-await 120 test "$(state "$a")" = started
-born=$(docker inspect -f '{{.State.StartedAt}}' "$a")
-before=$(systemctl show -P MainPID pinfold-up)
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --reinstall /root/pinfold.deb >>/tmp/apt.log 2>&1
-await 60 curl -sf http://127.0.0.1:3000/api/health
-check "an upgrade restarts the service" "$([ "$(systemctl show -P MainPID pinfold-up)" != "$before" ] && systemctl is-active pinfold-up)" active
-check "and not the sandbox" "$(docker inspect -f '{{.State.StartedAt}}' "$a")" "$born"
-check "which still answers" "$(execute "$a" 'echo still')" still
+section "upgrade with a sandbox running"
+sandbox "$a" start POST '{}' >/dev/null
+within "a sandbox runs" 120 '[ "$(state "$a")" = started ]'
+execute "$a" 'setsid sleep 100000 >/dev/null 2>&1 & echo $! >/tmp/pid' >/dev/null
+born=$(started "$a")
+before=$(main_pid)
+echo '# mine' >>/etc/pinfold/pinfold.env
+apt install /root/newer.deb
+check "a newer package installs" "$? $(dpkg-query -W -f '${Status}' pinfold)" "0 install ok installed"
+within "the service was restarted" 60 '[ "$(main_pid)" != "$before" ] && [ "$(systemctl is-active pinfold-up)" = active ] && answers'
+check "the settings are as they were" "$(tail -1 /etc/pinfold/pinfold.env)" "# mine"
+within "the sandbox answers" 60 '[ "$(execute "$a" "echo still")" = still ]'
+goes_on "the package was upgraded"
+apt remove pinfold
+check "the package can be removed" $? 0
+check "then nothing of it runs" "$(systemctl is-active pinfold-up; pgrep -cx pinfold)" "$(printf 'inactive\n0')"
+check "but the sandbox, behind its rules" "$(started "$a") $(nft list tables | grep -c 'inet pinfold')" "$born 1"
+apt install /root/newer.deb
+systemctl start pinfold-up
+within "installed again, it finds the sandbox" 60 '[ "$(execute "$a" "echo still")" = still ]'
 
-# --- the end ---
-api -X DELETE "http://127.0.0.1:3000/api/sandbox/$a" >/dev/null
-await 60 sh -c "! docker inspect $a"
-check "a deleted sandbox leaves no container" "$(docker ps -aq | wc -l)" 0
-DEBIAN_FRONTEND=noninteractive apt-get purge -y -qq pinfold >/tmp/purge.log 2>&1
+section "the end"
+b=$(create '{"name":"b"}')
+within "another sandbox starts" 120 '[ "$(state "$b")" = started ]'
+sandbox "$b" '' DELETE >/dev/null
+within "a deleted sandbox leaves no container" 60 '! docker inspect "$b"'
+check "nor anything that counts as its disk" "$(xfs_quota -x -c 'report -pN' /var/lib/docker | awk '$2 > 0 && $4 > 0' | wc -l)" "$(find /var/lib/docker/overlay2 -mindepth 1 -maxdepth 1 -name '*-init' | wc -l | awk '{ print 2 * $1 }')"
+apt purge pinfold
 check "the package purges" $? 0
-check "nothing is left of it" "$(ls -d /etc/pinfold /var/lib/pinfold /usr/bin/pinfold 2>/dev/null)" ""
-check "nor of its rules" "$(nft list tables | grep -c pinfold)" 0
+check "with its sandboxes" "$(docker ps -aq | wc -l)" 0
+check "its network" "$(docker network ls --format '{{.Name}}' | grep -c runner-bridge)" 0
+check "its rules" "$(nft list tables | grep -c pinfold)" 0
+check "its mounts" "$(grep -c pinfold /proc/mounts)" 0
+check "and its files" "$(find / -xdev -name '*pinfold*' -not -path '/proc/*' -not -path '/root/*' -not -path '/var/log/apt/*' -not -path '/var/lib/docker/*' 2>/dev/null)" ""
+check "systemd is content" "$(systemctl list-units --failed --no-legend | wc -l)" 0
 
+section end
 echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+[ "$failed" = 0 ] || { journalctl -u pinfold -u pinfold-up --no-pager -n 60; tail -20 /tmp/apt.log; exit 1; }
