@@ -8,6 +8,7 @@ mod definition;
 mod destroy;
 mod links;
 mod owner;
+mod quota;
 mod readiness;
 mod recreate;
 mod resize;

@@ -1,4 +1,5 @@
-//! A new container with another disk size in place of an old one, with the old one's data.
+//! A new container with another disk size in place of an old one, with the old one's data: the way that is left where the quota of a layer
+//! cannot be changed in place.
 //!
 //! The old container is removed only after its data was copied, and nothing begins unless data *can* be copied: elsewhere a resize used to
 //! delete what it could not copy. The record names the old container while it waits, so a crash in between is repaired at the next start.
@@ -25,6 +26,8 @@ async fn copy(from: &Path, to: &Path) -> OpResult<()> {
     let mut command = tokio::process::Command::new("cp");
     command
         .arg("--archive")
+        // Not silently without them: capabilities of programs, and what the sandbox deleted from its image, are attributes.
+        .arg("--preserve=xattr")
         .arg("--sparse=always")
         .arg("--reflink=auto")
         .arg("--")

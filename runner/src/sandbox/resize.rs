@@ -10,7 +10,8 @@ use pinfold_proto::runner::recovery::is_recoverable;
 
 use super::Urgency;
 use super::definition::GIB;
-use super::start::parse_size;
+use super::quota;
+use super::start::storage_of;
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
 
@@ -48,7 +49,7 @@ impl Node {
             }
             limits.storage = Some(u64::from(disk) << 30);
             let _busy = self.busy(id);
-            self.recreate(id, "resize", limits).await.map_err(|e| e.during("resizing the disk", began))?;
+            self.give_storage(id, "resize", limits).await.map_err(|e| e.during("resizing the disk", began))?;
         } else {
             self.engine
                 .update(id.as_str(), limits)
@@ -91,7 +92,7 @@ impl Node {
             .await
             .map_err(|e| OpError::from(e).during("inspecting", began))?;
         let original = u64::from(request.storage_quota.max(1)) << 30;
-        let current = found.storage_size.as_deref().and_then(parse_size).unwrap_or(original);
+        let current = storage_of(&found).unwrap_or(original);
         let bigger = current + original / 20;
         if bigger.saturating_sub(original) > original / 10 {
             let message = "the sandbox's storage cannot be further expanded; free some space or create a larger sandbox";
@@ -101,6 +102,27 @@ impl Node {
         self.stop_in_turn(id, false).await?;
         let _busy = self.busy(id);
         let limits = Limits { storage: Some(bigger), ..Limits::default() };
-        self.recreate(id, "recovery", limits).await.map_err(|e| e.during("expanding the storage", began))
+        let given = self.give_storage(id, "recovery", limits).await;
+        given.map_err(|e| e.during("expanding the storage", began))?;
+        self.index.change_known(id, |s| s.disk = bigger);
+        Ok(())
+    }
+
+    /// Gives a stopped sandbox another disk limit, and what other limits come with it: in place where its layer has a quota of its own that
+    /// the kernel lets us change, else by a new container.
+    async fn give_storage(&self, id: &SandboxId, operation: &str, limits: Limits) -> OpResult<()> {
+        let Some(bytes) = limits.storage else { return Ok(()) };
+        let Some(layer) = self.engine.inspect(id.as_str()).await?.upper_dir else {
+            return self.recreate(id, operation, limits).await;
+        };
+        if let Err(error) = quota::set_limit(&layer, bytes) {
+            tracing::info!(sandbox = %id, %error, "the disk cannot be resized in place; its data is copied");
+            return self.recreate(id, operation, limits).await;
+        }
+        let rest = Limits { storage: None, ..limits };
+        if rest != Limits::default() {
+            self.engine.update(id.as_str(), rest).await?;
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{StartSandbox, Started, VolumeMount};
 use pinfold_proto::well_known::DAEMON_PATH;
 
-use super::{Urgency, readiness};
+use super::{Urgency, quota, readiness};
 use crate::error::{Class, OpError, OpResult};
 use crate::index::{Ending, SandboxState, state_of};
 use crate::node::Node;
@@ -229,13 +229,20 @@ impl Node {
             s.address = address.filter(|_| !exited && found.status != ContainerStatus::Created);
             s.cpu = if found.cpu_quota > 0 { found.cpu_quota as f64 / 100_000.0 } else { 0.0 };
             s.memory = u64::try_from(found.memory).unwrap_or(0);
-            s.disk = found.storage_size.as_deref().and_then(parse_size).unwrap_or(0);
+            s.disk = storage_of(found).unwrap_or(0);
         });
     }
 }
 
+/// The disk limit of a container in bytes: the one that the kernel holds it to, which may have been changed in place, else what the engine
+/// was told at its creation.
+pub(super) fn storage_of(found: &Container) -> Option<u64> {
+    let held = found.upper_dir.as_deref().and_then(|layer| quota::limit(layer).ok()).filter(|bytes| *bytes > 0);
+    held.or_else(|| found.storage_size.as_deref().and_then(parse_size))
+}
+
 /// A storage size as engines accept it: `10G`, `10240M`, plain bytes.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim().trim_end_matches(['b', 'B', 'i']);
     let (number, factor) = match text.char_indices().last()? {
         (at, 'k' | 'K') => (&text[..at], 1 << 10),
