@@ -1,5 +1,6 @@
 //! What `run` and `up` share as long-running services: signals, systemd's notifications and watchdog.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -47,6 +48,12 @@ pub(crate) fn ready(status: &str) {
             notify(&[NotifyState::Watchdog]);
         }
     });
+}
+
+/// Whether standard output is the journal (systemd.exec(5), `JOURNAL_STREAM`): it keeps what it is told, and more people than root read it.
+pub(crate) fn speaks_to_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    std::fs::metadata("/proc/self/fd/1").is_ok_and(|out| stream == format!("{}:{}", out.dev(), out.ino()))
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -65,12 +65,21 @@ fn shown(control: &pinfold_control::Running) -> Vec<String> {
     let mut lines = vec![
         format!("pinfold is up: {}", control.api_url()),
         format!("  export DAYTONA_API_URL={}", control.api_url()),
-        format!("  export DAYTONA_API_KEY={}", control.api_key.expose()),
+        key_line(control),
     ];
     lines.extend(
         control.ssh_address.map(|address| format!("  ssh -p {} <token>@{}", address.port(), address.ip())),
     );
     lines
+}
+
+/// How to get at the API key: the key itself, but not into a journal.
+fn key_line(control: &pinfold_control::Running) -> String {
+    if service::speaks_to_journal() {
+        "  the API key is in the file api-key of the data directory".to_owned()
+    } else {
+        format!("  export DAYTONA_API_KEY={}", control.api_key.expose())
+    }
 }
 
 #[cfg(test)]
