@@ -1,16 +1,13 @@
-"""The daemon runs in any image, so it may not need anything of one: no loader, no library, no passwd file."""
+"""The daemon runs in any image, so it may not need anything of one: no loader, no library. `tests/toolbox/test_images.py` runs it in them."""
 
 from __future__ import annotations
 
 import struct
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from support import REPO, docker, eventually, inspect
+from support import REPO
 
 PT_DYNAMIC, PT_INTERP, DT_NEEDED = 2, 3, 1
 
@@ -46,45 +43,3 @@ def test_needs_no_loader_and_no_library(daemon):
 
 def test_is_small(daemon):
     assert daemon.stat().st_size <= 16 << 20
-
-
-def scratch() -> str:
-    """An image with nothing in it but an empty file: an image needs a layer."""
-    tag = "pf-e2e-scratch:latest"
-    script = f"d=$(mktemp -d) && : >$d/empty && tar -C $d -c empty | docker import - {tag} && rm -r $d"
-    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
-    return tag
-
-
-IMAGES = {"scratch": scratch, "busybox": lambda: "pinfold/busybox:latest", "debian": lambda: "pinfold/sandbox:latest"}
-
-
-@pytest.mark.parametrize("image", IMAGES)
-def test_runs_as_pid_1(daemon, image):
-    """Alone as PID 1, with the variables the runner sets, it answers, and it ends in order."""
-    name = f"pf-e2e-static-{image}"
-    docker("rm", "-f", name, check=False)
-    # fmt: off
-    docker(
-        "run", "-d", "--name", name, "-v", f"{daemon}:/usr/local/bin/daytona:ro", "--entrypoint", "/usr/local/bin/daytona",
-        "-e", "DAYTONA_SANDBOX_ID=static", "-e", "HOME=/tmp", IMAGES[image](),
-    )
-    # fmt: on
-    try:
-        def version() -> bytes | None:
-            assert inspect(name)["State"]["Running"], docker("logs", name)
-            try:
-                with urllib.request.urlopen(f"http://{inspect(name)['NetworkSettings']['IPAddress']}:2280/version", timeout=2) as answer:
-                    return answer.read()
-            except OSError:
-                return None
-
-        assert b"version" in eventually(version, "the daemon to answer")
-        started = time.monotonic()
-        docker("stop", "-t", "20", name)
-        assert time.monotonic() - started < 15, "SIGTERM did not end it"
-        assert inspect(name)["State"]["ExitCode"] == 0
-    finally:
-        docker("rm", "-f", name, check=False)
-        if image == "scratch":
-            docker("rmi", "pf-e2e-scratch:latest", check=False)
