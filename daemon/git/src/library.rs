@@ -1,7 +1,7 @@
 //! One-time set-up of libgit2, whose options are global to the process.
 #![allow(unsafe_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use git2::{ConfigLevel, opts};
@@ -19,6 +19,12 @@ const CACHE: isize = 32 << 20;
 const CONNECT_MILLISECONDS: i32 = 15_000;
 const SILENCE_MILLISECONDS: i32 = 60_000;
 
+/// Settings of the lowest rank for the packs that are made here: by a push, and by a clone or pull from a local path, which is served by this process.
+///
+/// libgit2 searches for deltas like git does, with a window full of the largest files. In a sandbox a longer pack is better than that.
+pub(crate) const FRUGAL: &str =
+    "[core]\n\tbigFileThreshold = 8m\n[pack]\n\twindowMemory = 48m\n\tdeltaCacheSize = 16m\n";
+
 /// Sets libgit2 up, once; the first home directory holds for the process.
 pub(crate) fn set_up(home: &Path) -> Result<(), Failure> {
     static DONE: OnceLock<Result<(), Failure>> = OnceLock::new();
@@ -35,6 +41,10 @@ fn configure(home: &Path) -> Result<(), git2::Error> {
         opts::set_search_path(ConfigLevel::Global, home)?;
         opts::set_search_path(ConfigLevel::XDG, home.join(".config/git"))?;
         opts::set_search_path(ConfigLevel::System, "/etc")?;
+        // Where the home cannot be written, packs cost what libgit2 makes them cost.
+        if let Some(defaults) = defaults(home) {
+            opts::set_search_path(ConfigLevel::ProgramData, defaults)?;
+        }
         opts::set_mwindow_size(WINDOW)?;
         opts::set_mwindow_mapped_limit(MAPPED)?;
         opts::set_cache_max_size(CACHE)?;
@@ -42,4 +52,12 @@ fn configure(home: &Path) -> Result<(), git2::Error> {
         opts::set_server_timeout_in_milliseconds(SILENCE_MILLISECONDS)?;
         http::register()
     }
+}
+
+/// The directory in which libgit2 finds [`FRUGAL`]; none if it cannot be made.
+fn defaults(home: &Path) -> Option<PathBuf> {
+    let directory = home.join(".daytona/git");
+    std::fs::create_dir_all(&directory).ok()?;
+    std::fs::write(directory.join("config"), FRUGAL).ok()?;
+    Some(directory)
 }

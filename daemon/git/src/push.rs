@@ -13,6 +13,7 @@ use pinfold_proto::toolbox::git::PushRequest;
 
 use crate::branches::{current, no_branch};
 use crate::error::Failure;
+use crate::library::FRUGAL;
 use crate::remote::{Address, Login, Wire};
 use crate::repository::Context;
 use crate::required;
@@ -55,15 +56,11 @@ pub(crate) async fn push(
         .await
 }
 
-/// Settings of the lowest rank for the pack that a push makes; the file, which is in memory, has to exist as long as they hold.
-///
-/// libgit2 searches for deltas like git does, with a window full of the largest files. In a sandbox a longer pack is better than that.
+/// [`FRUGAL`] settings for the pack that a push makes, whatever the home; the file, which is in memory, has to exist as long as they hold.
 fn frugal(repository: &Repository) -> Result<File, Failure> {
     let file = memfd_create(c"git-config", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
     let mut file = File::from(file);
-    file.write_all(
-        b"[core]\n\tbigFileThreshold = 8m\n[pack]\n\twindowMemory = 48m\n\tdeltaCacheSize = 16m\n",
-    )?;
+    file.write_all(FRUGAL.as_bytes())?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     repository.config()?.add_file(Path::new(&path), ConfigLevel::ProgramData, true)?;
     Ok(file)
