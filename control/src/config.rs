@@ -109,4 +109,63 @@ impl Config {
             runner_token: reader.text("PINFOLD_RUNNER_TOKEN").map(Secret::new),
         }
     }
+
+    /// Every setting and its value, to show at the start; secrets only by whether they are set. A new setting cannot be forgotten here.
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            bind,
+            public_url,
+            proxy_domain,
+            ssh_port,
+            data_dir,
+            context_dir,
+            region,
+            default_snapshot,
+            api_key,
+            runner_token,
+        } = self;
+        let DefaultSnapshot { name, image, cpu, memory, disk, entrypoint } = default_snapshot;
+        let secret = |secret: &Option<Secret>, file: &str| match secret {
+            Some(_) => "as it was set".to_owned(),
+            None => format!("in {}", data_dir.join(file).display()),
+        };
+        let text = |value: &Option<String>, unset: &str| value.clone().unwrap_or_else(|| unset.to_owned());
+        vec![
+            ("PINFOLD_BIND", bind.to_string()),
+            ("PINFOLD_PUBLIC_URL", text(public_url, "what each request names")),
+            ("PINFOLD_PROXY_DOMAIN", proxy_domain.clone()),
+            ("PINFOLD_SSH_PORT", ssh_port.to_string()),
+            ("PINFOLD_DATA_DIR", data_dir.display().to_string()),
+            ("PINFOLD_CONTEXT_DIR", context_dir.display().to_string()),
+            ("PINFOLD_REGION", region.clone()),
+            ("PINFOLD_SNAPSHOT", name.clone()),
+            ("PINFOLD_SNAPSHOT_IMAGE", image.clone()),
+            ("PINFOLD_SNAPSHOT_CPU", cpu.to_string()),
+            ("PINFOLD_SNAPSHOT_MEMORY", memory.to_string()),
+            ("PINFOLD_SNAPSHOT_DISK", disk.to_string()),
+            (
+                "PINFOLD_SNAPSHOT_ENTRYPOINT",
+                text(&entrypoint.as_ref().map(|words| words.join(" ")), "the image's"),
+            ),
+            ("PINFOLD_API_KEY", secret(api_key, "api-key")),
+            ("PINFOLD_RUNNER_TOKEN", secret(runner_token, "runner-token")),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_shown_and_no_secret() {
+        let env: &[(&str, &str)] = &[("PINFOLD_API_KEY", "dtn_hidden"), ("PINFOLD_SNAPSHOT_CPU", "2")];
+        let shown = Config::read(&mut Reader::new(&env)).shown();
+        let value = |name: &str| shown.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("PINFOLD_SNAPSHOT_CPU"), Some("2"));
+        assert_eq!(value("PINFOLD_BIND"), Some("127.0.0.1:3000"));
+        assert_eq!(value("PINFOLD_API_KEY"), Some("as it was set"));
+        assert_eq!(value("PINFOLD_RUNNER_TOKEN"), Some("in /var/lib/pinfold/runner-token"));
+        assert!(!format!("{shown:?}").contains("hidden"));
+    }
 }

@@ -16,6 +16,7 @@ mod gateway;
 mod images;
 mod jobs;
 mod keys;
+mod lock;
 mod pools;
 mod runners;
 mod sandbox;
@@ -35,3 +36,4 @@ mod wire;
 
 pub use config::{Config, DefaultSnapshot};
 pub use start::{Running, StartError, start};
+pub use store::backup::{BackupError, backup, restore};

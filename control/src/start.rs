@@ -18,11 +18,12 @@ use crate::events::Events;
 use crate::images::Images;
 use crate::jobs::Jobs;
 use crate::keys::{Keys, PERMISSIONS, secret_file};
+use crate::lock::{self, LockError};
 use crate::pools::{self, Pools};
 use crate::runners::Runners;
 use crate::snapshots::Snapshots;
 use crate::storage::Storage;
-use crate::store::{self, MigrateError, Store};
+use crate::store::{self, DATABASE, MigrateError, Store};
 use crate::time::now;
 use crate::tokens::Tokens;
 use crate::volumes::Volumes;
@@ -32,8 +33,6 @@ use crate::{edge, gateway, sandbox, sweep, token};
 const KEY_FILE: &str = "api-key";
 /// The file with the local runner's token.
 const RUNNER_FILE: &str = "runner-token";
-/// The database.
-const DATABASE: &str = "control.db";
 /// The name of the key that is made at the first start.
 const FIRST_KEY: &str = "default";
 /// The name of the local runner.
@@ -86,6 +85,12 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Another instance has the data directory.
+    #[error("the data directory {path} is in use by another pinfold: end it, or set PINFOLD_DATA_DIR to another directory", path = path.display())]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The database was written by a later version.
     #[error("the database {path} was written by a newer version of this program ({found}; this one knows {known}): use that version, or another PINFOLD_DATA_DIR", path = path.display())]
     NewerDatabase {
@@ -111,7 +116,10 @@ impl StartError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::PortInUse { .. } | Self::SshPortInUse { .. } | Self::Listen { .. } => 7,
-            Self::DataDir { .. } | Self::NewerDatabase { .. } | Self::Database { .. } => 5,
+            Self::DataDir { .. }
+            | Self::DataDirInUse { .. }
+            | Self::NewerDatabase { .. }
+            | Self::Database { .. } => 5,
             Self::SshKey { .. } => 9,
         }
     }
@@ -132,6 +140,8 @@ pub struct Running {
     pub runner_token: Secret,
     serving: tokio::task::JoinHandle<()>,
     core: Arc<Core>,
+    /// The data directory is ours until this is dropped.
+    _lock: std::fs::File,
 }
 
 impl Running {
@@ -177,6 +187,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         0 => None,
         port => Some(gateway::prepare(SocketAddr::new(config.bind.ip(), port), &dir).await?),
     };
+    let lock = lock::take(&dir).map_err(|error| match error {
+        LockError::Held => StartError::DataDirInUse { path: dir.clone() },
+        LockError::File(source) => StartError::DataDir { path: dir.clone(), source },
+    })?;
     let kept = |name: &str| {
         let path = dir.join(name);
         secret_file(&path, token::api_key).map_err(|source| StartError::DataDir { path, source })
@@ -224,6 +238,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         runner_token: Secret::new(runner_token),
         serving,
         core,
+        _lock: lock,
     })
 }
 

@@ -5,9 +5,12 @@ mod commands;
 mod doctor;
 mod exit;
 mod run;
+mod screen;
 mod service;
+mod status;
 mod table;
 mod up;
+mod whereabouts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +44,26 @@ enum Command {
     /// List, register and delete snapshots
     #[command(subcommand)]
     Snapshot(commands::snapshot::SnapshotCommand),
+    /// Show runners and sandboxes with what they use, live
+    Top(commands::top::Top),
+    /// Show what the runner of this host reports of itself, live
+    Status(status::Status),
+    /// Copy the database of `pinfold up` into a file, also while it runs
+    Backup {
+        /// The file; it will hold secrets
+        file: PathBuf,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put a copy of the database back; nothing may be running
+    Restore {
+        /// A file that `pinfold backup` made
+        file: PathBuf,
+        /// Put a database that is there aside, as control.db.replaced
+        #[arg(long)]
+        force: bool,
+    },
     /// Check whether this host can be a node, with a remedy for each finding
     Doctor {
         /// Print JSON
@@ -80,6 +103,14 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Sandbox(command) => runtime.block_on(commands::sandbox::run(command)),
         Command::Key(command) => runtime.block_on(commands::key::run(command)).map(|()| 0),
         Command::Snapshot(command) => runtime.block_on(commands::snapshot::run(command)).map(|()| 0),
+        Command::Top(top) => runtime.block_on(commands::top::run(top)).map(|()| 0),
+        Command::Status(status) => runtime.block_on(status::run(status)).map(|()| 0),
+        Command::Backup { file, force } => {
+            runtime.block_on(commands::store::backup(&file, force)).map(|()| 0)
+        }
+        Command::Restore { file, force } => {
+            runtime.block_on(commands::store::restore(&file, force)).map(|()| 0)
+        }
         Command::Doctor { json } => runtime.block_on(doctor::run(json)).map(|()| 0),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pinfold", &mut std::io::stdout());

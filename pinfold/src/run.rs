@@ -5,13 +5,17 @@ use pinfold_settings::ProcessEnv;
 
 use crate::exit::Failure;
 use crate::service;
+use crate::whereabouts::Whereabouts;
 
 /// Runs until a signal.
 pub(crate) async fn run() -> Result<u8, Failure> {
     let config = Config::from_env(&ProcessEnv).map_err(Failure::usage)?;
     let stop = service::stop_on_signals()?;
-    let running =
-        pinfold_runner::run(config, stop, |address| service::ready(&format!("serving on {address}")));
+    let whereabouts = Whereabouts::of(&config);
+    let running = pinfold_runner::run(config, stop, |address| {
+        whereabouts.tell(address);
+        service::ready(&format!("serving on {address}"));
+    });
     running.await.map_err(runner_failure)?;
     Ok(service::SIGNALLED)
 }

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-/// Prints `rows` under `titles`, each column as wide as its widest cell.
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
-pub(crate) fn print_table(titles: &[&str], rows: &[Vec<String>]) {
+/// The lines of a table of `rows` under `titles`, each column as wide as its widest cell.
+pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = titles.iter().map(|t| t.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -13,10 +12,15 @@ pub(crate) fn print_table(titles: &[&str], rows: &[Vec<String>]) {
     }
     let line = |cells: &[String]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    line(&titles.iter().map(|t| t.to_uppercase()).collect::<Vec<_>>());
-    rows.iter().for_each(|row| line(row));
+    let head = line(&titles.iter().map(|t| t.to_uppercase()).collect::<Vec<_>>());
+    std::iter::once(head).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+/// Prints [`table`].
+pub(crate) fn print_table(titles: &[&str], rows: &[Vec<String>]) {
+    table(titles, rows).iter().for_each(|line| print_line(line));
 }
 
 /// Prints a value for a program.

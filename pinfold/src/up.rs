@@ -11,6 +11,7 @@ use crate::exit::Failure;
 use crate::run::runner_failure;
 use crate::service;
 use crate::table::print_line;
+use crate::whereabouts::Whereabouts;
 
 /// Runs until a signal.
 pub(crate) async fn up() -> Result<u8, Failure> {
@@ -21,6 +22,8 @@ pub(crate) async fn up() -> Result<u8, Failure> {
         reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
     let control = reader.finish(control).map_err(Failure::usage)?;
     let data_dir = control.data_dir.clone();
+    let mut settings = control.shown();
+    settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
 
     let stop = service::stop_on_signals()?;
     let control = pinfold_control::start(control, stop.clone()).await;
@@ -33,8 +36,9 @@ pub(crate) async fn up() -> Result<u8, Failure> {
         public_key,
         host_key: runner_dir.join("ssh_host_key"),
     });
-    let shown = shown(&control);
-    let node = pinfold_runner::run(runner, stop.clone(), |_| {});
+    let shown = shown(&control, &settings);
+    let whereabouts = Whereabouts::of(&runner);
+    let node = pinfold_runner::run(runner, stop.clone(), |address| whereabouts.tell(address));
     let announce = async {
         control.runner_reported().await;
         shown.iter().for_each(|line| print_line(line));
@@ -60,8 +64,8 @@ fn loopback(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What a person needs to know once it is up.
-fn shown(control: &pinfold_control::Running) -> Vec<String> {
+/// What a person needs to know once it is up: where it is, and every setting as it is now.
+fn shown(control: &pinfold_control::Running, settings: &[(&str, String)]) -> Vec<String> {
     let mut lines = vec![
         format!("pinfold is up: {}", control.api_url()),
         format!("  export DAYTONA_API_URL={}", control.api_url()),
@@ -70,6 +74,8 @@ fn shown(control: &pinfold_control::Running) -> Vec<String> {
     lines.extend(
         control.ssh_address.map(|address| format!("  ssh -p {} <token>@{}", address.port(), address.ip())),
     );
+    lines.push("settings, each an environment variable (docs/configuration.md):".to_owned());
+    lines.extend(settings.iter().map(|(name, value)| format!("  {name:<28}{value}")));
     lines
 }
 

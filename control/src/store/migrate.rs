@@ -21,11 +21,16 @@ pub(crate) enum MigrateError {
     Sql(#[from] sqlx::Error),
 }
 
+/// The newest version that this program knows.
+pub(super) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
 pub(super) async fn run(writer: &SqlitePool) -> Result<(), MigrateError> {
     sqlx::query("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)").execute(writer).await?;
     let found: i64 =
         sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM migrations").fetch_one(writer).await?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     if found > known {
         return Err(MigrateError::Newer { found, known });
     }

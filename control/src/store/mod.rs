@@ -4,6 +4,7 @@
 //! nothing, a power cut at most the last moments, and the file is consistent in either case. Answers to readers come from memory; the store is read at
 //! start and for job lists. Each table has its module; nothing else knows SQL.
 
+pub(crate) mod backup;
 pub(crate) mod builds;
 pub(crate) mod images;
 pub(crate) mod jobs;
@@ -25,6 +26,11 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 pub(crate) use migrate::MigrateError;
 
+/// The database's file in the data directory.
+pub(crate) const DATABASE: &str = "control.db";
+/// How long one waits for another's lock on the file.
+const BUSY: Duration = Duration::from_secs(10);
+
 /// Result of a query.
 pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
 /// A transaction of the one writer.
@@ -45,7 +51,7 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(10));
+            .busy_timeout(BUSY);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         migrate::run(&writer).await?;
         let readers = SqlitePoolOptions::new()

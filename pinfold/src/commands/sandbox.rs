@@ -32,6 +32,14 @@ pub(crate) enum SandboxCommand {
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<String>,
     },
+    /// Print what a sandbox's entrypoint has written, its errors on standard error
+    Logs {
+        /// Name or id
+        sandbox: String,
+        /// Go on until the entrypoint ends, or Ctrl-C
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Open a shell in a sandbox over SSH
     Ssh {
         /// Name or id
@@ -101,6 +109,7 @@ pub(crate) async fn run(command: SandboxCommand) -> Result<u8, Failure> {
         SandboxCommand::Exec { sandbox, timeout, command } => {
             return exec(&api, &sandbox, timeout, &command).await;
         }
+        SandboxCommand::Logs { sandbox, follow } => super::logs::print(&api, &sandbox, follow).await?,
         SandboxCommand::Ssh { sandbox } => return Err(ssh(&api, &sandbox).await?),
         SandboxCommand::Start { sandbox } => {
             drop(api.post(&format!("/sandbox/{}/start", segment(&sandbox)), json!({})).await?)
@@ -119,17 +128,7 @@ pub(crate) async fn run(command: SandboxCommand) -> Result<u8, Failure> {
 }
 
 async fn list(api: &Api, as_json: bool) -> Result<(), Failure> {
-    let mut items = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let query = cursor.map(|c| format!("&cursor={}", segment(&c))).unwrap_or_default();
-        let page = api.get(&format!("/sandbox?limit=200{query}")).await?;
-        items.extend(page["items"].as_array().cloned().unwrap_or_default());
-        cursor = page["nextCursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let items = api.sandboxes().await?;
     if as_json {
         print_json(&Value::Array(items));
         return Ok(());
