@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -295,7 +296,9 @@ def idle(stack: Stack, sandboxes: int = 20, seconds: float = 20) -> list[Row]:
 
 
 def daemon_binary() -> Path:
-    """The static daemon."""
+    """The static daemon: PINFOLD_DAEMON_BINARY, else the one that `make build` made."""
+    if given := os.environ.get("PINFOLD_DAEMON_BINARY"):
+        return Path(given)
     return sorted(REPO.glob("target/*-linux-musl/release/pinfold-daemon"))[0]
 
 
@@ -308,6 +311,49 @@ def daemon(count: int = 30) -> list[Row]:
         Row("daemon: start → ready", "ms", measured["ready"], measured["spawn"], "static busybox true", limit=10),
         Row("daemon: resident at rest", "MiB", measured["resident"], limit=8),
         Row("daemon: stripped size", "MiB", [daemon_binary().stat().st_size / MIB], limit=16),
+    ]
+
+
+def alone(name: str) -> dict[str, list[float]]:
+    """A measurement of the daemon alone, in a network namespace of its own."""
+    script = Path(__file__).with_name("daemon_alone.py")
+    command = ["unshare", "--net", sys.executable, str(script), str(daemon_binary()), name]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+
+
+def daemon_execute() -> list[Row]:
+    """`execute true` in the daemon, against the same shell spawned and waited for with nothing in between."""
+    measured = alone("execute")
+    return [Row("daemon: execute true", "ms", measured["ours"], measured["floor"], "bare spawn and wait of sh -c true", ratio=1.5)]
+
+
+def daemon_find() -> list[Row]:
+    """The lines with a word in a GiB of text."""
+    if shutil.which("rg") is None:
+        print("bench: daemon-find is left out: its floor is ripgrep (apt-get install ripgrep)", file=sys.stderr)
+        return []
+    measured = alone("find")
+    return [Row("daemon: find in 1 GiB, 16384 files", "ms", measured["ours"], measured["floor"], "ripgrep", ratio=1.5)]
+
+
+def daemon_transfer() -> list[Row]:
+    """A GiB each way, and what it costs the daemon's memory."""
+    measured = alone("transfer")
+    floor = "TCP copy of a file"
+    return [
+        Row("daemon: upload 1 GiB", "MiB/s", measured["up"], measured["up_floor"], floor, ratio=0.7, more=True),
+        Row("daemon: download 1 GiB", "MiB/s", measured["down"], measured["down_floor"], floor, ratio=0.7, more=True),
+        Row("daemon: more resident in these", "MiB", measured["grown"], limit=8),
+    ]
+
+
+def daemon_idle() -> list[Row]:
+    """What a daemon does and holds when nobody asks it anything."""
+    measured = alone("idle")
+    return [
+        Row("daemon: wake-ups, idle", "/s", measured["wakeups"], limit=1),
+        Row("daemon: wake-ups, 200 idle sessions", "/s", measured["session_wakeups"]),
+        Row("daemon: more resident with 200 idle sessions", "MiB", measured["sessions"], limit=20),
     ]
 
 
@@ -329,7 +375,13 @@ def api(stack: Stack, count: int = 300) -> list[Row]:
     ]
 
 
-ALONE: dict[str, Callable[[], list[Row]]] = {"daemon": daemon}
+ALONE: dict[str, Callable[[], list[Row]]] = {
+    "daemon": daemon,
+    "daemon-exec": daemon_execute,
+    "daemon-find": daemon_find,
+    "daemon-transfer": daemon_transfer,
+    "daemon-idle": daemon_idle,
+}
 WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "create": create,
     "interactive": interactive,
