@@ -42,6 +42,11 @@ impl Failure {
         Self { status, message: message.to_string() }
     }
 
+    /// Whether it is that something does not exist.
+    pub(crate) fn not_found(&self) -> bool {
+        self.status == 13
+    }
+
     /// The process's exit status.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.status)

@@ -1,7 +1,9 @@
 //! `pinfold sandbox …`
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -9,6 +11,11 @@ use serde_json::{Map, Value, json};
 use crate::api::{Api, segment};
 use crate::exit::Failure;
 use crate::table::{cell, print_json, print_line, print_table};
+
+/// How long a create that was interrupted may take to be known, so that it can be undone.
+const UNDO: Duration = Duration::from_secs(5);
+/// Exit status of a command that a Ctrl-C ended and that has cleaned up.
+const INTERRUPTED: u8 = 130;
 
 /// What to do with sandboxes.
 #[derive(Debug, Subcommand)]
@@ -69,7 +76,7 @@ pub(crate) enum SandboxCommand {
 /// What to create.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// A name, unique among your sandboxes
+    /// A name, unique among your sandboxes; one is made up otherwise
     #[arg(long)]
     name: Option<String>,
     /// The snapshot to start from; the server's default otherwise
@@ -142,7 +149,63 @@ async fn list(api: &Api, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn make(api: &Api, create: Create) -> Result<(), Failure> {
+/// Creates a sandbox. A Ctrl-C meanwhile deletes it: nobody would know of what was made for nobody.
+async fn make(api: &Api, mut create: Create) -> Result<(), Failure> {
+    // What an interrupt deletes must be what we make, so a sandbox that has the name already is found out before.
+    if let Some(name) = &create.name
+        && api.get(&format!("/sandbox/{}", segment(name))).await.is_ok()
+    {
+        return Err(Failure::refused(409, format!("a sandbox named {name:?} exists already")));
+    }
+    let name = create.name.get_or_insert_with(a_name).clone();
+    let as_json = create.json;
+    let sandbox = {
+        let mut made = std::pin::pin!(started(api, create));
+        tokio::select! {
+            sandbox = &mut made => sandbox?,
+            // Not dropped but left: the request stays open, so the server has it, and the delete comes after it.
+            _ = tokio::signal::ctrl_c() => return Err(undo(api, &name).await),
+        }
+    };
+    if as_json {
+        print_json(&sandbox);
+    } else {
+        print_line(&cell(&sandbox, "name"));
+    }
+    Ok(())
+}
+
+/// A name that is easier to type than an id.
+fn a_name() -> String {
+    // The standard library's only source of randomness is good enough for what the server checks again.
+    format!("sandbox-{:08x}", RandomState::new().build_hasher().finish() >> 32)
+}
+
+async fn undo(api: &Api, name: &str) -> Failure {
+    let deadline = tokio::time::Instant::now() + UNDO;
+    let deleted = async {
+        while let Err(failure) = api.delete(&format!("/sandbox/{}", segment(name))).await {
+            // The create may not have come as far as having a record.
+            if !failure.not_found() || tokio::time::Instant::now() > deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    };
+    let said = tokio::select! {
+        deleted = deleted => match deleted {
+            Ok(()) => format!("interrupted; the sandbox {name} is deleted"),
+            Err(failure) if failure.not_found() => "interrupted; no sandbox was made".to_owned(),
+            Err(failure) => format!("interrupted, and the sandbox {name} could not be deleted: {failure}"),
+        },
+        _ = tokio::signal::ctrl_c() => format!("interrupted; the sandbox {name} may be there"),
+    };
+    Failure::of_class(INTERRUPTED, said)
+}
+
+/// The sandbox, once it runs.
+async fn started(api: &Api, create: Create) -> Result<Value, Failure> {
     let object = |pairs: Vec<(String, String)>| {
         Value::Object(pairs.into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, _>>())
     };
@@ -165,22 +228,14 @@ async fn make(api: &Api, create: Create) -> Result<(), Failure> {
     let id = cell(&sandbox, "id");
     // A snapshot create answers when the sandbox runs; an image that has to be built or pulled first takes as long as it takes.
     while !matches!(sandbox["state"].as_str(), Some("started" | "error" | "build_failed")) {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         sandbox = api.get(&format!("/sandbox/{id}")).await?;
     }
-    if sandbox["state"] != "started" {
-        return Err(Failure::runtime(format!(
-            "sandbox {id} is in state {}: {}",
-            cell(&sandbox, "state"),
-            cell(&sandbox, "errorReason")
-        )));
+    if sandbox["state"] == "started" {
+        return Ok(sandbox);
     }
-    if create.json {
-        print_json(&sandbox);
-    } else {
-        print_line(&cell(&sandbox, "name"));
-    }
-    Ok(())
+    let (state, reason) = (cell(&sandbox, "state"), cell(&sandbox, "errorReason"));
+    Err(Failure::runtime(format!("sandbox {id} is in state {state}: {reason}")))
 }
 
 async fn exec(api: &Api, name: &str, timeout: Option<u32>, command: &[String]) -> Result<u8, Failure> {

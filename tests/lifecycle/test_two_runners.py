@@ -1,0 +1,205 @@
+"""Two runners on one control plane. The second lives in a network namespace of its own with an engine of its own, as on another host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, DaytonaError
+
+from stack import BINARY, STATE
+from support import busybox, eventually
+
+NAMESPACE = "pf-second"
+HERE, THERE = "10.213.0.1", "10.213.0.2"
+
+
+def run(*command: str | Path, **keywords) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, **keywords).stdout
+
+
+class Second:
+    """The other host: namespace, engine, runner. Leaves nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = f"unix://{directory}/docker.sock"
+        # Not `ip netns exec`: that mounts a new /sys, and the engine needs the cgroups below this one.
+        self.inside = ["nsenter", f"--net=/run/netns/{NAMESPACE}"]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def begin(self, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+        log = (self.directory / f"{Path(command[0]).name}.log").open("ab")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
+        process = subprocess.Popen([*self.inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=inherited | environment, start_new_session=True)
+        self.processes.append(process)
+        return process
+
+    def network(self) -> None:
+        run("ip", "netns", "add", NAMESPACE)
+        run("ip", "link", "add", "pf-here", "type", "veth", "peer", "name", "pf-there", "netns", NAMESPACE)
+        run("ip", "addr", "add", f"{HERE}/30", "dev", "pf-here")
+        run("ip", "link", "set", "pf-here", "up")
+        for command in (["addr", "add", f"{THERE}/30", "dev", "pf-there"], ["link", "set", "pf-there", "up"], ["link", "set", "lo", "up"]):
+            run(*self.inside, "ip", *command)
+
+    def engine(self) -> None:
+        places = ["--data-root", self.directory / "docker", "--exec-root", self.directory / "exec", "--pidfile", self.directory / "docker.pid"]
+        dockerd = self.begin("dockerd", "-H", self.socket, *places)
+
+        def answers() -> bool:
+            assert dockerd.poll() is None, (self.directory / "dockerd.log").read_text()[-2000:]
+            return subprocess.run(["docker", "-H", self.socket, "version"], check=False, capture_output=True).returncode == 0
+
+        eventually(answers, "the second engine to answer", 40)
+        with subprocess.Popen(["docker", "save", busybox()], stdout=subprocess.PIPE) as saved:
+            run("docker", "-H", self.socket, "load", stdin=saved.stdout)
+
+    def runner(self, port: int, token: str) -> subprocess.Popen[bytes]:
+        return self.begin(
+            BINARY,
+            "run",
+            DAYTONA_API_URL=f"http://{HERE}:{port}/api",
+            DAYTONA_RUNNER_TOKEN=token,
+            DOCKER_HOST=self.socket,
+            API_PORT="8080",
+            RUNNER_DOMAIN=THERE,
+            PINFOLD_DATA_DIR=str(self.directory / "node"),
+        )
+
+    def containers(self) -> set[str]:
+        return set(run("docker", "-H", self.socket, "ps", "-a", "--format", "{{.Names}}").split())
+
+    def end(self) -> None:
+        left = subprocess.run(["docker", "-H", self.socket, "ps", "-aq"], check=False, capture_output=True, text=True).stdout.split()
+        if left:
+            subprocess.run(["docker", "-H", self.socket, "rm", "-f", *left], check=False, capture_output=True)
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for point in sorted((p for p in points if p.startswith(f"{self.directory}/")), reverse=True):
+            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "del", "pf-here"], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[Second]:
+    # Sockets have short names, and an engine's data is no matter of pytest's.
+    directory = STATE / "tmp" / "second"
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+    directory.mkdir(parents=True)
+    host = Second(directory)
+    try:
+        host.network()
+        host.engine()
+        yield host
+    finally:
+        host.end()
+        subprocess.run(["rm", "-rf", str(directory)], check=False)
+
+
+class Fleet:
+    """Both runners as the API shows them."""
+
+    def __init__(self, stack, second: Second) -> None:
+        self.stack = stack
+        self.second = second
+        made = json.loads(stack.api("POST", "/runners", {"name": "second"})[1])
+        self.id = made["id"]
+        self.process = second.runner(stack.port, made["apiKey"])
+        eventually(self.ready, "the second runner to be ready", 30)
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, (self.second.directory / "pinfold.log").read_text()[-2000:]
+        return self.state() == "ready"
+
+    def state(self) -> str:
+        return self.show()["state"]
+
+    def show(self) -> dict:
+        return json.loads(self.stack.api("GET", f"/runners/{self.id}")[1])
+
+    def runner_of(self, sandbox) -> str:
+        return json.loads(self.stack.api("GET", f"/sandbox/{sandbox.id}")[1])["runnerId"]
+
+
+@pytest.fixture
+def fleet(stack, restart: Callable[..., None], second: Second, daytona) -> Iterator[Fleet]:
+    restart(PINFOLD_BIND=f"0.0.0.0:{stack.port}")
+    daytona.snapshot.create(CreateSnapshotParams(name="everywhere", image=busybox()), timeout=60)
+    fleet = Fleet(stack, second)
+    yield fleet
+    daytona.snapshot.delete(daytona.snapshot.get("everywhere"))
+    assert stack.api("DELETE", f"/runners/{fleet.id}")[0] in (204, 409)
+
+
+def make(daytona, count: int) -> list:
+    return [daytona.create(CreateSandboxFromSnapshotParams(snapshot="everywhere"), timeout=60) for _ in range(count)]
+
+
+def test_sandboxes_are_placed_on_both_and_reached_on_both(stack, daytona, fleet):
+    made = make(daytona, 6)
+    try:
+        by_runner: dict[str, list] = {}
+        for sandbox in made:
+            by_runner.setdefault(fleet.runner_of(sandbox), []).append(sandbox)
+        assert len(by_runner) == 2, f"all six went to one runner: {fleet.show()}"
+        there = {s.id for s in by_runner[fleet.id]}
+        assert there <= fleet.second.containers()
+        assert not there & set(stack.containers())
+        for sandbox in made:
+            assert sandbox.process.exec(f"echo {sandbox.id}").result == f"{sandbox.id}\n"
+            sandbox.fs.upload_file(b"x" * 100_000, "/tmp/f")
+            assert sandbox.fs.download_file("/tmp/f") == b"x" * 100_000
+        drained = stack.api("PATCH", f"/runners/{fleet.id}/scheduling", {"unschedulable": True})
+        assert drained[0] == 200, drained
+        more = make(daytona, 2)
+        made += more
+        assert fleet.id not in {fleet.runner_of(s) for s in more}, "an unschedulable runner gets nothing"
+        sandbox = by_runner[fleet.id][0]
+        sandbox.stop()
+        sandbox.start()
+        assert fleet.runner_of(sandbox) == fleet.id
+    finally:
+        for sandbox in made:
+            daytona.delete(sandbox, wait=True)
+    eventually(lambda: not fleet.second.containers(), "the second engine to be empty")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_runner_that_was_killed_is_noticed_and_its_sandboxes_say_so(daytona, fleet):
+    """A runner is silent for a minute before it counts as lost; its next healthcheck brings it back."""
+    made = make(daytona, 6)
+    try:
+        lost = next(s for s in made if fleet.runner_of(s) == fleet.id)
+        os.killpg(fleet.process.pid, signal.SIGKILL)
+        fleet.process.wait(10)
+        with pytest.raises(DaytonaError, match="second"):
+            lost.process.exec("true")
+        eventually(lambda: fleet.state() == "unresponsive", "the loss to be noticed", 80)
+        with pytest.raises(DaytonaError, match="second"):
+            lost.process.exec("true")
+        lost.refresh_data()
+        assert "second" in (lost.error_reason or ""), "the sandbox says what has become of its runner"
+        more = make(daytona, 3)
+        made += more
+        assert fleet.id not in {fleet.runner_of(s) for s in more}
+        key = json.loads(fleet.stack.api("GET", f"/runners/{fleet.id}/full")[1])["apiKey"]
+        fleet.process = fleet.second.runner(fleet.stack.port, key)
+        eventually(fleet.ready, "the runner to come back", 30)
+        assert lost.process.exec("echo back").result == "back\n", "its container ran on"
+    finally:
+        for sandbox in made:
+            daytona.delete(sandbox, wait=True)
