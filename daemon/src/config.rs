@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pinfold_proto::well_known;
 use pinfold_settings::{Env, InvalidSettings, Networks, Reader, level_of};
+use pinfold_ssh::AuthorizedKeys;
 use tracing::level_filters::LevelFilter;
 
 use crate::guard::Guard;
@@ -69,6 +70,8 @@ pub const MAX_COMMANDS: &str = "PINFOLD_MAX_COMMANDS";
 pub const MAX_SESSIONS: &str = "PINFOLD_MAX_SESSIONS";
 /// Ours: most PTY sessions at one time, and most web terminals.
 pub const MAX_PTYS: &str = "PINFOLD_MAX_PTYS";
+/// Ours: how long a PTY session may have neither client nor output before it is ended; default for ever.
+pub const PTY_IDLE: &str = "PINFOLD_PTY_IDLE_TIMEOUT";
 /// Ours: most interpreter contexts at one time, the default one not counted.
 pub const MAX_CONTEXTS: &str = "PINFOLD_MAX_INTERPRETER_CONTEXTS";
 /// Ours: most language servers at one time.
@@ -79,6 +82,10 @@ pub const KEEP_DETACHED: &str = "PINFOLD_SESSION_KEEP_DETACHED";
 pub const PEERS: &str = "PINFOLD_DAEMON_PEERS";
 /// Ours: whether web pages of any origin may use the HTTP servers directly.
 pub const ANY_ORIGIN: &str = "PINFOLD_DAEMON_ANY_ORIGIN";
+/// Ours: whether SSH takes the contract's well-known password, with which the platform's gateways come.
+pub const SSH_PASSWORD: &str = "PINFOLD_SSH_WELL_KNOWN_PASSWORD";
+/// Ours: the public keys that SSH takes, one a line as in `authorized_keys`; default any.
+pub const SSH_KEYS: &str = "PINFOLD_SSH_AUTHORIZED_KEYS";
 /// `production` turns the description of the API off.
 pub const ENVIRONMENT: &str = "ENVIRONMENT";
 
@@ -106,11 +113,14 @@ pub const PRIVATE: &[&str] = &[
     MAX_COMMANDS,
     MAX_SESSIONS,
     MAX_PTYS,
+    PTY_IDLE,
     MAX_CONTEXTS,
     MAX_SERVERS,
     KEEP_DETACHED,
     PEERS,
     ANY_ORIGIN,
+    SSH_PASSWORD,
+    SSH_KEYS,
     EXIT_WITH_ENTRYPOINT,
 ];
 
@@ -150,12 +160,18 @@ pub struct Config {
     pub session_log_max: u64,
     /// How much there may be at once.
     pub most: Most,
+    /// How long a PTY session may have neither client nor output before it is ended; absent is for ever.
+    pub pty_idle: Option<Duration>,
     /// Whether deleting a session spares what has detached itself.
     pub keep_detached: bool,
     /// Who may connect besides the sandbox itself; absent means anybody.
     pub peers: Option<Arc<Networks>>,
     /// Whether web pages of any origin may use the HTTP servers directly.
     pub any_origin: bool,
+    /// Whether SSH takes the well-known password.
+    pub ssh_password: bool,
+    /// The public keys that SSH takes; absent means any.
+    pub ssh_keys: Option<Arc<AuthorizedKeys>>,
     /// Whether the API's description is served.
     pub describe: bool,
 }
@@ -283,11 +299,18 @@ impl Config {
                 contexts: most(&mut r, MAX_CONTEXTS, 128),
                 servers: most(&mut r, MAX_SERVERS, 32),
             },
+            pty_idle: Some(r.duration(PTY_IDLE, Duration::ZERO, Duration::ZERO))
+                .filter(|idle| !idle.is_zero()),
             keep_detached: r.bool(KEEP_DETACHED, false),
             peers: r
                 .text(PEERS)
                 .and_then(|text| text.parse().map_err(|e| r.reject(PEERS, e)).ok().map(Arc::new)),
             any_origin: r.bool(ANY_ORIGIN, false),
+            ssh_password: r.bool(SSH_PASSWORD, true),
+            ssh_keys: r
+                .text(SSH_KEYS)
+                .and_then(|text| text.parse().map_err(|e| r.reject(SSH_KEYS, e)).ok())
+                .map(Arc::new),
             describe: r.text(ENVIRONMENT).as_deref() != Some("production"),
             home,
         };
@@ -304,6 +327,16 @@ impl Config {
             max_running: self.most.commands,
             max_sessions: self.most.sessions,
             keep_detached: self.keep_detached,
+        }
+    }
+
+    /// What concerns SSH.
+    pub fn ssh(&self) -> pinfold_ssh::Config {
+        pinfold_ssh::Config {
+            well_known_password: self.ssh_password,
+            authorized_keys: self.ssh_keys.clone(),
+            peers: self.peers.clone(),
+            ..pinfold_ssh::Config::default()
         }
     }
 

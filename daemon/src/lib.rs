@@ -21,6 +21,7 @@ mod rotate;
 pub mod routes;
 mod sandbox;
 mod server;
+mod strict;
 pub mod telemetry;
 
 pub use guard::Guard;

@@ -34,8 +34,17 @@ impl Meter {
         let kernel = self.machine.kernel();
         let memory = self.machine.memory().ok();
         let disk = kernel.disk("/").ok();
-        let limit = kernel.own().and_then(|group| group.memory_limit()).ok().flatten();
+        let group = kernel.own().ok();
+        let limit = group.as_ref().and_then(|group| group.memory_limit().ok().flatten());
+        let tasks_limit = group.as_ref().and_then(|group| group.pids_limit().ok().flatten());
+        let own = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         Figures {
+            tasks: group.as_ref().and_then(|group| group.pids().ok()).map(float),
+            tasks_limit: tasks_limit.map(|limit| float(limit.value)),
+            oom_kills: group.as_ref().and_then(|group| group.oom_kills().ok()).map(float),
+            own_memory: number(&own, "VmRSS").map(|kib| float(kib * 1024)),
+            own_threads: number(&own, "Threads").map(float),
+            own_descriptors: std::fs::read_dir("/proc/self/fd").ok().map(|list| float(list.count() as u64)),
             cpu_limit: self.machine.cpu_limit().ok().map(|limit| limit.get()),
             cpu_percent: self.cpu.borrow().map(Percent::get),
             memory_limit: limit.map(|limit| float(limit.value)),
@@ -86,6 +95,21 @@ pub(crate) struct Figures {
     pub(crate) disk_used: Option<f64>,
     pub(crate) disk_available: Option<f64>,
     pub(crate) disk_percent: Option<f64>,
+    /// Processes and threads of the sandbox.
+    pub(crate) tasks: Option<f64>,
+    pub(crate) tasks_limit: Option<f64>,
+    /// What the kernel has killed for want of memory.
+    pub(crate) oom_kills: Option<f64>,
+    /// The daemon's own.
+    pub(crate) own_memory: Option<f64>,
+    pub(crate) own_threads: Option<f64>,
+    pub(crate) own_descriptors: Option<f64>,
+}
+
+/// The number in a line of `/proc/<pid>/status`.
+fn number(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Bytes as a gauge has them: exact up to 2^53.
@@ -121,4 +145,18 @@ pub(crate) fn router(meter: Meter) -> Router {
     Router::new()
         .route("/system/metrics", get(async |State(meter): State<Meter>| Json(meter.read())))
         .with_state(meter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_processes_status() {
+        let status = "Name:\tx\nVmRSSExtra:\t1 kB\nVmRSS:\t    8148 kB\nThreads:\t3\n";
+        assert_eq!(
+            (number(status, "VmRSS"), number(status, "Threads"), number(status, "None")),
+            (Some(8148), Some(3), None)
+        );
+    }
 }

@@ -17,6 +17,7 @@ use pinfold_http::{ApiError, ErrorStyle, render_errors};
 use tower::ServiceExt;
 
 use crate::guard::{self, Guard};
+use crate::strict;
 
 /// What tokio says when it cannot start a thread for blocking work and has none.
 const NO_THREAD: &str = "OS can't spawn worker thread";
@@ -35,6 +36,7 @@ pub fn finish(routes: Router, guard: Guard) -> Router {
         .layer(from_fn(survive))
         .layer(from_fn_with_state(guard, guard::check))
         .layer(from_fn_with_state(ErrorStyle::Daemon, render_errors))
+        .layer(from_fn(strict::suit))
 }
 
 /// A handler that fails is an answer too: 500, or 503 where the sandbox had no room for a thread, which is no fault of the handler's.

@@ -69,7 +69,7 @@ impl Servers {
             .merge(desktop::router())
             .merge(recording::router(recordings.clone()))
             .merge(processes.router())
-            .merge(pinfold_pty::router(sandbox.clone(), config.most.ptys))
+            .merge(pinfold_pty::router(sandbox.clone(), config.most.ptys, config.pty_idle))
             .merge(pinfold_interpreter::router(processes.clone(), config.most.contexts))
             .merge(pinfold_files::router(sandbox.clone()))
             .merge(pinfold_git::router(sandbox.clone()))
@@ -88,7 +88,7 @@ impl Servers {
                 config.guard(),
             ),
             dashboard: routes::finish(recording::dashboard(recordings), config.guard()),
-            ssh: pinfold_ssh::Config { peers: config.peers.clone(), ..pinfold_ssh::Config::default() },
+            ssh: config.ssh(),
         }
     }
 

@@ -343,6 +343,9 @@ fn sends_telemetry_once_it_has_a_token() {
     for name in ["cpu.limit", "memory.usage", "filesystem.utilization"] {
         assert!(has(&all, "metrics", &format!("daytona.sandbox.{name}")), "{name}");
     }
+    for name in ["process.memory.usage", "process.thread.count", "process.open_file_descriptor.count"] {
+        assert!(has(&all, "metrics", name), "{name}");
+    }
     for (head, body) in &all {
         let head = head.to_ascii_lowercase();
         assert!(

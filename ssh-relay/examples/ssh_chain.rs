@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = PathBuf::from(std::env::var_os("HOME").ok_or("HOME is not set")?);
     let sandbox = Sandbox {
         spawner: Spawner::start()?,
-        environment: Environment::inherited(),
+        environment: Environment::inherited(&[]),
         work_dir: work_dir.into(),
         home: home.clone().into(),
     };

@@ -1,12 +1,10 @@
-//! A socket that is read only while the queue it fills has room, and that is shut down when nobody holds its [`HangUp`].
+//! A socket that is read only while the queue it fills has room.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown, shutdown};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
@@ -60,21 +58,5 @@ impl AsyncWrite for Gated {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Shuts a socket down when dropped: russh's sessions run in tasks of their own, and the end of its stream is what ends one.
-#[derive(Debug)]
-pub(crate) struct HangUp(OwnedFd);
-
-impl HangUp {
-    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
-        stream.as_fd().try_clone_to_owned().map(Self)
-    }
-}
-
-impl Drop for HangUp {
-    fn drop(&mut self) {
-        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
     }
 }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pinfold_ssh_transport::{HangUp, accept, preferred};
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::{Auth, Handle, Handler, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Disconnect, MethodKind, MethodSet, SshId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::flow::{Inlet, Outlet, flow};
-use crate::gated::{Gated, HangUp};
-use crate::preferred;
+use crate::gated::Gated;
 use crate::refusal::RefusalReason;
 use crate::relay::Relay;
 use crate::upstream::Target;
@@ -23,8 +23,6 @@ use crate::upstream::Target;
 const IDENTITY: &str = concat!("SSH-2.0-OpenSSH_9.9 PinfoldGateway_", env!("CARGO_PKG_VERSION"));
 /// Messages that may wait for a session's task.
 const QUEUED_MESSAGES: usize = 64;
-/// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client shows to be let in.
 #[derive(Debug)]
@@ -103,30 +101,10 @@ pub async fn serve<P: Policy>(
 ) -> Result<(), GatewayError> {
     listener.local_addr().map_err(GatewayError::Listener)?;
     let protocol = Arc::new(protocol(host_key, policy.methods()));
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept an SSH connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits.connections, "too many SSH connections: refused one");
-            continue;
-        };
-        let (protocol, policy, login) = (Arc::clone(&protocol), Arc::clone(&policy), limits.login);
-        connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = converse(stream, peer, protocol, policy, login).await {
-                tracing::debug!(%peer, %error, "an SSH connection ended early");
-            }
-        });
-    }
+    let login = limits.login;
+    let converse =
+        move |stream, peer| converse(stream, peer, Arc::clone(&protocol), Arc::clone(&policy), login);
+    match accept(listener, limits.connections, |_| true, converse).await {}
 }
 
 fn protocol(host_key: PrivateKey, methods: &[MethodKind]) -> russh::server::Config {

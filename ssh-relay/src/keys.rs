@@ -1,13 +1,11 @@
 //! Host keys and gateway keys on disk and in settings.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use pinfold_ssh_transport::keys;
+use russh::keys::{PrivateKey, PublicKey};
 
 /// A key could not be read, made, or kept.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +19,11 @@ pub enum KeyError {
         source: russh::keys::Error,
     },
     /// No key could be generated.
-    #[error("could not generate a key: {0}")]
-    Generate(#[source] russh::keys::ssh_key::Error),
+    #[error(transparent)]
+    Generate(#[from] keys::GenerateError),
+    /// A key cannot be written as a line.
+    #[error("could not write a key as an authorized_keys line: {0}")]
+    Encode(#[source] russh::keys::ssh_key::Error),
     /// The new key could not be written.
     #[error("could not keep a new key in {path:?}: {source}")]
     Write {
@@ -43,28 +44,9 @@ pub fn load_or_create(path: &Path) -> Result<PrivateKey, KeyError> {
         return russh::keys::load_secret_key(path, None)
             .map_err(|source| KeyError::Read { path: path.to_owned(), source });
     }
-    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
-        .map_err(KeyError::Generate)?;
-    keep(&key, path).map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
+    let key = keys::generate()?;
+    keys::keep(&key, path, 0o700).map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
     Ok(key)
-}
-
-fn keep(key: &PrivateKey, path: &Path) -> std::io::Result<()> {
-    let text = key.to_openssh(LineEnding::LF).map_err(std::io::Error::other)?;
-    if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&new, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written
 }
 
 /// The key in a setting such as `SSH_PUBLIC_KEY`: the base64 of one `authorized_keys` line (runner contract 1.6).
@@ -80,7 +62,7 @@ pub fn parse_authorized_line(base64: &str) -> Result<PublicKey, KeyError> {
 
 /// What [`parse_authorized_line`] reads, for the public half of `key`.
 pub fn authorized_line_base64(key: &PrivateKey) -> Result<String, KeyError> {
-    key.public_key().to_openssh().map(|line| STANDARD.encode(line)).map_err(KeyError::Generate)
+    key.public_key().to_openssh().map(|line| STANDARD.encode(line)).map_err(KeyError::Encode)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pinfold_ssh_transport::{HangUp, preferred};
 use russh::client::{self, Handler, PacketSender, Session};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use tokio::net::TcpStream;
 
 use crate::flow::{Inlet, Outlet, flow};
-use crate::gated::{Gated, HangUp};
-use crate::preferred;
+use crate::gated::Gated;
 use crate::refusal::{RefusalReason, announces_host_keys};
 
 /// Connecting and authenticating take no longer than this (runner contract 10.1).

@@ -11,14 +11,13 @@ use std::thread;
 
 use axum::extract::State;
 use axum::response::Response;
-use memchr::memmem::Finder;
 use pinfold_http::{ApiResult, Query};
 use pinfold_proto::toolbox::files::Match;
 use pinfold_spawn::Sandbox;
 
 use crate::budget::Budget;
 use crate::path;
-use crate::scan::{Line, Scanner};
+use crate::scan::{Line, Needle, Scanner};
 use crate::stream::{JsonList, json_list};
 use crate::walk::{Entry, walk};
 
@@ -29,12 +28,15 @@ const LINES: usize = 64;
 /// More threads than this find nothing faster: the walk is the limit.
 const MAX_THREADS: usize = 8;
 
-/// Every matching line, in the order of the walk.
+/// Every matching line, in the order of the walk. `ignoreCase=true`, ours, takes ASCII letters in any case.
 pub(crate) async fn find(State(sandbox): State<Sandbox>, query: Query) -> ApiResult<Response> {
     let given = PathBuf::from(query.required("path")?);
     let pattern = query.required("pattern")?.to_owned();
+    let any_case = query.flag("ignoreCase");
     let root = sandbox.resolve(&given);
-    Ok(json_list("[", "]", move |list| run(&root, &path::clean(&given), &pattern, list)))
+    let search =
+        move |list: &mut JsonList| run(&root, &path::clean(&given), &Needle::new(&pattern, any_case), list);
+    Ok(json_list("[", "]", search))
 }
 
 /// A file to search and where its lines go.
@@ -51,14 +53,13 @@ struct Slot {
     lines: Receiver<Line>,
 }
 
-fn run(root: &Path, given: &Path, pattern: &str, list: &mut JsonList) -> io::Result<()> {
-    let text = Finder::new(pattern);
+fn run(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<()> {
     // In a sandbox that is full of processes there is no room for threads either.
-    together(root, given, &text, list).unwrap_or_else(|_| alone(root, given, &text, list))
+    together(root, given, text, list).unwrap_or_else(|_| alone(root, given, text, list))
 }
 
 /// Searches with threads; fails, before it sends anything, if there cannot be any.
-fn together(root: &Path, given: &Path, text: &Finder<'_>, list: &mut JsonList) -> io::Result<io::Result<()>> {
+fn together(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<io::Result<()>> {
     let budget = Budget::default();
     let (jobs, queue) = sync_channel::<Job>(AHEAD);
     let (slots, ordered) = sync_channel::<Slot>(AHEAD);
@@ -84,7 +85,7 @@ fn together(root: &Path, given: &Path, text: &Finder<'_>, list: &mut JsonList) -
 }
 
 /// Searches on this thread alone.
-fn alone(root: &Path, given: &Path, text: &Finder<'_>, list: &mut JsonList) -> io::Result<()> {
+fn alone(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<()> {
     let mut scanner = Scanner::new();
     let mut sent = Ok(());
     let mut visit = |entry: Entry| {
@@ -137,7 +138,7 @@ fn send(ordered: Receiver<Slot>, given: &Path, budget: &Budget, list: &mut JsonL
     Ok(())
 }
 
-fn search(queue: &Mutex<Receiver<Job>>, text: &Finder<'_>, budget: &Budget) {
+fn search(queue: &Mutex<Receiver<Job>>, text: &Needle<'_>, budget: &Budget) {
     let mut scanner = Scanner::new();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

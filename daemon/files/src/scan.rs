@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use memchr::memmem::Finder;
+use memchr::memmem;
 use rustix::fs::OFlags;
 
 /// Bytes read at once.
@@ -17,6 +17,34 @@ const BLOCK: usize = 256 << 10;
 const MAX_LINE: usize = 16 << 20;
 /// A zero byte among this many first bytes means that the file is no text.
 const SNIFF: usize = 512;
+
+/// What is looked for.
+#[derive(Debug)]
+pub(crate) enum Needle<'t> {
+    /// This text.
+    Exact(memmem::Finder<'t>),
+    /// This text, with ASCII letters in any case.
+    AnyCase(&'t [u8]),
+}
+
+impl<'t> Needle<'t> {
+    pub(crate) fn new(text: &'t str, any_case: bool) -> Self {
+        if any_case { Self::AnyCase(text.as_bytes()) } else { Self::Exact(memmem::Finder::new(text)) }
+    }
+
+    fn find(&self, haystack: &[u8]) -> Option<usize> {
+        let text = match self {
+            Self::Exact(finder) => return finder.find(haystack),
+            Self::AnyCase(text) => *text,
+        };
+        let Some(first) = text.first() else { return Some(0) };
+        let mut begins =
+            memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), haystack);
+        begins.find(|begin| {
+            haystack[*begin..].get(..text.len()).is_some_and(|found| found.eq_ignore_ascii_case(text))
+        })
+    }
+}
 
 /// A line that contains the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +70,7 @@ impl Scanner {
     pub(crate) fn scan(
         &mut self,
         path: &Path,
-        text: &Finder<'_>,
+        text: &Needle<'_>,
         found: &mut dyn FnMut(Line) -> io::Result<()>,
     ) -> io::Result<()> {
         // Whoever may not be read is passed over. No waiting for FIFOs: what the walk saw as a file may have become one.
@@ -57,7 +85,7 @@ impl Scanner {
     fn search(
         &mut self,
         mut file: File,
-        text: &Finder<'_>,
+        text: &Needle<'_>,
         found: &mut dyn FnMut(Line) -> io::Result<()>,
     ) -> io::Result<()> {
         let (mut held, mut line, mut first) = (0, 1, true);
@@ -108,7 +136,7 @@ fn fill(file: &mut File, buffer: &mut [u8], held: usize) -> (usize, bool) {
 fn lines(
     block: &[u8],
     mut number: u64,
-    text: &Finder<'_>,
+    text: &Needle<'_>,
     found: &mut dyn FnMut(Line) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut position = 0;
@@ -150,7 +178,7 @@ mod tests {
             lines.push((line.number, line.content));
             Ok(())
         };
-        Scanner::new().scan(&path, &Finder::new(text), &mut keep).unwrap();
+        Scanner::new().scan(&path, &Needle::new(text, false), &mut keep).unwrap();
         lines
     }
 
@@ -163,6 +191,16 @@ mod tests {
         assert_eq!(scan(b"a\nb", "a\nb"), []);
         assert_eq!(scan(b"", "x"), []);
         assert_eq!(scan(b"\xff x", "x"), [(1, "\u{fffd} x".into())]);
+    }
+
+    #[test]
+    fn case_may_be_ignored() {
+        let found = |text: &str, haystack: &str| Needle::new(text, true).find(haystack.as_bytes());
+        assert_eq!(found("needle", "a NEEDneedLE"), Some(6));
+        assert_eq!(found("Needle", "needl"), None);
+        assert_eq!(found("[a", "{A[A"), Some(2), "only letters have a case");
+        assert_eq!(found("é", "É é"), Some(3), "only ASCII letters are alike");
+        assert_eq!(Needle::new("a", false).find(b"A"), None);
     }
 
     #[test]
@@ -192,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         std::fs::write(&path, &content).unwrap();
-        scanner.scan(&path, &Finder::new("b"), &mut |_| panic!("there is no b")).unwrap();
+        scanner.scan(&path, &Needle::new("b", false), &mut |_| panic!("there is no b")).unwrap();
         assert_eq!(scanner.buffer.capacity(), BLOCK);
     }
 

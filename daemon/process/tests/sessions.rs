@@ -92,6 +92,43 @@ fn shells(directory: &Path) -> Vec<(&'static str, PathBuf)> {
 }
 
 /// One test: there is one reaper for the whole test process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_ends_with_its_time() {
+    let daemon = Daemon::new();
+    let limited = |command: &str| json!({ "command": command, "timeout": 1 });
+    let waits = async {
+        let s = Session::new(&daemon, "bash", "waits").await;
+        s.run("kept=1").await;
+        let (status, body) =
+            daemon.ask("POST", &s.path("/exec"), limited("echo begun; setsid sleep 1201")).await;
+        assert_eq!((status, &body["code"]), (408, &json!("PROCESS_EXECUTION_TIMEOUT")), "{body}");
+        let id = body["cmdId"].as_str().unwrap();
+        let (_, shown) = s.command(id, "", None).await;
+        assert_eq!((&shown["timedOut"], &shown["exitCode"]), (&json!(true), &json!(137)), "{shown}");
+        assert_eq!(s.command(id, "/logs", None).await.1["stdout"], "begun\n");
+        assert_eq!(s.run("echo $kept").await, (0, "1\n".to_owned(), String::new()));
+    };
+    let goes_on = async {
+        let s = Session::new(&daemon, "bash", "goes-on").await;
+        let (status, body) =
+            daemon.ask("POST", &s.path("/exec"), limited("sleep 1202; sleep 1203; true")).await;
+        assert_eq!(status, 408, "{body}");
+        assert_eq!(s.run("echo here").await.1, "here\n");
+    };
+    let spins = async {
+        let s = Session::new(&daemon, "bash", "spins").await;
+        assert_eq!(daemon.ask("POST", &s.path("/exec"), limited("while :; do :; done")).await.0, 408);
+        let (status, body) = s.exec("true").await;
+        assert_eq!((status, &body["code"]), (410, &json!("SESSION_ENDED")), "{body}");
+    };
+    let in_time = async {
+        let s = Session::new(&daemon, "bash", "in-time").await;
+        let (status, body) = daemon.ask("POST", &s.path("/exec"), limited("echo quick")).await;
+        assert_eq!((status, &body["stdout"]), (200, &json!("quick\n")), "{body}");
+    };
+    tokio::join!(waits, goes_on, spins, in_time);
+}
+
 /// `pains.md` A5: deleting a session kills what people meant to leave, or leaves what they meant to kill. Both can be had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a5_detached_processes_are_killed_or_kept_as_asked() {

@@ -181,7 +181,7 @@ impl Task {
         let device = [("device", Value::Text("/".to_owned()))];
         let mut all = Vec::new();
         let mut put = |name: &str, unit, value: Option<f64>, labels: &[_]| {
-            let name = format!("daytona.sandbox.{name}");
+            let name = if name.starts_with("process.") { name.to_owned() } else { format!("{SCOPE}.{name}") };
             all.extend(value.map(|value| otlp::gauge(&name, unit, value, at, labels)));
         };
         let figures = self.meter.figures();
@@ -194,6 +194,13 @@ impl Task {
         put("filesystem.usage", "By", figures.disk_used, &device);
         put("filesystem.available", "By", figures.disk_available, &device);
         put("filesystem.utilization", "%", figures.disk_percent, &device);
+        // Beyond the contract: what a sandbox dies of, and OpenTelemetry's own names for the daemon's part.
+        put("pids.usage", "{tasks}", figures.tasks, &[]);
+        put("pids.limit", "{tasks}", figures.tasks_limit, &[]);
+        put("memory.oom_kills", "{kills}", figures.oom_kills, &[]);
+        put("process.memory.usage", "By", figures.own_memory, &[]);
+        put("process.thread.count", "{threads}", figures.own_threads, &[]);
+        put("process.open_file_descriptor.count", "{descriptors}", figures.own_descriptors, &[]);
         all
     }
 

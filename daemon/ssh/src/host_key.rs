@@ -1,22 +1,15 @@
 //! The server's identity: an ed25519 key kept in the sandbox's home, so that clients see the same host after a restart.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey};
+use pinfold_ssh_transport::keys::{self, GenerateError};
+use russh::keys::PrivateKey;
 
 const DIRECTORY: &str = ".daytona";
 const FILE: &str = "ssh_host_ed25519_key";
 
-/// The key could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("could not generate a host key: {0}")]
-pub struct HostKeyError(#[source] russh::keys::ssh_key::Error);
-
 /// Reads `$HOME/.daytona/ssh_host_ed25519_key`, or makes and keeps a new one. If it cannot be kept, it serves until the daemon ends.
-pub(crate) fn load_or_create(home: &Path) -> Result<PrivateKey, HostKeyError> {
+pub(crate) fn load_or_create(home: &Path) -> Result<PrivateKey, GenerateError> {
     let path = home.join(DIRECTORY).join(FILE);
     match std::fs::read_to_string(&path).map(|text| PrivateKey::from_openssh(text.as_bytes())) {
         Ok(Ok(key)) => return Ok(key),
@@ -28,36 +21,18 @@ pub(crate) fn load_or_create(home: &Path) -> Result<PrivateKey, HostKeyError> {
             tracing::warn!(path = %path.display(), %error, "the SSH host key cannot be read; making a new one")
         }
     }
-    let key =
-        PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(HostKeyError)?;
-    if let Err(error) = keep(&key, &path) {
+    let key = keys::generate()?;
+    if let Err(error) = keys::keep(&key, &path, 0o755) {
         tracing::warn!(path = %path.display(), %error, "the SSH host key cannot be kept: it will be another after a restart");
     }
     Ok(key)
 }
 
-/// Writes beside the target and renames, so that a key is never half there.
-fn keep(key: &PrivateKey, path: &Path) -> std::io::Result<()> {
-    let text = key.to_openssh(LineEnding::LF).map_err(std::io::Error::other)?;
-    if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    }
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&new, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use russh::keys::Algorithm;
 
     use super::*;
 

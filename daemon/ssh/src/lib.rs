@@ -18,5 +18,5 @@ mod session;
 mod sftp;
 mod wire;
 
-pub use config::Config;
+pub use config::{AuthorizedKeys, Config, ParseKeysError};
 pub use server::{ServeError, serve};

@@ -1,22 +1,23 @@
 //! Accepting connections, and who may have one.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::sys::socket::{Shutdown, shutdown};
 use pinfold_spawn::Sandbox;
+use pinfold_ssh_transport::keys::GenerateError;
+use pinfold_ssh_transport::{HangUp, accept, preferred};
+use russh::keys::PublicKey;
 use russh::server::{Auth, Handler, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, kex};
+use russh::{Limits, MethodKind, MethodSet, SshId};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::Config;
 use crate::connection::{Connection, Violation};
-use crate::host_key::{self, HostKeyError};
+use crate::host_key;
 
 /// The platform's gateways use it; the toolbox contract (19.1) fixes it.
 const WELL_KNOWN_PASSWORD: &str = "sandbox-ssh";
@@ -28,41 +29,13 @@ const QUEUED_MESSAGES: usize = 64;
 const READ_BUFFER: usize = 256 << 10;
 /// Keys are changed at least this often.
 const REKEY_TIME: Duration = Duration::from_secs(3600);
-/// What clients may choose from; all are authenticated or paired with a MAC that is.
-const CIPHERS: &[cipher::Name] = &[
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
-/// Key exchanges: russh's own choice, and behind it the NIST curves, which some clients have nothing but.
-const KEY_EXCHANGES: &[kex::Name] = &[
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
-    kex::DH_GEX_SHA256,
-    kex::DH_G18_SHA512,
-    kex::DH_G16_SHA512,
-    kex::DH_G14_SHA256,
-    kex::ECDH_SHA2_NISTP256,
-    kex::ECDH_SHA2_NISTP384,
-    kex::ECDH_SHA2_NISTP521,
-    kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_SUPPORT_AS_SERVER,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-];
-/// After a failure that concerns the process, such as having no descriptors left, accepting pauses.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the server stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// There is no host key.
     #[error(transparent)]
-    HostKey(#[from] HostKeyError),
+    HostKey(#[from] GenerateError),
     /// The listener is not usable.
     #[error("could not watch the SSH listener: {0}")]
     Listener(#[source] std::io::Error),
@@ -82,34 +55,11 @@ pub async fn serve(listener: TcpListener, sandbox: Sandbox, config: Config) -> R
     };
     let protocol = Arc::new(protocol(key, &config));
     let config = Arc::new(config);
-    let places = Arc::new(Semaphore::new(config.max_connections));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept an SSH connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if !config.admits(peer.ip()) {
-            tracing::warn!(%peer, "refused an SSH connection from an address that may not use it");
-            continue;
-        }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = config.max_connections, "too many SSH connections: refused one");
-            continue;
-        };
-        let (protocol, sandbox, config) = (Arc::clone(&protocol), sandbox.clone(), Arc::clone(&config));
-        connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = converse(stream, peer, protocol, sandbox, config).await {
-                tracing::debug!(%peer, %error, "an SSH connection ended early");
-            }
-        });
-    }
+    let (limit, admits) = (config.max_connections, Arc::clone(&config));
+    let converse = move |stream, peer| {
+        converse(stream, peer, Arc::clone(&protocol), sandbox.clone(), Arc::clone(&config))
+    };
+    match accept(listener, limit, move |peer| admits.admits(peer.ip()), converse).await {}
 }
 
 fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Config {
@@ -130,7 +80,7 @@ fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Con
         maximum_packet_size: crate::channel::MAX_PACKET - 1,
         event_buffer_size: QUEUED_MESSAGES,
         limits: Limits::new(config.rekey_bytes, config.rekey_bytes, REKEY_TIME),
-        preferred: Preferred { kex: KEY_EXCHANGES.into(), cipher: CIPHERS.into(), ..Preferred::default() },
+        preferred: preferred(),
         inactivity_timeout: None,
         keepalive_interval: Some(config.keepalive),
         keepalive_max: 3,
@@ -163,21 +113,6 @@ async fn converse(
     session.await
 }
 
-/// Shuts the socket down when dropped: russh's session runs in a task of its own, and the end of its stream is what ends it.
-struct HangUp(OwnedFd);
-
-impl HangUp {
-    fn of(stream: &TcpStream) -> std::io::Result<Self> {
-        stream.as_fd().try_clone_to_owned().map(Self)
-    }
-}
-
-impl Drop for HangUp {
-    fn drop(&mut self) {
-        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
-    }
-}
-
 /// One client: first a stranger, then the owner of a [`Connection`].
 struct Client {
     ends: (SocketAddr, SocketAddr),
@@ -185,6 +120,12 @@ struct Client {
     config: Arc<Config>,
     authenticated: watch::Sender<bool>,
     connection: Option<Connection>,
+}
+
+impl Client {
+    fn judge(&self, key: &PublicKey) -> Auth {
+        if self.config.authorizes(key) { Auth::Accept } else { Auth::reject() }
+    }
 }
 
 impl Handler for Client {
@@ -198,13 +139,13 @@ impl Handler for Client {
     async fn auth_publickey_offered(
         &mut self,
         _user: &str,
-        _offer: PublicKeyOffer<'_>,
+        offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Violation> {
-        Ok(Auth::Accept)
+        Ok(self.judge(offer.public_key))
     }
 
-    async fn auth_publickey(&mut self, _user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Violation> {
-        Ok(Auth::Accept)
+    async fn auth_publickey(&mut self, _user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Violation> {
+        Ok(self.judge(key.public_key))
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Violation> {

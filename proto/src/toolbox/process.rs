@@ -102,6 +102,9 @@ pub struct Command {
     /// Absent while it waits or runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Ours: it ran into its time limit and was killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
     /// Ours: it was killed, and the kernel killed something in this sandbox for want of memory meanwhile.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
@@ -128,6 +131,9 @@ pub struct SessionExecute {
     /// Keep input out of the log.
     #[serde(default, deserialize_with = "crate::null::as_default")]
     pub suppress_input_echo: bool,
+    /// Ours: seconds after which what the command has started is killed; absent or 0 is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u32>,
 }
 
 /// The answer to an asynchronous [`SessionExecute`]; a synchronous one fills in the texts.

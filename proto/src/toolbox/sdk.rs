@@ -42,6 +42,13 @@ impl SdkProfile {
     }
 }
 
+/// Whether a client fails on members that it does not know: the Go SDK did before 0.188.0. `0.0.0` is one that was built without a version, from newer
+/// sources.
+pub fn decodes_strictly(source: Option<&str>, version: Option<&str>) -> bool {
+    let version = version.and_then(|version| release(version.trim()));
+    source == Some("sdk-go") && version.is_some_and(|version| version != (0, 0, 0) && version < (0, 188, 0))
+}
+
 /// The release part of `1.2.3`, `v1.2.3`, `1.2.3-rc1`, `1.2.3rc1` or `1.2.3+build`.
 fn release(version: &str) -> Option<(u64, u64, u64)> {
     let version = version.strip_prefix('v').unwrap_or(version);
@@ -59,6 +66,22 @@ fn release(version: &str) -> Option<(u64, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_old_go_clients_are_strict() {
+        let table = [
+            ("sdk-go", "0.187.9", true),
+            ("sdk-go", "v0.100.0", true),
+            ("sdk-go", "0.188.0", false),
+            ("sdk-go", "0.0.0", false),
+            ("sdk-go", "?", false),
+            ("sdk-python", "0.187.0", false),
+        ];
+        for (source, version, strict) in table {
+            assert_eq!(decodes_strictly(Some(source), Some(version)), strict, "{source} {version}");
+        }
+        assert!(!decodes_strictly(None, Some("0.1.0")) && !decodes_strictly(Some("sdk-go"), None));
+    }
 
     #[test]
     fn follows_the_contracts_table() {

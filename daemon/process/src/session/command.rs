@@ -1,6 +1,7 @@
 //! A command of a session: what is known of it from submission to end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pinfold_proto::toolbox::process as wire;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,9 +25,20 @@ pub(crate) enum State {
     Ended {
         /// What the shell said of it.
         code: i32,
-        /// Whether the kernel killed something in this sandbox for want of memory meanwhile.
-        oom_killed: bool,
+        /// What brought it about.
+        cause: Cause,
     },
+}
+
+/// What ended a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Nothing that is known.
+    Own,
+    /// It was killed, and the kernel killed something in this sandbox for want of memory meanwhile.
+    Oom,
+    /// Its time limit.
+    Timeout,
 }
 
 /// Something to do to a command's standard input.
@@ -58,6 +70,19 @@ pub(crate) struct Job {
     pub(crate) writer: LogWriter,
     pub(crate) input: Option<mpsc::Receiver<Input>>,
     pub(crate) echo: bool,
+    /// How long it may run.
+    pub(crate) limit: Option<Duration>,
+}
+
+/// How a command is to be run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// With an input that stays open.
+    pub(crate) with_input: bool,
+    /// With that input in the log.
+    pub(crate) echo: bool,
+    /// No longer than this.
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Job {
@@ -66,14 +91,14 @@ impl Job {
         id: String,
         text: String,
         (log, writer): (Arc<Log>, LogWriter),
-        with_input: bool,
-        echo: bool,
+        manner: Manner,
     ) -> Self {
+        let Manner { with_input, echo, limit } = manner;
         let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
         let (input, receiver) = if with_input { (Some(sender), Some(receiver)) } else { (None, None) };
         let (state, _) = watch::channel(State::Waiting);
         let command = Arc::new(Command { id, text, log, input, state });
-        Self { command, writer, input: receiver, echo }
+        Self { command, writer, input: receiver, echo, limit }
     }
 }
 
@@ -87,9 +112,9 @@ impl Command {
     }
 
     /// The log must be complete by now: an exit code is never seen before the last byte of output.
-    pub(crate) fn end(&self, code: i32, oom_killed: bool) {
+    pub(crate) fn end(&self, code: i32, cause: Cause) {
         self.log.note_exit(code);
-        self.state.send_replace(State::Ended { code, oom_killed });
+        self.state.send_replace(State::Ended { code, cause });
     }
 
     /// Waits for the end.
@@ -106,10 +131,16 @@ impl Command {
     }
 
     pub(crate) fn wire(&self) -> wire::Command {
-        let (exit_code, oom_killed) = match self.state() {
-            State::Ended { code, oom_killed } => (Some(code), oom_killed),
-            State::Waiting | State::Running { .. } => (None, false),
+        let (exit_code, cause) = match self.state() {
+            State::Ended { code, cause } => (Some(code), cause),
+            State::Waiting | State::Running { .. } => (None, Cause::Own),
         };
-        wire::Command { id: self.id.clone(), command: self.text.clone(), exit_code, oom_killed }
+        wire::Command {
+            id: self.id.clone(),
+            command: self.text.clone(),
+            exit_code,
+            timed_out: cause == Cause::Timeout,
+            oom_killed: cause == Cause::Oom,
+        }
     }
 }

@@ -5,13 +5,18 @@
 //! the log by a task of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pinfold_proto::markers::Stream;
 use pinfold_spawn::oom::Kills;
-use pinfold_spawn::{Exit, tree};
+use pinfold_spawn::tree::{self, Mark, Scope};
+use pinfold_spawn::{Exit, Process};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-use super::command::{Input, Job};
+use super::command::{Cause, Input, Job};
 use super::log::LogWriter;
 use super::shell::{Shell, Streams};
 use crate::pipe::{CAPACITY, Reader, Writer};
@@ -19,6 +24,9 @@ use crate::pipe::{CAPACITY, Reader, Writer};
 /// Input that a command has not read yet is held up to this size; then whoever sends it waits.
 const MAX_PENDING: usize = 1 << 20;
 
+/// A command that ran into its time limit is struck this often before its shell is, with this time between.
+const STRIKES: u32 = 10;
+const STRIKE: Duration = Duration::from_millis(100);
 /// What a shell reports of a child that was killed.
 const KILLED: i32 = 137;
 
@@ -34,6 +42,7 @@ pub(crate) async fn drive(
     mut shell: Shell,
     mut jobs: mpsc::Receiver<Job>,
     ended: watch::Sender<Option<Ended>>,
+    mark: Mark,
     oom_kills: Kills,
 ) {
     let process = Arc::clone(&shell.process);
@@ -42,7 +51,7 @@ pub(crate) async fn drive(
             biased;
             _ = process.wait() => break,
             job = jobs.recv() => match job {
-                Some(job) => run(&mut shell, job, &oom_kills).await,
+                Some(job) => run(&mut shell, job, &mark, &oom_kills).await,
                 // The session is forgotten; its shell has been told to end.
                 None => break,
             },
@@ -54,14 +63,15 @@ pub(crate) async fn drive(
     while let Some(mut job) = jobs.recv().await {
         job.writer.append(Stream::Stderr, b"the session ended before this command could run\n");
         job.writer.over();
-        job.command.end(exit.shell_code().max(1), false);
+        job.command.end(exit.shell_code().max(1), Cause::Own);
     }
 }
 
-async fn run(shell: &mut Shell, job: Job, oom_kills: &Kills) {
-    let Job { command, mut writer, input, echo } = job;
+async fn run(shell: &mut Shell, job: Job, mark: &Mark, oom_kills: &Kills) {
+    let Job { command, mut writer, input, echo, limit } = job;
     let oom_before = oom_kills.count();
-    command.begin(tree::now());
+    let since = tree::now();
+    command.begin(since);
     let process = Arc::clone(&shell.process);
     let fed = tokio::select! {
         fed = shell.feed(&command.text, input.is_some()) => fed,
@@ -73,12 +83,15 @@ async fn run(shell: &mut Shell, job: Job, oom_kills: &Kills) {
             let text = format!("the command could not be handed to the shell: {error}\n");
             writer.append(Stream::Stderr, text.as_bytes());
             writer.over();
-            return command.end(process.exited().map_or(-1, Exit::shell_code), false);
+            return command.end(process.exited().map_or(-1, Exit::shell_code), Cause::Own);
         }
     };
     let mut stdin = Stdin { pipe: stdin, input, pending: Vec::new(), close: false };
     let (mut out_buffer, mut err_buffer) = (vec![0; CAPACITY], vec![0; CAPACITY]);
+    let began = Instant::now();
+    let mut strikes = 0;
     let code = loop {
+        let strike = limit.map(|limit| began + limit + STRIKE * strikes);
         let step = tokio::select! {
             biased;
             status = shell.status() => match status {
@@ -89,6 +102,11 @@ async fn run(shell: &mut Shell, job: Job, oom_kills: &Kills) {
                 }
             },
             exit = process.wait() => break exit.shell_code(),
+            () = at(strike) => {
+                strikes += 1;
+                kill_command(&process, mark, since, strikes).await;
+                continue;
+            }
             step = step(&out, &mut out_buffer, &err, &mut err_buffer, &mut stdin) => step,
         };
         match step {
@@ -103,11 +121,44 @@ async fn run(shell: &mut Shell, job: Job, oom_kills: &Kills) {
     // From here on only what the command left behind holds the writing ends.
     drop(ends);
     writer.over();
-    command.end(code, code == KILLED && oom_kills.since(oom_before));
+    let cause = match strikes {
+        0 if code == KILLED && oom_kills.since(oom_before) => Cause::Oom,
+        0 => Cause::Own,
+        _ => Cause::Timeout,
+    };
+    command.end(code, cause);
     let (out, err) = (held(out), held(err));
     if out.is_some() || err.is_some() {
         tokio::spawn(linger(out, err, writer));
     }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Kills what a command has started since it began. A shell that goes on with the command nevertheless has to go itself.
+async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: u32) {
+    let (process, mark) = (Arc::clone(process), mark.clone());
+    let kill = move || {
+        let killed = signal_started(&process, &mark, since, Signal::SIGKILL);
+        if killed == 0 || strikes >= STRIKES {
+            process.kill_family(&mark, Scope::Everything);
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(kill).await {
+        tracing::error!(%error, "a session's command that timed out could not be killed");
+    }
+}
+
+/// Signals what a running command has started, and not what earlier commands left in the background. The shell itself is spared.
+pub(super) fn signal_started(process: &Process, mark: &Mark, since: u64, signal: Signal) -> usize {
+    let family = tree::family(process.pid(), mark);
+    let own = family.iter().filter(|process| process.started >= since);
+    own.filter(|process| kill(Pid::from_raw(process.pid), signal).is_ok()).count()
 }
 
 enum Step {

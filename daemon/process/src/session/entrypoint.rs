@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pinfold_http::ApiError;
 
 use super::ENTRYPOINT;
+use super::command::Manner;
 use crate::Processes;
 
 /// The id of the entrypoint's one command.
@@ -20,7 +21,8 @@ impl Processes {
     pub fn start_entrypoint(&self, arguments: &[String]) -> Result<(), ApiError> {
         let session = self.insert_session(ENTRYPOINT, &self.sandbox.work_dir)?;
         let text = quote(arguments);
-        session.submit(COMMAND_ID.to_owned(), text, true, false, self.settings.session_log_max).map(drop)
+        let manner = Manner { with_input: true, ..Manner::default() };
+        session.submit(COMMAND_ID.to_owned(), text, manner, self.settings.session_log_max).map(drop)
     }
 }
 

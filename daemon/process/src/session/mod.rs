@@ -21,7 +21,7 @@ use pinfold_spawn::Process;
 use pinfold_spawn::tree::Mark;
 use tokio::sync::{mpsc, watch};
 
-use self::command::{Command, Job, State};
+use self::command::{Command, Job, Manner, State};
 use self::driver::Ended;
 use self::log::Log;
 use self::shell::Shell;
@@ -108,7 +108,13 @@ impl Processes {
             ended,
             deleted: AtomicBool::new(false),
         });
-        tokio::spawn(driver::drive(shell, waiting, ending, self.sandbox.spawner.oom_kills().clone()));
+        tokio::spawn(driver::drive(
+            shell,
+            waiting,
+            ending,
+            session.mark.clone(),
+            self.sandbox.spawner.oom_kills().clone(),
+        ));
         sessions.insert(id.to_owned(), Arc::clone(&session));
         Ok(session)
     }
@@ -175,14 +181,7 @@ impl Session {
     }
 
     /// Hands a command to the shell's queue.
-    fn submit(
-        &self,
-        id: String,
-        text: String,
-        with_input: bool,
-        echo: bool,
-        log_max: u64,
-    ) -> ApiResult<Arc<Command>> {
+    fn submit(&self, id: String, text: String, manner: Manner, log_max: u64) -> ApiResult<Arc<Command>> {
         self.check_alive()?;
         let slot = self.jobs.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => {
@@ -197,7 +196,7 @@ impl Session {
         let log = log.map_err(|error| {
             ApiError::internal(format_args!("could not create the command's log: {error}"))
         })?;
-        let job = Job::new(id, text, log, with_input, echo);
+        let job = Job::new(id, text, log, manner);
         let command = Arc::clone(&job.command);
         let mut commands = lock(&self.commands);
         commands.push(Arc::clone(&command));

@@ -1,6 +1,7 @@
 //! The session routes (toolbox contract 8.2, 8.3, 8.5, 8.6, 9), and ours: signal, offsets, end of input.
 
 use std::io;
+use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State as AxumState, WebSocketUpgrade};
@@ -8,17 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use pinfold_http::{ApiError, ApiResult, JsonBody, Query, socket, ws};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process as wire;
 use pinfold_proto::toolbox::sdk::{SdkClass, SdkProfile};
-use pinfold_spawn::tree::{self, Scope};
+use pinfold_spawn::tree::Scope;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::command::{Command, Input, State};
+use super::command::{Cause, Command, Input, Manner, State};
+use super::driver::signal_started;
 use super::follow::{self, Wish};
 use super::{ENTRYPOINT, ENTRYPOINT_COMMAND, Session, refuse_reserved};
 use crate::body::{self, Pick};
@@ -104,7 +104,10 @@ async fn execute(
     let run_async = body.run_async || body.old_async;
     let cmd_id = uuid::Uuid::new_v4().to_string();
     let max = processes.settings.session_log_max;
-    let command = session.submit(cmd_id.clone(), body.command, run_async, !body.suppress_input_echo, max)?;
+    let limit =
+        body.timeout.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()));
+    let manner = Manner { with_input: run_async, echo: !body.suppress_input_echo, limit };
+    let command = session.submit(cmd_id.clone(), body.command, manner, max)?;
     if run_async {
         let answer =
             wire::SessionExecuted { cmd_id, output: None, stdout: None, stderr: None, exit_code: None };
@@ -114,11 +117,18 @@ async fn execute(
     if session.is_deleted() {
         return Err(session.gone(None, None));
     }
+    if matches!(command.state(), State::Ended { cause: Cause::Timeout, .. }) {
+        let seconds = limit.unwrap_or_default().as_secs();
+        let message =
+            format_args!("request timeout: the command ran into its timeout of {seconds} s and was killed");
+        let error = ApiError::new(StatusCode::REQUEST_TIMEOUT, message).code("PROCESS_EXECUTION_TIMEOUT");
+        return Err(error.with("cmdId", cmd_id));
+    }
     let source = command.log.source().map_err(|error| unreadable(&error))?;
     Ok(match profile(&headers).class {
         SdkClass::Split => {
             let mut plain = json!({ "cmdId": cmd_id, "exitCode": exit_code });
-            if matches!(command.state(), State::Ended { oom_killed: true, .. }) {
+            if matches!(command.state(), State::Ended { cause: Cause::Oom, .. }) {
                 plain["oomKilled"] = true.into();
             }
             body::object(
@@ -201,7 +211,9 @@ async fn send_signal(
     let State::Running { since } = command.state() else {
         return Err(ApiError::conflict("conflict: the command waits for the one before it"));
     };
-    let sent = tokio::task::spawn_blocking(move || signal_command(&session, since, signal)).await;
+    let sent =
+        tokio::task::spawn_blocking(move || signal_started(&session.process, &session.mark, since, signal))
+            .await;
     let sent = sent.map_err(|error| ApiError::internal(format_args!("the signal was not sent: {error}")))?;
     if sent == 0 {
         return Err(ApiError::conflict(
@@ -209,13 +221,6 @@ async fn send_signal(
         ));
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Signals what the running command has started, and not what earlier commands left in the background. The shell itself is spared.
-fn signal_command(session: &Session, since: u64, signal: Signal) -> usize {
-    let family = tree::family(session.process.pid(), &session.mark);
-    let own = family.iter().filter(|process| process.started >= since);
-    own.filter(|process| kill(Pid::from_raw(process.pid), signal).is_ok()).count()
 }
 
 async fn logs(

@@ -141,6 +141,25 @@ impl OutputLog {
         self.changed.send_replace(());
     }
 
+    /// Waits until nobody has been attached and nothing was written for as long as `limit`, twice that at most. False if the session ends before.
+    pub(crate) async fn abandoned(&self, limit: Duration) -> bool {
+        let mut before = None;
+        loop {
+            let now = {
+                let state = self.state();
+                if state.ended.is_some() {
+                    return false;
+                }
+                state.readers.is_empty().then_some((state.end, state.next_reader))
+            };
+            if now.is_some() && now == before {
+                return true;
+            }
+            before = now;
+            tokio::time::sleep(limit).await;
+        }
+    }
+
     /// A new client.
     pub(crate) fn reader(self: &Arc<Self>, from: From) -> Reader {
         let mut state = self.state();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pinfold_spawn::Sandbox;
 
@@ -29,12 +30,13 @@ pub(super) struct Registry {
     sandbox: Sandbox,
     sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
     max: usize,
+    idle: Option<Duration>,
 }
 
 impl Registry {
-    /// Holds at most `max` sessions.
-    pub(super) fn new(sandbox: Sandbox, max: usize) -> Self {
-        Self { sandbox, sessions: Arc::default(), max }
+    /// Holds at most `max` sessions, and ends those that nobody uses for as long as `idle`.
+    pub(super) fn new(sandbox: Sandbox, max: usize, idle: Option<Duration>) -> Self {
+        Self { sandbox, sessions: Arc::default(), max, idle }
     }
 
     pub(super) fn sandbox(&self) -> &Sandbox {
@@ -62,6 +64,9 @@ impl Registry {
         if !session.is_lazy() {
             self.start(&session)?;
         }
+        if let Some(limit) = self.idle {
+            tokio::spawn(self.clone().end_when_idle(Arc::clone(&session), limit));
+        }
         Ok(session)
     }
 
@@ -73,6 +78,14 @@ impl Registry {
             self.forget(session);
             CreateError::Start { id: session.id().to_owned(), source }
         })
+    }
+
+    async fn end_when_idle(self, session: Arc<Session>, limit: Duration) {
+        if session.log.abandoned(limit).await {
+            tracing::info!(id = session.id(), ?limit, "ended a PTY session that nobody used");
+            self.forget(&session);
+            session.kill().await;
+        }
     }
 
     /// Removes this very session; another that took its name stays.

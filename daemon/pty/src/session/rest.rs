@@ -1,6 +1,7 @@
 //! The PTY routes: REST, and the two that become WebSockets.
 
 use std::path::Path as FilePath;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -22,15 +23,16 @@ use super::shell::Plan;
 use crate::Size;
 use crate::relay::output::From;
 
-/// The routes under `/process/pty` (toolbox contract 10), for at most `max` sessions.
-pub fn router(sandbox: Sandbox, max: usize) -> Router {
+/// The routes under `/process/pty` (toolbox contract 10), for at most `max` sessions. One that has had neither client nor output for as long as `idle`
+/// is ended.
+pub fn router(sandbox: Sandbox, max: usize, idle: Option<Duration>) -> Router {
     Router::new()
         .route("/process/pty", get(list).post(create))
         .route("/process/pty/create-connect", get(create_connect))
         .route("/process/pty/{id}", get(info).delete(kill))
         .route("/process/pty/{id}/connect", get(connect))
         .route("/process/pty/{id}/resize", post(resize))
-        .with_state(Registry::new(sandbox, max))
+        .with_state(Registry::new(sandbox, max, idle))
 }
 
 async fn list(State(registry): State<Registry>) -> Json<SessionList> {

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 const EXIT: &str = "X-Daytona-Pty-Exit-Control";
 
 async fn start() -> Server {
-    Server::start(pinfold_pty::router(sandbox(), 1024)).await
+    Server::start(pinfold_pty::router(sandbox(), 1024, None)).await
 }
 
 async fn create_connect(server: &Server, id: &str) -> Socket {
@@ -33,7 +33,7 @@ async fn forgotten(server: &Server, id: &str) {
 
 #[tokio::test]
 async fn no_more_sessions_than_allowed() {
-    let server = Server::start(pinfold_pty::router(sandbox(), 1)).await;
+    let server = Server::start(pinfold_pty::router(sandbox(), 1, None)).await;
     assert_eq!(server.call("POST", "/process/pty", r#"{"id":"a"}"#).await.0, StatusCode::CREATED);
     let (status, body) = server.call("POST", "/process/pty", r#"{"id":"b"}"#).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
@@ -42,6 +42,20 @@ async fn no_more_sessions_than_allowed() {
     server.call("DELETE", "/process/pty/a", "").await;
     assert_eq!(server.call("POST", "/process/pty", r#"{"id":"b"}"#).await.0, StatusCode::CREATED);
     server.call("DELETE", "/process/pty/b", "").await;
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_ends_if_the_operator_wants_that() {
+    let limit = std::time::Duration::from_millis(400);
+    let server = Server::start(pinfold_pty::router(sandbox(), 8, Some(limit))).await;
+    let mut used = create_connect(&server, "used").await;
+    let began = Instant::now();
+    assert_eq!(server.call("POST", "/process/pty", r#"{"id":"unused"}"#).await.0, StatusCode::CREATED);
+    forgotten(&server, "unused").await;
+    assert!(began.elapsed() >= limit, "ended after {:?}", began.elapsed());
+    // The other had a client all the while, and lives.
+    used.type_in("echo a''live\n").await;
+    used.until("alive").await;
 }
 
 #[tokio::test]
