@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from conftest import BUSYBOX, SANDBOX, SDK_VERSION, Daemon
 from sockets import BINARY, Ended, Raw, frame
-from support import eventually
+from support import docker, eventually, inspect
 
 CONNECTED = '{"type":"control","status":"connected"}'
 NOISE = os.urandom(200_000) + bytes(range(256)) * 16 + b"\1\1\1\1\2\2\2\2\0\0\xff\xfe\r\n" * 50
@@ -151,6 +151,28 @@ def test_orphans_are_reaped(daemon):
     answer = daemon.execute("for i in $(seq 1000); do (true &) ; done; echo started")
     assert answer["result"] == "started\n"
     eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the orphans to be reaped", 10)
+
+
+def test_the_end_is_bounded(make_daemon, name):
+    """Nothing that runs, follows or refuses to go keeps the daemon from ending in order within the ten seconds that a container has."""
+    stubborn = "trap '' TERM HUP INT; while :; do sleep 1; done"
+    daemon = make_daemon(SANDBOX, command=("sh", "-c", stubborn))
+    session = daemon.session(name)
+    command = session.start(stubborn)
+    follower = Raw(daemon.address, f"{session.path}/command/{command}/logs?follow=true")
+    terminal = Raw(daemon.address, f"/process/pty/create-connect?id={name}")
+    terminal.send(frame(BINARY, stubborn.encode() + b"\n"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(daemon.post, "/process/execute", {"command": stubborn})
+        eventually(lambda: len(daemon.running("sleep")) >= 3, "all of them to run")
+        began = time.monotonic()
+        docker("stop", "-t", "20", daemon.container)
+        assert time.monotonic() - began < 10
+        with pytest.raises(httpx.TransportError):
+            pending.result(10)
+    assert inspect(daemon.container)["State"]["ExitCode"] == 0
+    for socket in (follower, terminal):
+        socket.end()
 
 
 # Much output, slow readers.
