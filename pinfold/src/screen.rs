@@ -49,7 +49,8 @@ impl Screen {
 
     /// Writes over what is there, line by line, so that nothing flickers; what does not fit is cut.
     fn draw(&self, lines: &[String]) {
-        let size = tcgetwinsize(std::io::stdout()).ok();
+        // A terminal that nobody gave a size, a serial line for example, says zero.
+        let size = tcgetwinsize(std::io::stdout()).ok().filter(|s| s.ws_row > 0 && s.ws_col > 0);
         let (rows, columns) = size.map_or((24, 80), |s| (usize::from(s.ws_row), usize::from(s.ws_col)));
         let mut text = String::from("\x1b[H");
         for (at, line) in lines.iter().take(rows).enumerate() {

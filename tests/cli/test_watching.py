@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import subprocess
+import termios
 import time
 import uuid
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Terminal:
         pid, self.fd = pty.fork()
         if pid == 0:
             os.execve(BINARY, [str(BINARY), *arguments], environment)
+        termios.tcsetwinsize(self.fd, (50, 200))
         self.pid = pid
         self.text = ""
 
