@@ -119,7 +119,7 @@ def test_frames_that_come_byte_by_byte(daemon, terminal):
 
 def test_pain_a12_pings_are_answered_while_output_flows(daemon, terminal):
     """Pain A12: a pong that starves behind data ends the clients' connections."""
-    with connect(f"ws://{daemon.address}:2280{terminal}", max_size=None) as ws:
+    with connect(f"ws://{daemon.address}:2280{terminal}", max_size=None, close_timeout=0) as ws:
         ws.send(b"yes | head -c 50000000; echo e-$((40+6))\n")
         read_until(ws.recv, b"y\r\ny")
         pong, began = ws.ping(), time.monotonic()
