@@ -15,7 +15,7 @@ use nix::sys::mman::{MmapAdvise, madvise};
 const AFTER: Duration = Duration::from_millis(250);
 
 /// Unmaps the daemon's code once, a moment after the start. Best effort: a daemon that stays larger is no failure.
-pub async fn settle() {
+pub(crate) async fn settle() {
     tokio::time::sleep(AFTER).await;
     if let Err(error) = std::fs::read_to_string("/proc/self/maps").and_then(|maps| unmap_code(&maps)) {
         tracing::debug!(%error, "the pages of the start stay resident");

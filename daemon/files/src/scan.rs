@@ -22,14 +22,14 @@ const SNIFF: usize = 512;
 #[derive(Debug)]
 pub(crate) enum Needle<'t> {
     /// This text.
-    Exact(memmem::Finder<'t>),
+    Exact(Box<memmem::Finder<'t>>),
     /// This text, with ASCII letters in any case.
     AnyCase(&'t [u8]),
 }
 
 impl<'t> Needle<'t> {
     pub(crate) fn new(text: &'t str, any_case: bool) -> Self {
-        if any_case { Self::AnyCase(text.as_bytes()) } else { Self::Exact(memmem::Finder::new(text)) }
+        if any_case { Self::AnyCase(text.as_bytes()) } else { Self::Exact(Box::new(memmem::Finder::new(text))) }
     }
 
     fn find(&self, haystack: &[u8]) -> Option<usize> {
