@@ -70,9 +70,11 @@ async fn apply(node: &Arc<Node>, event: Event) {
     }
     let busy = known.as_ref().is_some_and(|s| s.busy);
     match event.action.as_str() {
-        "oom" => node.index.change_known(&id, |s| {
-            s.ending.get_or_insert_default().oom = true;
-        }),
+        "oom" => {
+            tracing::warn!(sandbox = %id, limit_bytes = known.as_ref().map_or(0, |s| s.memory), "a sandbox ran out of memory");
+            node.counters.count_oom();
+            node.index.change_known(&id, |s| s.ending.get_or_insert_default().oom = true);
+        }
         "die" => died(node, &id, &event).await,
         "destroy" if !busy && known.is_some() => {
             tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
@@ -154,7 +156,7 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
         let fresh = node.index.get(&id).is_some_and(|s| {
             s.busy
                 || (s.container_id == container.id
-                    && s.status == container.status
+                    && (s.status == container.status || s.frozen)
                     && (s.status != ContainerStatus::Exited || s.ending.is_some()))
         });
         if !fresh {
@@ -209,7 +211,10 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
             }
         }
     }
+    node.repair_links().await?;
+    node.take_over().await?;
     enforce(node).await;
+    node.remove_temporary_images().await;
     for id in node.records.ids() {
         if node.index.get(&id).is_none() && !matches!(node.adopt(&id).await, Ok(true) | Err(_)) {
             node.forget(&id).await;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jobs::ControlPlane;
 use crate::node::Node;
+use crate::services;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Shortest time between two reports, however much changes.
@@ -24,6 +25,7 @@ struct Latest {
     cpu: Option<f64>,
     images: u64,
     engine: Option<String>,
+    policy: Option<String>,
     complaint: Option<String>,
 }
 
@@ -74,6 +76,7 @@ impl Health {
             }
             // Counting images makes the engine walk its store; once a minute is enough.
             self.ask_engine(round.is_multiple_of(12)).await;
+            self.look_after_policy().await;
             round = round.wrapping_add(1);
         }
     }
@@ -95,6 +98,18 @@ impl Health {
         }
     }
 
+    /// Whoever flushes the host's rules opens every sandbox's network: they are put back, and a failure to do so takes the node out of service.
+    async fn look_after_policy(&self) {
+        let problem = match self.node.policy.restore().await {
+            Ok(_) => None,
+            Err(error) => {
+                tracing::error!(%error, "the network rules are not in force");
+                Some(error.to_string())
+            }
+        };
+        self.latest().policy = problem;
+    }
+
     /// The figures, or why one of them is missing.
     pub fn metrics(&self) -> Result<RunnerMetrics, String> {
         let missing = |e: pinfold_cgroup::Missing| e.to_string();
@@ -113,9 +128,10 @@ impl Health {
             current_cpu_usage_percentage: latest.cpu.unwrap_or(0.0),
             current_memory_usage_percentage: percent(memory.used_percent())?,
             current_disk_usage_percentage: percent(disk.used_percent())?,
-            current_allocated_cpu: running().map(|s| s.cpu).sum(),
-            current_allocated_memory_gib: running().map(|s| s.memory as f64 / GIB).sum(),
-            current_allocated_disk_gib: all.iter().map(|(_, s)| s.disk as f64 / GIB).sum(),
+            // The sum of nothing is -0.0, which is a negative figure to who reads the sign.
+            current_allocated_cpu: running().map(|s| s.cpu).sum::<f64>() + 0.0,
+            current_allocated_memory_gib: running().map(|s| s.memory as f64 / GIB).sum::<f64>() + 0.0,
+            current_allocated_disk_gib: all.iter().map(|(_, s)| s.disk as f64 / GIB).sum::<f64>() + 0.0,
             current_snapshot_count: latest.images,
             current_started_sandboxes: u64::try_from(running().count()).unwrap_or(0),
             cpu: cores,
@@ -173,12 +189,13 @@ impl Health {
 
     /// What the runner depends on.
     pub fn services(&self) -> Vec<ServiceHealth> {
-        let error_reason = self.latest().engine.clone();
-        vec![ServiceHealth {
-            service_name: "docker".to_owned(),
-            healthy: error_reason.is_none(),
-            error_reason,
-        }]
+        let (engine, policy) = {
+            let latest = self.latest();
+            (latest.engine.clone(), latest.policy.clone())
+        };
+        let disk = self.machine.kernel().disk(&self.node.info.data_root.to_string_lossy()).ok();
+        let used = disk.and_then(|disk| disk.used_percent()).map(|percent| percent.get());
+        services::all(&self.node, engine, policy, used)
     }
 
     /// The report, from what is known now.

@@ -56,8 +56,10 @@ impl SandboxState {
 pub struct Ending {
     /// Its status; 128 + n for signal n.
     pub code: i64,
-    /// Whether memory ran out.
+    /// Whether memory ran out for one of its processes, the first or another.
     pub oom: bool,
+    /// Its memory limit, bytes; 0 for none.
+    pub memory_limit: u64,
     /// The engine's words, often empty.
     pub error: String,
 }
@@ -65,13 +67,23 @@ pub struct Ending {
 impl Ending {
     /// An end that nobody has to worry about: success, SIGKILL, SIGTERM, or a lost status (runner contract 5.1).
     pub fn is_expected(&self) -> bool {
-        !self.oom && matches!(self.code, 0 | 137 | 143 | 255)
+        !self.is_out_of_memory() && matches!(self.code, 0 | 137 | 143 | 255)
+    }
+
+    /// Whether want of memory ended it. Engines remember for a container's whole life that *some* process of it was killed for that; only SIGKILL
+    /// can have been its end.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.oom && self.code == 137
     }
 
     /// One sentence for users.
     pub fn reason(&self) -> String {
-        let mut text = if self.oom {
-            format!("the sandbox ran out of memory and was killed (exit code {})", self.code)
+        let mut text = if self.is_out_of_memory() {
+            let limit = match self.memory_limit {
+                0 => String::new(),
+                bytes => format!(", limit {:.1} GiB", crate::images::gib(bytes)),
+            };
+            format!("the sandbox ran out of memory and was killed (exit code {}{limit})", self.code)
         } else {
             format!("the sandbox exited unexpectedly with code {}", self.code)
         };
@@ -123,6 +135,8 @@ pub struct Sandbox {
     pub disk: u64,
     /// An operation of ours runs.
     pub busy: bool,
+    /// We froze it for a moment: it counts as running all the same.
+    pub frozen: bool,
 }
 
 impl Default for Sandbox {
@@ -138,6 +152,7 @@ impl Default for Sandbox {
             memory: 0,
             disk: 0,
             busy: false,
+            frozen: false,
         }
     }
 }
@@ -234,12 +249,15 @@ mod tests {
     #[test]
     fn states_follow_the_contract() {
         let exited =
-            |code, oom| state_of(ContainerStatus::Exited, Some(&Ending { code, oom, error: String::new() }));
+            |code, oom| state_of(ContainerStatus::Exited, Some(&Ending { code, oom, ..Ending::default() }));
         for code in [0, 137, 143, 255] {
             assert_eq!(exited(code, false), SandboxState::Stopped, "{code}");
         }
         assert_eq!(exited(1, false), SandboxState::Error);
         assert_eq!(exited(137, true), SandboxState::Error);
+        assert_eq!(exited(0, true), SandboxState::Stopped, "a child ran out of memory, long ago");
+        let ending = Ending { code: 137, oom: true, memory_limit: 1 << 30, ..Ending::default() };
+        assert!(ending.reason().contains("out of memory") && ending.reason().contains("1.0 GiB"));
         assert_eq!(state_of(ContainerStatus::Paused, None), SandboxState::Stopped);
         assert_eq!(state_of(ContainerStatus::Dead, None), SandboxState::Destroyed);
         assert_eq!(serde_json::to_string(&SandboxState::PullingSnapshot).unwrap(), "\"pulling_snapshot\"");

@@ -22,8 +22,10 @@ pub mod records;
 mod run;
 mod s3;
 pub mod sandbox;
+mod services;
 pub mod ssh_gateway;
 pub mod sync;
+mod takeover;
 mod tls;
 pub mod volumes;
 

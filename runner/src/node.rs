@@ -166,7 +166,7 @@ impl Node {
         let recorded = ids.iter().filter_map(|id| self.records.get(id)).flat_map(|r| r.volumes);
         let recorded = recorded.filter_map(|volume| volume.volume_id.parse::<VolumeId>().ok());
         self.volumes.cleanup(&named.chain(recorded).collect()).await;
-        Ok(())
+        self.remove_retired().await
     }
 
     /// Gives unused volumes back some time after sandboxes were destroyed, until `stop`.

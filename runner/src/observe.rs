@@ -20,6 +20,7 @@ struct State {
     durations: BTreeMap<&'static str, Histogram>,
     totals: BTreeMap<(&'static str, &'static str), u64>,
     under_way: BTreeMap<&'static str, u64>,
+    out_of_memory: u64,
 }
 
 /// All counters of a node.
@@ -82,6 +83,11 @@ impl Counters {
         }
     }
 
+    /// Counts a process that the kernel killed in a sandbox for want of memory.
+    pub fn count_oom(&self) {
+        self.state().out_of_memory += 1;
+    }
+
     /// How many operations of a kind are under way.
     pub fn under_way(&self, operation: &str) -> u64 {
         self.state().under_way.get(operation).copied().unwrap_or(0)
@@ -117,6 +123,10 @@ impl Counters {
         for (operation, count) in &state.under_way {
             let _ = writeln!(text, "{name}{{operation=\"{operation}\"}} {count}");
         }
+        let name = "pinfold_out_of_memory_total";
+        let _ =
+            writeln!(text, "# HELP {name} Times that a sandbox ran out of memory.\n# TYPE {name} counter");
+        let _ = writeln!(text, "{name} {}", state.out_of_memory);
         text
     }
 }

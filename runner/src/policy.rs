@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use pinfold_network::{Endpoint, Firewall, Policy};
+use pinfold_network::{Endpoint, Firewall, FirewallError, Policy};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::NetworkSettings;
 
@@ -23,22 +23,50 @@ pub trait NetworkPolicy: Send + Sync + 'static {
 
     /// Drops what earlier runs left for sandboxes that no longer exist.
     async fn retain(&self, keep: &HashSet<String>) -> OpResult<()>;
+
+    /// Closes the bridge of a link network to everything but its own ports, before anything is attached to it.
+    async fn guard_link(&self, bridge: &str) -> OpResult<()>;
+
+    /// Forgets the bridge of a link network that is gone.
+    async fn forget_link(&self, bridge: &str) -> OpResult<()>;
+
+    /// Puts back what somebody else removed. True when there was something to put back.
+    async fn restore(&self) -> OpResult<bool>;
+
+    /// Whether policies are in force at all.
+    fn is_enforced(&self) -> bool {
+        true
+    }
+}
+
+fn failed(error: FirewallError) -> OpError {
+    OpError::new(Class::Internal, error.to_string())
 }
 
 #[async_trait]
 impl NetworkPolicy for Firewall {
     async fn apply(&self, sandbox: &SandboxId, endpoint: Endpoint, policy: Policy) -> OpResult<()> {
-        self.apply(sandbox.as_str(), endpoint, policy)
-            .await
-            .map_err(|e| OpError::new(Class::Internal, e.to_string()))
+        self.apply(sandbox.as_str(), endpoint, policy).await.map_err(failed)
     }
 
     async fn remove(&self, sandbox: &SandboxId) -> OpResult<()> {
-        self.remove(sandbox.as_str()).await.map_err(|e| OpError::new(Class::Internal, e.to_string()))
+        self.remove(sandbox.as_str()).await.map_err(failed)
     }
 
     async fn retain(&self, keep: &HashSet<String>) -> OpResult<()> {
-        self.retain(keep).await.map(drop).map_err(|e| OpError::new(Class::Internal, e.to_string()))
+        self.retain(keep).await.map(drop).map_err(failed)
+    }
+
+    async fn guard_link(&self, bridge: &str) -> OpResult<()> {
+        self.guard_link(bridge).await.map_err(failed)
+    }
+
+    async fn forget_link(&self, bridge: &str) -> OpResult<()> {
+        self.forget_link(bridge).await.map_err(failed)
+    }
+
+    async fn restore(&self) -> OpResult<bool> {
+        self.restore().await.map_err(failed)
     }
 }
 
@@ -63,6 +91,22 @@ impl NetworkPolicy for Unenforced {
 
     async fn retain(&self, _keep: &HashSet<String>) -> OpResult<()> {
         Ok(())
+    }
+
+    async fn guard_link(&self, _bridge: &str) -> OpResult<()> {
+        Ok(())
+    }
+
+    async fn forget_link(&self, _bridge: &str) -> OpResult<()> {
+        Ok(())
+    }
+
+    async fn restore(&self) -> OpResult<bool> {
+        Ok(false)
+    }
+
+    fn is_enforced(&self) -> bool {
+        false
     }
 }
 

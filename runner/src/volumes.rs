@@ -22,6 +22,9 @@ pub trait Volumes: Send + Sync + 'static {
     /// Releases what was made for a sandbox that is gone.
     async fn release(&self, sandbox: &SandboxId);
 
+    /// Why volumes would not work on this host, if they would not.
+    fn problem(&self) -> Option<String>;
+
     /// Gives back volumes that no sandbox uses; `in_use` are those of existing sandboxes, running or not.
     async fn cleanup(&self, in_use: &HashSet<VolumeId>);
 }
@@ -83,6 +86,10 @@ impl Volumes for HostVolumes {
         if let Err(error) = self.binder.release(sandbox).await {
             tracing::warn!(%sandbox, %error, "could not release a sandbox's volume mounts");
         }
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.binder.store().problem()
     }
 
     async fn cleanup(&self, in_use: &HashSet<VolumeId>) {

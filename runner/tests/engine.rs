@@ -299,6 +299,187 @@ async fn builds_run_and_fail_with_their_log() {
     real.stop.cancel();
 }
 
+fn shell(command: &str) -> String {
+    let output = std::process::Command::new("sh").args(["-c", command]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn firewall(engine: &Docker) -> Arc<Firewall> {
+    let network = network(engine).await;
+    let bridge = Bridge {
+        interface: network.bridge.clone(),
+        subnet: network.subnet.as_deref().unwrap().parse().unwrap(),
+        gateway: network.gateway.unwrap(),
+        inter_sandbox: false,
+        resolver_port: None,
+    };
+    Arc::new(Firewall::install(bridge).await.unwrap())
+}
+
+fn remove_tables() {
+    for family in ["inet", "bridge"] {
+        let _ = std::process::Command::new("nft").args(["delete", "table", family, "pinfold"]).output();
+    }
+}
+
+/// What the original runner leaves on a host: containers on the engine's default bridge, chains and their jumps, accepts of a link network.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_the_original_runner_is_taken_over() {
+    let engine = Docker::connect().await.unwrap();
+    base_image(&engine).await;
+    let (running, stopped, open) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
+    let _cleanup = Cleanup(vec![running.clone(), stopped.clone(), open.clone()]);
+    for (id, verb) in [(&running, "run -d"), (&stopped, "create"), (&open, "run -d")] {
+        shell(&format!("docker {verb} --name {id} --label daytona.sandbox_name=old {IMAGE} sleep 3600"));
+    }
+    let chain = |id: &SandboxId| {
+        format!("DAYTONA-SB-{}", &shell(&format!("docker inspect -f '{{{{.Id}}}}' {id}"))[..12])
+    };
+    let (first, second) = (chain(&running), chain(&stopped));
+    let address = shell(&format!("docker inspect -f '{{{{.NetworkSettings.IPAddress}}}}' {running}"));
+    let address = address.trim();
+    let link = format!("daytona-link-{running}");
+    shell(&format!("docker network create --label daytona.link_network_owner={running} {link}"));
+    let bridge = format!("br-{}", &shell(&format!("docker network inspect -f '{{{{.Id}}}}' {link}"))[..12]);
+    shell(&format!(
+        "set -e
+         iptables -N {first}; iptables -A {first} -d 203.0.113.0/24 -j RETURN; iptables -A {first} -j DROP
+         iptables -N {second}; iptables -A {second} -j DROP
+         iptables -N DAYTONA-SB-0123456789ab
+         iptables -I DOCKER-USER 1 -s {address}/32 -j {first}
+         iptables -I DOCKER-USER 1 -i {bridge} -o {bridge} -j ACCEPT
+         iptables -t mangle -N {first}; iptables -t mangle -A {first} -j MARK --set-mark 999
+         iptables -t mangle -A PREROUTING -s {address}/32 -j {first}"
+    ));
+    assert!(shell("iptables-save").matches("DAYTONA-SB").count() >= 10, "the fabricated state is there");
+
+    let real = Real::guarded(|_| {}, firewall(&engine).await).await;
+    eventually("the takeover", || {
+        real.node.records.ids().len() >= 3 && !shell("iptables-save").contains("DAYTONA-SB")
+    })
+    .await;
+    assert!(!shell("iptables-save").contains(&format!("-i {bridge} -o {bridge} -j ACCEPT")));
+    let settings = |id: &SandboxId| real.node.records.get(id).unwrap().network;
+    assert_eq!(settings(&running).network_allow_list.as_deref(), Some("203.0.113.0/24"));
+    assert_eq!(settings(&running).network_limit_egress, Some(true));
+    assert_eq!(settings(&stopped).network_block_all, Some(true));
+    assert_eq!(settings(&open).network_block_all, Some(false));
+    for id in [&running, &open] {
+        let found = real.engine.inspect(id.as_str()).await.unwrap();
+        assert!(!found.networks.contains_key("bridge"), "{found:?}");
+        let here = real.node.records.get(id).unwrap().address;
+        assert_eq!(found.networks[NETWORK], here, "{found:?}");
+        let ip = here.unwrap().to_string();
+        assert!(shell("nft list map inet pinfold sandboxes").contains(&ip), "{ip} is under a policy");
+        assert!(shell(&format!("docker exec {id} busybox ip addr")).contains(&ip), "{ip} is its address");
+    }
+    assert!(shell("nft list set inet pinfold link_bridges").contains(&bridge), "the old link is guarded");
+    // A second start finds nothing to do, and no sandbox is forgotten.
+    assert_eq!(
+        real.node.index.all().iter().filter(|(id, _)| [&running, &stopped, &open].contains(&id)).count(),
+        3
+    );
+    for id in [&running, &stopped, &open] {
+        real.node.destroy(id).await.unwrap();
+    }
+    assert!(!shell("docker network ls").contains(&link) && real.node.records.ids().is_empty());
+    assert!(!shell("nft list table inet pinfold").contains("sb_"));
+    real.stop.cancel();
+    remove_tables();
+}
+
+/// Pains B17 and B18: a command that eats all memory dies, with SIGKILL's status; the daemon and its sandbox live, and somebody counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_17_what_eats_all_memory_does_not_take_the_daemon_with_it() {
+    let real = Real::new().await;
+    let id = SandboxId::random();
+    let _cleanup = Cleanup(vec![id.clone()]);
+    real.node.create(real.request(&id)).await.unwrap();
+    let url = format!("{}/sandboxes/{id}/toolbox/process/execute", real.base);
+    let body = serde_json::json!({"command": "busybox tail /dev/zero", "timeout": 60});
+    let answer = real.client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(answer["exitCode"], 137, "{answer}");
+    let (status, body) = real.get(&format!("/sandboxes/{id}/toolbox/version")).await;
+    assert_eq!(status, 200, "the daemon still answers: {body}");
+    assert_eq!(real.node.index.get(&id).unwrap().state, SandboxState::Started);
+    eventually("the count", || real.node.counters.prometheus().contains("pinfold_out_of_memory_total 1"))
+        .await;
+    // That it once ran out of memory is not why it ends now.
+    shell(&format!("docker stop -t 5 {id}"));
+    eventually("the end", || {
+        real.node.index.get(&id).is_some_and(|s| s.ending.is_some() && s.address.is_none())
+    })
+    .await;
+    assert_eq!(real.node.index.get(&id).unwrap().state, SandboxState::Stopped);
+    real.node.destroy(&id).await.unwrap();
+    real.stop.cancel();
+}
+
+/// Pain B18: when the first process itself is the victim, the reason says so, and which limit it met.
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_18_out_of_memory_is_a_reason_of_its_own() {
+    let real = Real::with(|c| c.use_snapshot_entrypoint = true).await;
+    let id = SandboxId::random();
+    let _cleanup = Cleanup(vec![id.clone()]);
+    let entrypoint =
+        ["sh", "-c", "while ! test -e /tmp/end; do sleep 0.1; done; exec busybox tail /dev/zero"];
+    let entrypoint = entrypoint.iter().map(|s| (*s).to_owned()).collect();
+    real.node.create(CreateSandbox { entrypoint, ..real.request(&id) }).await.unwrap();
+    shell(&format!("docker exec {id} sh -c 'echo > /tmp/end'"));
+    eventually("the end", || real.node.index.get(&id).is_some_and(|s| s.state == SandboxState::Error)).await;
+    let reason = real.node.index.get(&id).unwrap().ending.unwrap().reason();
+    assert!(reason.contains("ran out of memory") && reason.contains("limit 1.0 GiB"), "{reason}");
+    let (status, body) = real.get(&format!("/sandboxes/{id}/toolbox/version")).await;
+    assert!(status == 400 && body.contains("ran out of memory"), "{body}");
+    real.node.destroy(&id).await.unwrap();
+    real.stop.cancel();
+}
+
+/// A linked sandbox reaches its owner's services by name, and not its toolbox; nor does the link lead to the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_opens_neither_the_toolbox_nor_the_host() {
+    let engine = Docker::connect().await.unwrap();
+    let real = Real::guarded(|_| {}, firewall(&engine).await).await;
+    let (owner, follower) = (SandboxId::random(), SandboxId::random());
+    let _cleanup = Cleanup(vec![owner.clone(), follower.clone()]);
+    let serve = ["sh", "-c", "while true; do echo hello | busybox nc -l -p 8000; done"];
+    let entrypoint = serve.iter().map(|s| (*s).to_owned()).collect();
+    let named = CreateSandbox { name: Some("base".to_owned()), entrypoint, ..real.request(&owner) };
+    real.node.create(named).await.unwrap();
+    let blocked = CreateSandbox {
+        linked_sandbox_id: Some(owner.to_string()),
+        network_block_all: Some(true),
+        ..real.request(&follower)
+    };
+    real.node.create(blocked).await.unwrap();
+    let link = real.engine.network(&format!("daytona-link-{owner}")).await.unwrap();
+    let gateway =
+        shell(&format!("ip -4 -o addr show dev {} | awk '{{ print $4 }}' | cut -d/ -f1", link.bridge));
+    let gateway = gateway.trim();
+    let host = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = host.local_addr().unwrap().port();
+    assert!(
+        tokio::net::TcpStream::connect((gateway, port)).await.is_ok(),
+        "the host listens on the link's bridge"
+    );
+    let within = |command: String| {
+        shell(&format!("docker exec {follower} sh -c '{command}' </dev/null 2>&1; echo status=$?"))
+    };
+    let reached = within("busybox nc -w 3 base 8000".to_owned());
+    assert!(reached.contains("hello"), "a service is reached by name: {reached}");
+    for place in ["base 2280", "base 22220", "base 22222", &format!("{gateway} {port}")] {
+        let answer = within(format!("busybox nc -w 2 {place}"));
+        assert!(!answer.contains("status=0"), "{place}: {answer}");
+    }
+    real.node.destroy(&follower).await.unwrap();
+    real.node.destroy(&owner).await.unwrap();
+    assert!(real.engine.network(&format!("daytona-link-{owner}")).await.unwrap_err().is_not_found());
+    assert!(!shell("nft list set inet pinfold link_bridges").contains(&link.bridge));
+    real.stop.cancel();
+    remove_tables();
+}
+
 /// Takes the host's `pinfold` tables for itself: nothing else of Pinfold's may run beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_reach_neither_each_other_nor_the_host() {

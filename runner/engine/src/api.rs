@@ -137,6 +137,9 @@ pub trait Engine: Send + Sync + 'static {
     /// One network.
     async fn network(&self, name: &str) -> Result<Network>;
 
+    /// The networks with this label.
+    async fn networks(&self, label: &str) -> Result<Vec<Network>>;
+
     /// Creates a bridge network and returns its id. A taken name is a conflict.
     async fn create_network(&self, spec: &NetworkSpec) -> Result<String>;
 

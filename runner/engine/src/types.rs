@@ -69,6 +69,8 @@ pub struct ContainerSummary {
     pub name: String,
     /// The image it was created from, as it was named.
     pub image: String,
+    /// The image's id.
+    pub image_id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Where it stands.
@@ -112,6 +114,8 @@ pub struct Container {
     pub mount_sources: Vec<String>,
     /// Addresses by network name; `None` while it does not run.
     pub networks: BTreeMap<String, Option<Ipv4Addr>>,
+    /// Hardware addresses by network name, of those that have one.
+    pub macs: BTreeMap<String, String>,
     /// CPU quota in microseconds per 100 ms; 0 for none.
     pub cpu_quota: i64,
     /// Memory limit in bytes; 0 for none.
@@ -217,6 +221,8 @@ pub struct Image {
     pub architecture: String,
     /// Unpacked size in bytes.
     pub size: u64,
+    /// How many layers it has; engines refuse more than some 125.
+    pub layers: usize,
     /// Its entrypoint.
     pub entrypoint: Vec<String>,
     /// Its command.

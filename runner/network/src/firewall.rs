@@ -1,11 +1,14 @@
 //! The firewall: applies policies, remembers which sandbox has which address, removes what is left over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::{Cidr, Endpoint, NftError, Policy, nft, ruleset};
+use crate::netlink::{Batch, Kernel};
+use crate::nft::Known;
+use crate::{Cidr, Endpoint, NftError, Policy, changes, nft, ruleset};
 
 /// The bridge that sandboxes live on.
 #[derive(Debug, Clone)]
@@ -52,27 +55,52 @@ pub enum FirewallError {
     },
 }
 
-/// Applies policies. One per runner: all changes go through it, one after another.
+/// What is in the kernel, as far as this process put or found it there.
+#[derive(Debug)]
+struct Installed {
+    kernel: Kernel,
+    applied: HashMap<String, (Endpoint, Policy)>,
+    /// Sandboxes of earlier runs, by the part of their chain's name that stands for them.
+    inherited: HashMap<String, Endpoint>,
+    /// Bridges of link networks.
+    links: BTreeSet<String>,
+    /// How many rules each fixed chain has.
+    fixed: HashMap<&'static str, usize>,
+}
+
+impl Installed {
+    fn place_of(&self, sandbox: &str, key: &str) -> Option<Endpoint> {
+        let applied = self.applied.get(sandbox).map(|(endpoint, _)| *endpoint);
+        applied.or_else(|| self.inherited.get(key).copied())
+    }
+
+    fn commit(&self, sandbox: &str, batch: Batch) -> Result<(), FirewallError> {
+        let failed = |e| FirewallError::Apply { sandbox: sandbox.to_owned(), source: NftError::Kernel(e) };
+        self.kernel.commit(batch).map_err(failed)
+    }
+}
+
+/// Applies policies. One per runner: all changes go through it, one after another. A change that has begun is finished and remembered even when
+/// its caller is gone.
 #[derive(Debug)]
 pub struct Firewall {
     bridge: Bridge,
-    applied: Mutex<HashMap<String, (Endpoint, Policy)>>,
+    installed: Arc<Mutex<Installed>>,
 }
 
 impl Firewall {
     /// Closes the bridge. What earlier runs allowed stays allowed until it is changed or [`Firewall::retain`] drops it.
     pub async fn install(bridge: Bridge) -> Result<Self, FirewallError> {
-        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if bridge.interface.is_empty() || bridge.interface.len() > 15 || !bridge.interface.chars().all(valid)
-        {
+        if !is_interface(&bridge.interface) {
             return Err(FirewallError::Interface(bridge.interface));
         }
-        nft::apply(&ruleset::base(&bridge)).await.map_err(FirewallError::Install)?;
-        if let Err(error) = nft::apply(&ruleset::isolation(&bridge)).await {
-            tracing::debug!(%error, "this kernel cannot filter on the bridge itself; bridged packets go through the IP rules");
-            bridged_packets_through_ip_rules().await?;
-        }
-        Ok(Self { bridge, applied: Mutex::new(HashMap::new()) })
+        let kernel = Kernel::open().map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
+        let fixed = install_fixed(&bridge, &kernel).await?;
+        let known = nft::known().await.map_err(FirewallError::Install)?;
+        let inherited = known.iter().filter_map(Known::place).collect();
+        let (applied, links) = (HashMap::new(), BTreeSet::new());
+        let installed = Installed { kernel, applied, inherited, links, fixed };
+        Ok(Self { bridge, installed: Arc::new(Mutex::new(installed)) })
     }
 
     /// The bridge this firewall guards.
@@ -88,57 +116,122 @@ impl Firewall {
         policy: Policy,
     ) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
-        let failed = |source| FirewallError::Apply { sandbox: sandbox.to_owned(), source };
-        let mut applied = self.applied.lock().await;
-        if applied.get(sandbox) == Some(&(endpoint, policy.clone())) {
-            return Ok(());
+        let sandbox = sandbox.to_owned();
+        self.change(move |installed| {
+            if installed.applied.get(&sandbox) == Some(&(endpoint, policy.clone())) {
+                return Ok(());
+            }
+            let moved_from = installed.place_of(&sandbox, &key).filter(|old| *old != endpoint);
+            let batch = changes::sandbox(&key, &endpoint, &policy, moved_from.as_ref());
+            installed.commit(&sandbox, batch)?;
+            installed.inherited.remove(&key);
+            installed.applied.insert(sandbox, (endpoint, policy));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a change off the runtime, with nobody beside it.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Installed) -> Result<T, FirewallError> + Send + 'static,
+    ) -> Result<T, FirewallError> {
+        let mut installed = Arc::clone(&self.installed).lock_owned().await;
+        match tokio::task::spawn_blocking(move || change(&mut installed)).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-        let mut script = String::new();
-        if let Some((old, _)) = applied.get(sandbox).filter(|(old, _)| *old != endpoint) {
-            script.push_str(&ruleset::removal(&key, old));
-        }
-        script.push_str(&ruleset::sandbox(&key, &endpoint, &policy));
-        nft::apply(&script).await.map_err(failed)?;
-        applied.insert(sandbox.to_owned(), (endpoint, policy));
-        Ok(())
     }
 
     /// What is in force for `sandbox`.
     pub async fn applied(&self, sandbox: &str) -> Option<(Endpoint, Policy)> {
-        self.applied.lock().await.get(sandbox).cloned()
+        self.installed.lock().await.applied.get(sandbox).cloned()
     }
 
     /// Which sandbox has this address, and its policy.
     pub async fn owner_of(&self, ip: Ipv4Addr) -> Option<(String, Policy)> {
-        let applied = self.applied.lock().await;
-        applied
-            .iter()
-            .find(|(_, (endpoint, _))| endpoint.ip == ip)
-            .map(|(id, (_, policy))| (id.clone(), policy.clone()))
+        let installed = self.installed.lock().await;
+        let found = installed.applied.iter().find(|(_, (endpoint, _))| endpoint.ip == ip);
+        found.map(|(id, (_, policy))| (id.clone(), policy.clone()))
     }
 
-    /// Removes what `sandbox` had. Its address has no network afterwards.
+    /// Removes what `sandbox` had, in this run or an earlier one. Its address has no network afterwards.
     pub async fn remove(&self, sandbox: &str) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
-        let mut applied = self.applied.lock().await;
-        let Some((endpoint, _)) = applied.get(sandbox).cloned() else { return Ok(()) };
-        let failed = |source| FirewallError::Apply { sandbox: sandbox.to_owned(), source };
-        nft::apply(&ruleset::removal(&key, &endpoint)).await.map_err(failed)?;
-        applied.remove(sandbox);
-        Ok(())
+        let sandbox = sandbox.to_owned();
+        self.change(move |installed| {
+            let Some(endpoint) = installed.place_of(&sandbox, &key) else { return Ok(()) };
+            installed.commit(&sandbox, changes::removal(&key, &endpoint))?;
+            installed.inherited.remove(&key);
+            installed.applied.remove(&sandbox);
+            Ok(())
+        })
+        .await
     }
 
     /// Removes what earlier runs left for sandboxes that are not in `keep`, and says how many that were.
     pub async fn retain(&self, keep: &HashSet<String>) -> Result<usize, FirewallError> {
-        let keep: HashSet<String> =
-            keep.iter().filter_map(|id| key_of(id).ok()).map(|key| format!("sb_{key}")).collect();
-        let mut applied = self.applied.lock().await;
-        let known = nft::known().await.map_err(FirewallError::Install)?;
-        let stale: Vec<_> = known.iter().filter(|k| !keep.contains(&k.chain)).collect();
-        let script: String = stale.iter().filter_map(|k| ruleset::stale_removal(k)).collect();
-        nft::apply(&script).await.map_err(FirewallError::Install)?;
-        applied.retain(|id, _| key_of(id).is_ok_and(|key| keep.contains(&format!("sb_{key}"))));
-        Ok(stale.len())
+        let keep: HashSet<String> = keep.iter().filter_map(|id| key_of(id).ok()).collect();
+        self.change(move |installed| {
+            let inherited = installed.inherited.keys().cloned();
+            let applied = installed.applied.keys().filter_map(|id| key_of(id).ok());
+            let stale: Vec<String> = inherited.chain(applied).filter(|key| !keep.contains(key)).collect();
+            for key in &stale {
+                let applied = installed.applied.iter().find(|(id, _)| key_of(id).is_ok_and(|k| k == *key));
+                let applied = applied.map(|(id, (endpoint, _))| (id.clone(), *endpoint));
+                if let Some(endpoint) = installed.inherited.remove(key) {
+                    installed.commit(key, changes::removal(key, &endpoint))?;
+                }
+                if let Some((sandbox, endpoint)) = applied {
+                    installed.commit(key, changes::removal(key, &endpoint))?;
+                    installed.applied.remove(&sandbox);
+                }
+            }
+            Ok(stale.len())
+        })
+        .await
+    }
+
+    /// Guards the bridge of a link network: its ports reach each other but for the daemons' own ports, and nothing else at all. Call it before
+    /// anything is attached.
+    pub async fn guard_link(&self, bridge: &str) -> Result<(), FirewallError> {
+        if !is_interface(bridge) {
+            return Err(FirewallError::Interface(bridge.to_owned()));
+        }
+        let mut installed = self.installed.lock().await;
+        // The rules are of IP packets, whatever this kernel can filter on the bridge itself.
+        bridged_packets_through_ip_rules().await?;
+        nft::apply(&ruleset::link(bridge)).await.map_err(FirewallError::Install)?;
+        installed.links.insert(bridge.to_owned());
+        Ok(())
+    }
+
+    /// Forgets the bridge of a link network that is gone.
+    pub async fn forget_link(&self, bridge: &str) -> Result<(), FirewallError> {
+        if !is_interface(bridge) {
+            return Err(FirewallError::Interface(bridge.to_owned()));
+        }
+        let mut installed = self.installed.lock().await;
+        nft::apply(&ruleset::unlink(bridge)).await.map_err(FirewallError::Install)?;
+        installed.links.remove(bridge);
+        Ok(())
+    }
+
+    /// Puts everything back when somebody else removed it (`nft flush ruleset` does). True when there was something to put back.
+    pub async fn restore(&self) -> Result<bool, FirewallError> {
+        let mut installed = self.installed.lock().await;
+        if count_fixed(&installed.kernel)? == installed.fixed {
+            return Ok(false);
+        }
+        tracing::error!("the network rules were changed by someone else; putting them back");
+        installed.fixed = install_fixed(&self.bridge, &installed.kernel).await?;
+        for bridge in &installed.links {
+            nft::apply(&ruleset::link(bridge)).await.map_err(FirewallError::Install)?;
+        }
+        for (sandbox, (endpoint, policy)) in &installed.applied {
+            installed.commit(sandbox, changes::sandbox(&key_of(sandbox)?, endpoint, policy, None))?;
+        }
+        Ok(true)
     }
 
     /// Allows a sandbox's domain-listed address for `seconds`, after its name was looked up.
@@ -149,28 +242,44 @@ impl Firewall {
         seconds: u32,
     ) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        let failed = |source| FirewallError::Apply { sandbox: sandbox.to_owned(), source };
-        let applied = self.applied.lock().await;
-        if !applied.contains_key(sandbox) {
-            return Ok(());
-        }
-        let mut script = String::new();
-        for ip in addresses {
-            // Deleting first renews the time that is left.
-            script.push_str(&format!(
-                "add element inet pinfold dom_{key} {{ {ip} timeout {seconds}s }}\ndelete element inet pinfold dom_{key} {{ {ip} }}\nadd element inet pinfold dom_{key} {{ {ip} timeout {seconds}s }}\n"
-            ));
-        }
-        nft::apply(&script).await.map_err(failed)
+        let (sandbox, addresses) = (sandbox.to_owned(), addresses.to_vec());
+        self.change(move |installed| {
+            if addresses.is_empty() || !installed.applied.contains_key(&sandbox) {
+                return Ok(());
+            }
+            installed.commit(&sandbox, changes::resolved(&key, &addresses, seconds))
+        })
+        .await
     }
 
     /// Removes all rules. Nothing guards the bridge afterwards: only for a host that has no sandboxes any more.
     pub async fn uninstall(self) -> Result<(), FirewallError> {
         nft::apply(ruleset::teardown()).await.map_err(FirewallError::Install)
     }
+}
+
+/// The rules that are the same for all sandboxes, and how many they are.
+async fn install_fixed(
+    bridge: &Bridge,
+    kernel: &Kernel,
+) -> Result<HashMap<&'static str, usize>, FirewallError> {
+    nft::apply(&ruleset::base(bridge)).await.map_err(FirewallError::Install)?;
+    if let Err(error) = nft::apply(&ruleset::isolation(bridge)).await {
+        tracing::debug!(%error, "this kernel cannot filter on the bridge itself; bridged packets go through the IP rules");
+        bridged_packets_through_ip_rules().await?;
+    }
+    count_fixed(kernel)
+}
+
+fn count_fixed(kernel: &Kernel) -> Result<HashMap<&'static str, usize>, FirewallError> {
+    let counted = ruleset::CHAINS.iter().map(|chain| Ok((*chain, kernel.rules(chain)?)));
+    let counted: std::io::Result<_> = counted.collect();
+    counted.map_err(|e| FirewallError::Install(NftError::Kernel(e)))
+}
+
+fn is_interface(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= 15 && name.chars().all(valid)
 }
 
 /// Makes the kernel show bridged packets to the `inet` rules, which then judge sandbox to sandbox as any other way.

@@ -8,7 +8,9 @@
 //! This crate knows addresses and policies; it does not know the engine's API, and it never asks a control plane.
 
 mod address;
+mod changes;
 mod firewall;
+mod netlink;
 mod nft;
 mod policy;
 mod resolver;

@@ -7,6 +7,8 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::Endpoint;
+
 /// Longest time for one transaction.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -19,6 +21,9 @@ pub enum NftError {
     /// The kernel or nft refused.
     #[error("nft refused the rules: {0}")]
     Refused(String),
+    /// The kernel refused a sandbox's rules.
+    #[error("the kernel refused the rules: {0}")]
+    Kernel(#[source] std::io::Error),
     /// It did not answer.
     #[error("nft did not answer within {DEADLINE:?}")]
     Deadline,
@@ -35,6 +40,18 @@ pub(crate) struct Known {
     pub(crate) chain: String,
     pub(crate) mac: String,
     pub(crate) ip: std::net::Ipv4Addr,
+}
+
+impl Known {
+    /// The key of the sandbox, and where it is.
+    pub(crate) fn place(&self) -> Option<(String, Endpoint)> {
+        let key = self.chain.strip_prefix("sb_").filter(|k| k.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let mut mac = [0; 6];
+        for (byte, text) in mac.iter_mut().zip(self.mac.split(':')) {
+            *byte = u8::from_str_radix(text, 16).ok()?;
+        }
+        Some((key.to_owned(), Endpoint { ip: self.ip, mac }))
+    }
 }
 
 /// The sandboxes that the kernel knows, from this run or an earlier one.

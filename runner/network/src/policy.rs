@@ -39,6 +39,11 @@ impl Cidr {
         self.network
     }
 
+    /// The bits that make the network, set.
+    pub(crate) fn mask(&self) -> u32 {
+        mask(self.prefix)
+    }
+
     /// The last address, which is the broadcast address.
     pub fn broadcast(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() | !mask(self.prefix))

@@ -4,14 +4,17 @@
 
 use std::fmt::Write;
 
-use crate::nft::Known;
-use crate::{Bridge, Endpoint, Policy};
+use crate::Bridge;
 
 /// Packets of limited sandboxes carry this mark for the operator's traffic shaping (runner contract 9.2).
 pub(crate) const EGRESS_MARK: u32 = 999;
 
 /// Ports of the daemon that no other sandbox may ever reach, linked or not.
 const DAEMON_PORTS: &str = "{ 2280, 22220, 22222, 33333 }";
+
+/// The chains whose rules are the same for all sandboxes.
+pub(crate) const CHAINS: [&str; 7] =
+    ["forward", "input", "marking", "resolving_dns", "outbound", "to_host", "linked"];
 
 /// The tables, the hooks and the closed bridge. Applying it again keeps the sandboxes' chains and swaps everything else at once.
 pub(crate) fn base(bridge: &Bridge) -> String {
@@ -21,20 +24,31 @@ pub(crate) fn base(bridge: &Bridge) -> String {
          map sandboxes { type ether_addr . ipv4_addr : verdict; }\n\
          set resolving { type ether_addr . ipv4_addr; }\n\
          set limited { type ipv4_addr; }\n\
+         set link_bridges { type ifname; }\n\
+         set link_pairs { type ifname . ifname; }\n\
          chain forward { type filter hook forward priority -10; policy accept; }\n\
          chain input { type filter hook input priority -10; policy accept; }\n\
          chain marking { type filter hook prerouting priority mangle; policy accept; }\n\
          chain resolving_dns { type nat hook prerouting priority dstnat; policy accept; }\n\
          chain outbound {\n}\n\
          chain to_host {\n}\n\
+         chain linked {\n}\n\
          }\n",
     );
-    for chain in ["forward", "input", "marking", "resolving_dns", "outbound", "to_host"] {
+    for chain in CHAINS {
         let _ = writeln!(s, "flush chain inet pinfold {chain}");
     }
     let mut rule = |chain: &str, text: &str| {
         let _ = writeln!(s, "add rule inet pinfold {chain} {text}");
     };
+    // A link network leads from one of its ports to another, and nowhere else: not to the host, not to the internet past a policy.
+    rule("forward", "iifname @link_bridges jump linked");
+    rule("forward", "oifname @link_bridges drop");
+    rule("linked", "meta nfproto ipv6 drop");
+    rule("linked", &format!("ct direction original tcp dport {DAEMON_PORTS} drop"));
+    rule("linked", "iifname . oifname @link_pairs accept");
+    rule("linked", "drop");
+    rule("input", "iifname @link_bridges jump to_host");
     rule("forward", &format!("iifname \"{name}\" jump outbound"));
     rule("forward", &format!("oifname \"{name}\" ct state established,related accept"));
     rule("forward", &format!("oifname \"{name}\" drop"));
@@ -86,70 +100,21 @@ pub(crate) fn isolation(bridge: &Bridge) -> String {
     )
 }
 
-/// The whole policy of one sandbox, replacing what it had.
-pub(crate) fn sandbox(key: &str, endpoint: &Endpoint, policy: &Policy) -> String {
-    let Endpoint { ip, .. } = endpoint;
-    let mac = endpoint.mac_text();
-    let mut s = format!(
-        "add chain inet pinfold sb_{key}\n\
-         add set inet pinfold dom_{key} {{ type ipv4_addr; flags timeout; }}\n\
-         flush chain inet pinfold sb_{key}\n\
-         add element inet pinfold resolving {{ {mac} . {ip} }}\n\
-         delete element inet pinfold resolving {{ {mac} . {ip} }}\n\
-         add element inet pinfold limited {{ {ip} }}\n"
-    );
-    if !policy.limit_egress {
-        let _ = writeln!(s, "delete element inet pinfold limited {{ {ip} }}");
-    }
-    if policy.domains.is_empty() {
-        let _ = writeln!(s, "flush set inet pinfold dom_{key}");
-    } else {
-        let _ = writeln!(s, "add element inet pinfold resolving {{ {mac} . {ip} }}");
-        let _ = writeln!(s, "add rule inet pinfold sb_{key} ip daddr @dom_{key} accept");
-    }
-    match &policy.networks {
-        None => {
-            let _ = writeln!(s, "add rule inet pinfold sb_{key} accept");
-        }
-        Some(networks) => {
-            for network in networks {
-                let _ = writeln!(s, "add rule inet pinfold sb_{key} ip daddr {network} accept");
-            }
-            let _ = writeln!(s, "add rule inet pinfold sb_{key} drop");
-        }
-    }
-    let _ = writeln!(s, "add element inet pinfold sandboxes {{ {mac} . {ip} : jump sb_{key} }}");
-    s
-}
-
-/// Forgets one sandbox: its address is unknown again, and so without a network.
-pub(crate) fn removal(key: &str, endpoint: &Endpoint) -> String {
-    let Endpoint { ip, .. } = endpoint;
-    let mac = endpoint.mac_text();
-    // Adding first makes each deletion succeed, whatever was there.
+/// Puts the bridge of a link network under guard.
+pub(crate) fn link(bridge: &str) -> String {
     format!(
-        "add chain inet pinfold sb_{key}\n\
-         add set inet pinfold dom_{key} {{ type ipv4_addr; flags timeout; }}\n\
-         add element inet pinfold sandboxes {{ {mac} . {ip} : jump sb_{key} }}\n\
-         delete element inet pinfold sandboxes {{ {mac} . {ip} }}\n\
-         add element inet pinfold resolving {{ {mac} . {ip} }}\n\
-         delete element inet pinfold resolving {{ {mac} . {ip} }}\n\
-         add element inet pinfold limited {{ {ip} }}\n\
-         delete element inet pinfold limited {{ {ip} }}\n\
-         flush chain inet pinfold sb_{key}\n\
-         delete chain inet pinfold sb_{key}\n\
-         delete set inet pinfold dom_{key}\n"
+        "add element inet pinfold link_bridges {{ \"{bridge}\" }}\n\
+         add element inet pinfold link_pairs {{ \"{bridge}\" . \"{bridge}\" }}\n"
     )
 }
 
-/// Forgets a sandbox of an earlier run, known only from the kernel.
-pub(crate) fn stale_removal(known: &Known) -> Option<String> {
-    let key = known.chain.strip_prefix("sb_").filter(|k| k.bytes().all(|b| b.is_ascii_hexdigit()))?;
-    let mut mac = [0; 6];
-    for (byte, text) in mac.iter_mut().zip(known.mac.split(':')) {
-        *byte = u8::from_str_radix(text, 16).ok()?;
-    }
-    Some(removal(key, &Endpoint { ip: known.ip, mac }))
+/// Forgets the bridge of a link network that is gone.
+pub(crate) fn unlink(bridge: &str) -> String {
+    format!(
+        "{}delete element inet pinfold link_bridges {{ \"{bridge}\" }}\n\
+         delete element inet pinfold link_pairs {{ \"{bridge}\" . \"{bridge}\" }}\n",
+        link(bridge)
+    )
 }
 
 /// Removes every trace, for `pinfold` that ends for good.

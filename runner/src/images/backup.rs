@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -16,6 +16,9 @@ use super::credentials;
 use super::reference::normalise;
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
+
+/// An image of this many layers is flattened before it gets another.
+const MOST_LAYERS: usize = 100;
 
 /// Where a sandbox's last backup stands, for push-mode callers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +38,7 @@ pub enum BackupState {
 struct State {
     running: HashMap<SandboxId, (u64, CancellationToken)>,
     last: HashMap<SandboxId, (Instant, BackupState)>,
+    turns: HashMap<SandboxId, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// The backups of all sandboxes.
@@ -59,6 +63,13 @@ impl Backups {
     /// Where the last backup stands.
     pub fn last(&self, id: &SandboxId) -> BackupState {
         self.state().last.get(id).map(|(_, state)| state.clone()).unwrap_or_default()
+    }
+
+    /// The lock under which a sandbox is committed; those that nobody holds are forgotten.
+    pub(super) fn turn(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut state = self.state();
+        state.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        state.turns.entry(id.clone()).or_default().clone()
     }
 
     fn begin(&self, id: &SandboxId, reference: &str, retention: Duration) -> (u64, CancellationToken) {
@@ -86,7 +97,7 @@ impl Backups {
 
 impl Node {
     /// Backs a sandbox up. Without a registry the image stays on this node, under the same reference.
-    pub async fn backup(&self, id: &SandboxId, request: CreateBackup) -> OpResult<()> {
+    pub async fn backup(self: &Arc<Self>, id: &SandboxId, request: CreateBackup) -> OpResult<()> {
         let began = Instant::now();
         if request.snapshot.is_empty() {
             return Err(OpError::new(Class::BadRequest, "the request names no reference to back up to"));
@@ -113,9 +124,16 @@ impl Node {
         result
     }
 
-    async fn back_up(&self, id: &SandboxId, reference: &str, request: &CreateBackup) -> OpResult<()> {
+    async fn back_up(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        reference: &str,
+        request: &CreateBackup,
+    ) -> OpResult<()> {
         let began = Instant::now();
-        self.commit(id, reference).await.map_err(|e| e.during("committing the sandbox", began))?;
+        // An image that a cut-off backup left under this name would stay without one.
+        let _ = self.engine.remove_image(reference, true).await;
+        self.commit_frozen(id, reference).await.map_err(|e| e.during("committing the sandbox", began))?;
         let Some(registry) = request.registry.as_ref().filter(|r| !r.url.is_empty()) else { return Ok(()) };
         let pushing = Instant::now();
         let auth = credentials(Some(registry));
@@ -134,6 +152,13 @@ impl Node {
             .map(|label| format!("LABEL {label}=\"\""))
             .collect();
         let limit = self.config.backup_timeout;
+        let found = self.engine.inspect(id.as_str()).await?;
+        // Each archive and restore adds a layer, and engines refuse an image of too many.
+        let layers = self.engine.image(&found.image_id).await.map_or(0, |image| image.layers);
+        if layers >= MOST_LAYERS {
+            tracing::info!(sandbox = %id, layers, "the image has many layers; making it one");
+            return self.export_import(id, reference).await;
+        }
         match self.engine.commit(id.as_str(), reference, &changes, limit).await {
             Err(EngineError::Internal { message, .. }) if message.contains("failed to get digest") => {
                 tracing::warn!(sandbox = %id, message, "commit failed; exporting and importing instead");

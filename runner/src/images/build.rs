@@ -56,6 +56,7 @@ impl Node {
         if request.dockerfile.trim().is_empty() {
             return Err(OpError::new(Class::BadRequest, "the request carries no Dockerfile"));
         }
+        self.reinstate(&reference).await;
         if self.local_image(&reference).await.is_err() {
             self.build_image(&reference, &request).await?;
         }

@@ -8,6 +8,7 @@ mod logs;
 mod pull;
 mod reference;
 mod registry;
+mod retired;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::error::{OpError, OpResult};
 pub use backup::{BackupState, Backups};
 pub use logs::{BuildLogs, LogStream};
 pub(crate) use reference::build_id;
+use retired::Retired;
 
 /// Most failures that are remembered for push-mode callers.
 const REMEMBERED: usize = 1024;
@@ -39,6 +41,7 @@ pub struct Images {
     cache: Mutex<HashMap<String, Image>>,
     failures: Mutex<HashMap<String, (Instant, OpError)>>,
     retention: Duration,
+    retired: Retired,
     /// Build logs.
     pub logs: BuildLogs,
 }
@@ -55,6 +58,7 @@ impl Images {
             cache: Mutex::default(),
             failures: Mutex::default(),
             retention: config.snapshot_error_retention,
+            retired: Retired::open(&config.data_dir.join("retired-images.json")),
             logs: BuildLogs::new(config.build_log_dir.clone()),
         }
     }

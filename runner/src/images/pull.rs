@@ -128,6 +128,9 @@ impl Node {
         }
         // A failed pull makes every snapshot of this reference unschedulable here (17.3), so what is local already is good.
         let target = request.destination_ref.as_deref().filter(|t| !t.is_empty());
+        for name in target.into_iter().chain([reference.as_str()]) {
+            self.reinstate(name).await;
+        }
         if let Some(target) = target
             && let Ok(image) = self.local_image(target).await
         {
@@ -163,6 +166,10 @@ impl Node {
         self.images.clear_failure(&reference);
         if self.engine.image(&reference).await.is_ok_and(|image| !is_replaceable(&reference, &image)) {
             tracing::info!(reference, "the image was made on this host and stays");
+            return Ok(());
+        }
+        if self.retire(&reference).await? {
+            tracing::info!(reference, "sandboxes need the image; it goes with the last of them");
             return Ok(());
         }
         let force = self.config.force_snapshot_removal;

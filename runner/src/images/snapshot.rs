@@ -1,5 +1,5 @@
-//! A snapshot of a sandbox (runner contract 7.6). The freeze around the commit ends on every path, also when the caller is cancelled: freeze,
-//! commit and thaw are a task of their own.
+//! A snapshot of a sandbox (runner contract 7.6), and the freeze around a commit, so that files are not torn. It ends on every path, also when the
+//! caller is cancelled: freeze, commit and thaw are a task of their own, one at a time for each sandbox.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,9 @@ use super::credentials;
 use super::reference::internal;
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
+
+/// How the names of images begin that are about to be published under another.
+const TEMPORARY: &str = "daytona-from-sandbox-";
 
 impl Node {
     /// Makes an image of a sandbox. Without a registry the image is local, under `daytona-<hash>:daytona`.
@@ -45,11 +48,8 @@ impl Node {
         let began = Instant::now();
         let nanoseconds =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let temporary = format!("daytona-from-sandbox-{id}:{nanoseconds}");
-        let (node, owned, name) = (self.clone(), id.clone(), temporary.clone());
-        let task = tokio::spawn(async move { node.commit_frozen(&owned, &name).await });
-        let image_id =
-            task.await.map_err(|e| OpError::new(Class::Internal, format!("the commit was lost: {e}")))?;
+        let temporary = format!("{TEMPORARY}{id}:{nanoseconds}");
+        let image_id = self.commit_frozen(id, &temporary).await;
         let image_id = image_id.map_err(|e| e.during("committing the sandbox", began))?;
         let hash = image_id.trim_start_matches("sha256:").to_owned();
         let registry = request.registry.filter(|r| !r.url.is_empty());
@@ -76,17 +76,43 @@ impl Node {
         Ok(SandboxSnapshot { reference: Some(reference), hash, size_gb: info.size_gb, entrypoint, cmd })
     }
 
-    async fn commit_frozen(&self, id: &SandboxId, reference: &str) -> OpResult<String> {
-        let _busy = self.busy(id);
+    /// Makes an image of a sandbox that stands still meanwhile, and returns its id. Dropping the returned future does not cut it short.
+    pub(super) async fn commit_frozen(self: &Arc<Self>, id: &SandboxId, reference: &str) -> OpResult<String> {
+        let (node, owned, name) = (self.clone(), id.clone(), reference.to_owned());
+        let task = tokio::spawn(async move { node.commit_in_turn(&owned, &name).await });
+        task.await.unwrap_or_else(|e| Err(OpError::new(Class::Internal, format!("the commit was lost: {e}"))))
+    }
+
+    async fn commit_in_turn(&self, id: &SandboxId, reference: &str) -> OpResult<String> {
+        let turn = self.backups.turn(id);
+        let _turn = turn.lock().await;
         let running = self.index.get(id).is_some_and(|s| s.status == ContainerStatus::Running);
-        if running {
-            self.engine.pause(id.as_str()).await?;
+        if !running {
+            return self.commit(id, reference).await;
         }
-        let committed = self.commit(id, reference).await;
-        if running {
-            self.thaw(id).await?;
+        self.index.change_known(id, |s| s.frozen = true);
+        let paused = self.engine.pause(id.as_str()).await;
+        let committed = match paused {
+            Ok(()) => self.commit(id, reference).await,
+            Err(error) => Err(error.into()),
+        };
+        let thawed = self.thaw(id).await;
+        self.index.change_known(id, |s| s.frozen = false);
+        match thawed {
+            // It was destroyed meanwhile; what became of the commit is what counts.
+            Err(error) if error.class == Class::NotFound => committed,
+            thawed => thawed.and(committed),
         }
-        committed
+    }
+
+    /// Removes the names that a killed run left on images it was about to publish.
+    pub(crate) async fn remove_temporary_images(&self) {
+        let names = self.engine.image_tags().await.unwrap_or_default();
+        for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
+            if let Err(error) = self.engine.remove_image(name, true).await {
+                tracing::warn!(name, %error, "could not remove a temporary image name");
+            }
+        }
     }
 
     /// Unfreezes a sandbox, trying for two minutes: a frozen sandbox looks dead to its user.
@@ -95,7 +121,11 @@ impl Node {
         loop {
             match self.engine.unpause(id.as_str()).await {
                 Ok(()) => {
-                    self.index.change_known(id, |s| s.status = ContainerStatus::Running);
+                    self.index.change_known(id, |s| {
+                        if s.status == ContainerStatus::Paused {
+                            s.status = ContainerStatus::Running;
+                        }
+                    });
                     return Ok(());
                 }
                 Err(error) if error.is_not_found() || began.elapsed() > Duration::from_secs(120) => {

@@ -1,7 +1,7 @@
 //! Linked sandboxes (runner contract 9.6): an owner and its followers share a network on which they find each other by name.
 //!
-//! The network's presence is the only record of a link. It is internal: with a way out of its own, a sandbox could leave past the policy that
-//! holds on the sandbox network.
+//! The network's presence is the only record of a link. It is internal, and its bridge is guarded before anybody is attached: with a way out of its
+//! own a sandbox could leave past the policy that holds on the sandbox network, and reach the host or its neighbour's toolbox.
 
 use pinfold_engine::{Attachment, NetworkSpec};
 use pinfold_proto::id::SandboxId;
@@ -9,6 +9,9 @@ use pinfold_proto::runner::payload::CreateSandbox;
 
 use crate::error::{Class, OpError, OpResult};
 use crate::node::{Node, sandbox_id};
+
+/// The label by which a link network names its owner.
+const OWNER: &str = "daytona.link_network_owner";
 
 fn network_name(owner: &SandboxId) -> String {
     format!("daytona-link-{owner}")
@@ -36,16 +39,20 @@ impl Node {
             found => found?,
         };
         let name = network_name(&owner);
-        let labels = [("daytona.link_network_owner".to_owned(), owner.to_string())].into();
+        let labels = [(OWNER.to_owned(), owner.to_string())].into();
         let spec =
             NetworkSpec { name: name.clone(), icc: true, internal: true, labels, ..NetworkSpec::default() };
-        match self.engine.network(&name).await {
-            Err(error) if error.is_not_found() => match self.engine.create_network(&spec).await {
-                Err(error) if !error.is_conflict() => return Err(error.into()),
-                _ => {}
-            },
-            found => drop(found?),
-        }
+        let network = match self.engine.network(&name).await {
+            Err(error) if error.is_not_found() => {
+                match self.engine.create_network(&spec).await {
+                    Err(error) if !error.is_conflict() => return Err(error.into()),
+                    _ => {}
+                }
+                self.engine.network(&name).await?
+            }
+            found => found?,
+        };
+        self.policy.guard_link(&network.bridge).await?;
         if !found.networks.contains_key(&name) {
             let aliases = alias(found.labels.get("daytona.sandbox_name").map(String::as_str), &owner);
             self.attach(&owner, &name, aliases).await?;
@@ -81,7 +88,23 @@ impl Node {
             }
         }
         if let Err(error) = self.engine.remove_network(&name).await {
-            tracing::warn!(network = name, %error, "could not remove a link network");
+            return tracing::warn!(network = name, %error, "could not remove a link network");
         }
+        if let Err(error) = self.policy.forget_link(&network.bridge).await {
+            tracing::warn!(network = name, %error, "could not forget a link network's bridge");
+        }
+    }
+
+    /// Guards the link networks of earlier runs, and removes those whose owner is gone.
+    pub(crate) async fn repair_links(&self) -> OpResult<()> {
+        for network in self.engine.networks(OWNER).await? {
+            self.policy.guard_link(&network.bridge).await?;
+            let owner = network.labels.get(OWNER).and_then(|owner| owner.parse::<SandboxId>().ok());
+            if let Some(owner) = owner.filter(|owner| self.index.get(owner).is_none()) {
+                tracing::warn!(network = network.name, "the owner of a link network is gone; removing it");
+                self.drop_link(&owner).await;
+            }
+        }
+        Ok(())
     }
 }

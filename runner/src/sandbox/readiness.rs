@@ -124,7 +124,13 @@ async fn still_runs(node: &Node, id: &SandboxId) -> OpResult<()> {
         node.index.change(id, |s| s.status = found.status);
         return Ok(());
     }
-    let ending = crate::index::Ending { code: found.exit_code, oom: found.oom_killed, error: found.error };
+    let memory_limit = u64::try_from(found.memory).unwrap_or(0);
+    let ending = crate::index::Ending {
+        code: found.exit_code,
+        oom: found.oom_killed,
+        memory_limit,
+        error: found.error,
+    };
     let output = last_output(node, id).await;
     Err(OpError::new(Class::Internal, format!("{}{output}", ending.reason())))
 }

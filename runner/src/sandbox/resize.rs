@@ -49,7 +49,9 @@ impl Node {
             }
             limits.storage = Some(u64::from(disk) << 30);
             let _busy = self.busy(id);
-            self.give_storage(id, "resize", limits).await.map_err(|e| e.during("resizing the disk", began))?;
+            self.give_storage(id, "resize", limits)
+                .await
+                .map_err(|e| e.during("resizing the disk", began))?;
         } else {
             self.engine
                 .update(id.as_str(), limits)

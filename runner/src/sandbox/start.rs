@@ -171,9 +171,15 @@ impl Node {
                 "the record of this sandbox's network policy is damaged; set its network settings again";
             return Err(OpError::new(Class::Internal, message));
         }
-        let Some(address) = address else { return Ok(()) };
+        // A sandbox whose only network is its owner's is guarded there.
+        let Some(address) = address.filter(|address| self.is_on_our_network(*address)) else { return Ok(()) };
         let settings = self.records.get(id).map(|r| r.network).unwrap_or_default();
         self.policy.apply(id, Endpoint::new(address), policy::parse(&settings)?).await
+    }
+
+    fn is_on_our_network(&self, address: Ipv4Addr) -> bool {
+        let subnet = self.network.subnet.as_deref().and_then(|s| s.parse::<pinfold_network::Cidr>().ok());
+        subnet.is_none_or(|subnet| subnet.contains(address))
     }
 
     /// The policy of a sandbox that was running when this process began.
@@ -213,6 +219,7 @@ impl Node {
         let ending = exited.then(|| Ending {
             code: found.exit_code,
             oom: found.oom_killed,
+            memory_limit: u64::try_from(found.memory).unwrap_or(0),
             error: found.error.clone(),
         });
         let address = self.address_of_container(found);
@@ -221,9 +228,12 @@ impl Node {
         }
         self.index.change(id, |s| {
             s.container_id.clone_from(&found.id);
-            s.status = found.status;
+            s.status = match found.status {
+                ContainerStatus::Paused if s.frozen => ContainerStatus::Running,
+                status => status,
+            };
             if !s.busy {
-                s.state = state_of(found.status, ending.as_ref());
+                s.state = state_of(s.status, ending.as_ref());
             }
             s.ending = ending;
             s.address = address.filter(|_| !exited && found.status != ContainerStatus::Created);
@@ -237,7 +247,8 @@ impl Node {
 /// The disk limit of a container in bytes: the one that the kernel holds it to, which may have been changed in place, else what the engine
 /// was told at its creation.
 pub(super) fn storage_of(found: &Container) -> Option<u64> {
-    let held = found.upper_dir.as_deref().and_then(|layer| quota::limit(layer).ok()).filter(|bytes| *bytes > 0);
+    let held =
+        found.upper_dir.as_deref().and_then(|layer| quota::limit(layer).ok()).filter(|bytes| *bytes > 0);
     held.or_else(|| found.storage_size.as_deref().and_then(parse_size))
 }
 

@@ -38,7 +38,7 @@ impl Node {
         }
         let _busy = self.busy(id);
         self.index.change(id, |s| s.state = SandboxState::Stopping);
-        if known.status == ContainerStatus::Paused {
+        if known.status == ContainerStatus::Paused || known.frozen {
             let _ = self.engine.unpause(id.as_str()).await;
         }
         let mut result = if force {
@@ -72,7 +72,7 @@ impl Node {
             s.address = None;
             s.daemon_version = None;
             // It was asked to end, so its status is no failure.
-            s.ending = Some(Ending { code: 143, oom: false, error: String::new() });
+            s.ending = Some(Ending { code: 143, ..Ending::default() });
         });
         Ok(())
     }

@@ -81,6 +81,8 @@ pub struct RecordingPolicy {
     /// For each apply: whether the sandbox was already running.
     pub late: Mutex<Vec<bool>>,
     pub fail: Mutex<bool>,
+    /// The guarded bridges of link networks.
+    pub links: Mutex<HashSet<String>>,
 }
 
 #[async_trait]
@@ -103,6 +105,25 @@ impl NetworkPolicy for RecordingPolicy {
     async fn retain(&self, keep: &HashSet<String>) -> OpResult<()> {
         self.applied.lock().unwrap().retain(|id, _| keep.contains(id));
         Ok(())
+    }
+
+    async fn guard_link(&self, bridge: &str) -> OpResult<()> {
+        self.links.lock().unwrap().insert(bridge.to_owned());
+        Ok(())
+    }
+
+    async fn forget_link(&self, bridge: &str) -> OpResult<()> {
+        self.links.lock().unwrap().remove(bridge);
+        Ok(())
+    }
+
+    async fn restore(&self) -> OpResult<bool> {
+        Ok(false)
+    }
+
+    /// So nobody looks at this host's own rules.
+    fn is_enforced(&self) -> bool {
+        false
     }
 }
 
@@ -145,15 +166,26 @@ impl Bench {
         dir: tempfile::TempDir,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
-        let (daemon, port) = daemon().await;
-        let mut config = config(dir.path(), port);
-        adjust(&mut config);
         let policy = Arc::new(RecordingPolicy {
             engine: engine.clone(),
             applied: Mutex::default(),
             late: Mutex::default(),
             fail: Mutex::default(),
+            links: Mutex::default(),
         });
+        Self::under(engine, dir, policy, adjust).await
+    }
+
+    /// Another life of the node, on the same engine, data and rules.
+    pub async fn under(
+        engine: Arc<Simulated>,
+        dir: tempfile::TempDir,
+        policy: Arc<RecordingPolicy>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
+        let (daemon, port) = daemon().await;
+        let mut config = config(dir.path(), port);
+        adjust(&mut config);
         let network = sandbox_network(&*engine, &config).await.unwrap();
         let parts = Parts {
             engine: engine.clone(),
@@ -178,6 +210,9 @@ impl Bench {
         let stop = CancellationToken::new();
         let run = pinfold_runner::serve(self.node.clone(), control, listener, stop.clone());
         let task = tokio::spawn(async move { run.await.unwrap() });
+        let alive = pinfold_runner::jobs::http_client().unwrap().get(format!("http://{address}/"));
+        // Over TLS the answer is an error; either way the node serves, and has repaired what it found.
+        let _ = alive.send().await;
         (address, stop, task)
     }
 }

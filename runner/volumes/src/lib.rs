@@ -66,6 +66,11 @@ pub trait VolumeStore: std::fmt::Debug + Send + Sync {
     /// The directory of `volume`, mounted and healthy when this returns. Safe to call at the same time for the same volume.
     async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError>;
 
+    /// Why this store would not work on this host, if it would not.
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
     /// Removes what no container uses any more; `in_use` says which volumes are. Returns what was removed.
     async fn cleanup(
         &self,

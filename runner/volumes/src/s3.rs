@@ -210,6 +210,14 @@ impl VolumeStore for S3Volumes {
         Ok(path)
     }
 
+    fn problem(&self) -> Option<String> {
+        if find_client().is_none() {
+            return Some(VolumeError::NoClient.to_string());
+        }
+        (!Path::new("/dev/fuse").exists())
+            .then(|| "this host has no /dev/fuse; load the kernel module fuse".to_owned())
+    }
+
     async fn cleanup(
         &self,
         in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),

@@ -76,6 +76,7 @@ pub(super) fn summary(listed: Listed) -> ContainerSummary {
             .map(|n| n.trim_start_matches('/').to_owned())
             .unwrap_or_default(),
         image: listed.image.unwrap_or_default(),
+        image_id: listed.image_id.unwrap_or_default(),
         labels: listed.labels.unwrap_or_default().into_iter().collect(),
         status: ContainerStatus::parse(&state),
         mount_sources: listed.mounts.unwrap_or_default().into_iter().filter_map(|m| m.source).collect(),
@@ -105,12 +106,18 @@ pub(super) fn container(found: ContainerInspectResponse) -> Container {
         cmd: config.cmd.unwrap_or_default(),
         working_dir: config.working_dir.unwrap_or_default(),
         mount_sources: found.mounts.unwrap_or_default().into_iter().filter_map(|m| m.source).collect(),
+        macs: networks.iter().filter_map(|(name, e)| Some((name.clone(), mac(e)?))).collect(),
         networks: networks.into_iter().map(|(name, e)| (name, address(e))).collect(),
         cpu_quota: host.cpu_quota.unwrap_or(0),
         memory: host.memory.unwrap_or(0),
         storage_size: host.storage_opt.and_then(|o| o.get("size").cloned()),
         upper_dir: upper,
     }
+}
+
+/// The hardware address that an endpoint has, or was promised.
+fn mac(endpoint: &EndpointSettings) -> Option<String> {
+    endpoint.mac_address.clone().filter(|mac| !mac.is_empty())
 }
 
 /// Where a container is reached on a network: the address it has, or before its start the one it was promised.
@@ -127,6 +134,7 @@ pub(super) fn image(found: ImageInspect) -> Image {
         digests: found.repo_digests.unwrap_or_default(),
         architecture: found.architecture.unwrap_or_default(),
         size: u64::try_from(found.size.unwrap_or(0)).unwrap_or(0),
+        layers: found.root_fs.and_then(|fs| fs.layers).map_or(0, |layers| layers.len()),
         entrypoint: config.entrypoint.unwrap_or_default(),
         cmd: config.cmd.unwrap_or_default(),
         env: config.env.unwrap_or_default(),

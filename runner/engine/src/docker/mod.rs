@@ -362,6 +362,24 @@ impl Engine for Docker {
         self.within(QUICK, || format!("inspect network {name}"), call).await.map(convert::network)
     }
 
+    async fn networks(&self, label: &str) -> Result<Vec<Network>> {
+        let filters = std::collections::HashMap::from([("label", vec![label])]);
+        let options =
+            bollard::query_parameters::ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let listed = self
+            .within(QUICK, || "list networks".to_owned(), self.client.list_networks(Some(options)))
+            .await?;
+        // A listing does not say who is attached.
+        let mut found = Vec::new();
+        for name in listed.into_iter().filter_map(|n| n.id) {
+            match self.network(&name).await {
+                Err(error) if error.is_not_found() => {}
+                network => found.push(network?),
+            }
+        }
+        Ok(found)
+    }
+
     async fn create_network(&self, spec: &NetworkSpec) -> Result<String> {
         let call = self.client.create_network(convert::network_request(spec));
         self.within(LIFECYCLE, || format!("create network {}", spec.name), call).await.map(|made| made.id)

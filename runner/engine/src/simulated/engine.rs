@@ -35,7 +35,7 @@ impl Engine for Simulated {
             version: "simulated".to_owned(),
             data_root: "/".into(),
             driver: "overlay2".to_owned(),
-            backing_filesystem: Some("extfs".to_owned()),
+            backing_filesystem: Some(if self.state().layers.is_some() { "xfs" } else { "extfs" }.to_owned()),
             architecture: "amd64".to_owned(),
             images: u64::try_from(self.state().images.len()).unwrap_or(0),
             runtimes: vec!["runc".to_owned()],
@@ -54,6 +54,7 @@ impl Engine for Simulated {
             id: c.id.clone(),
             name: c.name.clone(),
             image: c.image.clone(),
+            image_id: c.image_id.clone(),
             labels: c.labels.clone(),
             status: c.status,
             mount_sources: c.mount_sources.clone(),
@@ -289,8 +290,16 @@ impl Engine for Simulated {
                 ..Image::default()
             })
         })?;
+        let layers = self.with("commit container", container, |c| Ok(c.image.clone()))?;
+        let layers = self.state().images.get(&layers).map_or(0, |image| image.layers);
         let id = format!("sha256:{}", self.new_id());
-        let image = Image { id: id.clone(), architecture: "amd64".to_owned(), size: 1 << 20, ..made };
+        let image = Image {
+            id: id.clone(),
+            architecture: "amd64".to_owned(),
+            size: 1 << 20,
+            layers: layers + 1,
+            ..made
+        };
         self.state().images.insert(reference.to_owned(), image);
         lost(id, fault)
     }
@@ -338,6 +347,11 @@ impl Engine for Simulated {
     async fn network(&self, name: &str) -> Result<Network> {
         self.enter("network", name).await?;
         self.state().networks.get(name).cloned().ok_or_else(|| not_found("inspect network", name))
+    }
+
+    async fn networks(&self, label: &str) -> Result<Vec<Network>> {
+        self.enter("networks", "").await?;
+        Ok(self.state().networks.values().filter(|n| n.labels.contains_key(label)).cloned().collect())
     }
 
     async fn create_network(&self, spec: &NetworkSpec) -> Result<String> {

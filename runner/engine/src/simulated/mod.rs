@@ -6,6 +6,7 @@
 mod engine;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ struct State {
     delays: HashMap<&'static str, Duration>,
     calls: HashMap<&'static str, u64>,
     log: Vec<String>,
+    /// How many more calls that change something are answered, if not all.
+    allowed: Option<u64>,
+    halted: bool,
+    layers: Option<PathBuf>,
     next: u64,
 }
 
@@ -72,6 +77,42 @@ impl Simulated {
     /// Makes every call of `kind` take this long.
     pub fn delay(&self, kind: &'static str, delay: Duration) {
         self.state().delays.insert(kind, delay);
+    }
+
+    /// After `count` more calls that change something, no call is answered any more: what a process sees of an engine that it is killed beside.
+    pub fn halt_after(&self, count: u64) {
+        self.state().allowed = Some(count);
+    }
+
+    /// Whether a halt has begun.
+    pub fn has_halted(&self) -> bool {
+        self.state().halted
+    }
+
+    /// Answers again.
+    pub fn resume(&self) {
+        let mut state = self.state();
+        (state.allowed, state.halted) = (None, false);
+    }
+
+    /// Gives every container from now on a writable layer below `dir`, as overlay2 on xfs does.
+    pub fn keep_layers_in(&self, dir: impl Into<PathBuf>) {
+        self.state().layers = Some(dir.into());
+    }
+
+    /// The names of all containers.
+    pub fn container_names(&self) -> Vec<String> {
+        self.state().containers.keys().cloned().collect()
+    }
+
+    /// The names of all networks.
+    pub fn network_names(&self) -> Vec<String> {
+        self.state().networks.keys().cloned().collect()
+    }
+
+    /// The names of all images.
+    pub fn image_names(&self) -> Vec<String> {
+        self.state().images.keys().cloned().collect()
     }
 
     /// How many calls of `kind` were made.
@@ -133,13 +174,31 @@ impl Simulated {
 
     /// Counts the call, waits its delay, and returns a fault that has to be reported after the effect.
     async fn enter(&self, kind: &'static str, name: &str) -> Result<Option<EngineError>> {
+        let changes = !matches!(
+            kind,
+            "ping" | "info" | "list" | "inspect" | "image" | "image_tags" | "network" | "networks" | "logs"
+        );
+        let halted = {
+            let mut state = self.state();
+            match state.allowed {
+                Some(0) if changes || state.halted => {
+                    state.halted = true;
+                    true
+                }
+                Some(left) if changes => {
+                    state.allowed = Some(left - 1);
+                    false
+                }
+                _ => false,
+            }
+        };
+        if halted {
+            std::future::pending::<()>().await;
+        }
         let (delay, fault) = {
             let mut state = self.state();
             *state.calls.entry(kind).or_default() += 1;
-            if !matches!(
-                kind,
-                "ping" | "info" | "list" | "inspect" | "image" | "image_tags" | "network" | "logs"
-            ) {
+            if changes {
                 state.log.push(format!("{kind} {name}"));
             }
             let fault = state.faults.get_mut(kind).and_then(VecDeque::pop_front);
@@ -165,9 +224,12 @@ impl Simulated {
         change(found.ok_or_else(|| not_found(what, name))?)
     }
 
-    fn insert(&self, container: Container, networks: &[Attachment]) {
+    fn insert(&self, mut container: Container, networks: &[Attachment]) {
         let (id, name) = (container.id.clone(), container.name.clone());
         let mut state = self.state();
+        if let Some(dir) = state.layers.as_ref().map(|layers| layers.join(&id)) {
+            container.upper_dir = std::fs::create_dir_all(&dir).is_ok().then_some(dir);
+        }
         state.attachments.insert(name.clone(), networks.to_vec());
         state.containers.insert(name.clone(), container);
         drop(state);

@@ -1,0 +1,272 @@
+//! nf_tables over netlink: one transaction is one message to the kernel, without a process, and without reading back what is installed.
+//!
+//! The encoding is the kernel's (`linux/netfilter/nf_tables.h`). Only what changes with a sandbox is written here; the fixed rules are text that
+//! `nft` applies once at the start.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,
+    socket, sockopt,
+};
+
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NFTABLES: u16 = 10;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+const CREATE: u16 = 0x400;
+/// New rules go to the end of their chain.
+const APPEND: u16 = 0x800;
+const NESTED: u16 = 0x8000;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const INET: u8 = 1;
+const HEADER: usize = 16;
+/// Room for long allow lists; a transaction is one message.
+const BUFFER: usize = 8 << 20;
+
+/// What a message asks for (`enum nf_tables_msg_types`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Ask {
+    NewChain = 3,
+    DelChain = 5,
+    NewRule = 6,
+    GetRule = 7,
+    DelRule = 8,
+    NewSet = 9,
+    DelSet = 11,
+    NewElement = 12,
+    DelElement = 14,
+}
+
+impl Ask {
+    const fn flags(self) -> u16 {
+        match self {
+            Self::NewChain | Self::NewSet | Self::NewElement => CREATE,
+            Self::NewRule => CREATE | APPEND,
+            Self::GetRule => DUMP,
+            Self::DelChain | Self::DelRule | Self::DelSet | Self::DelElement => 0,
+        }
+    }
+}
+
+/// Attributes under construction. Each is its length, its kind, its bytes, and padding to four.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        self.put(kind, value);
+        self
+    }
+
+    fn put(&mut self, kind: u16, value: &[u8]) {
+        // A value longer than this cannot be written; our longest is a short list of elements.
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(kind, &bytes)
+    }
+
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn long(self, kind: u16, value: u64) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
+        self.bytes(kind | NESTED, &inner.0)
+    }
+}
+
+/// A transaction. Messages are applied in order, all or none.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+    last: usize,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        let mut batch = Self { bytes: Vec::with_capacity(4096), sequence: 0, last: 0 };
+        batch.message(BATCH_BEGIN, REQUEST, 0, NFTABLES, &[]);
+        batch
+    }
+
+    /// Adds a message.
+    pub(crate) fn ask(&mut self, ask: Ask, attributes: Attributes) -> &mut Self {
+        self.last = self.bytes.len();
+        self.message((NFTABLES << 8) | ask as u16, REQUEST | ask.flags(), INET, 0, &attributes.0);
+        self
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, payload: &[u8]) {
+        let length = u32::try_from(HEADER + 4 + payload.len()).unwrap_or(u32::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(flags.to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend(0_u32.to_ne_bytes());
+        self.bytes.extend([family, 0]);
+        self.bytes.extend(resource.to_be_bytes());
+        self.bytes.extend(payload);
+        self.sequence += 1;
+    }
+}
+
+/// Our table, of the family `inet`.
+pub(crate) const TABLE: &str = "pinfold";
+
+/// The way to the kernel. It stays open: closing one makes the kernel wait until what the last transaction removed is out of every processor's sight.
+#[derive(Debug)]
+pub(crate) struct Kernel(std::os::fd::OwnedFd);
+
+impl Kernel {
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )?;
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// The kernel has everything when this returns, or nothing. Blocks for as long as the kernel commits.
+    pub(crate) fn commit(&self, mut batch: Batch) -> io::Result<()> {
+        if batch.last == 0 {
+            return Ok(());
+        }
+        // Only the last change is acknowledged; a failure of any is always told.
+        let flags = batch.last + 6;
+        batch.bytes[flags] |= ACK.to_ne_bytes()[0];
+        batch.message(BATCH_END, REQUEST, 0, NFTABLES, &[]);
+        self.send(&batch.bytes)?;
+        let (mut acknowledged, mut refused) = (false, None);
+        // The kernel answers before the sending returns, so an empty queue is the end.
+        while let Some(answer) = self.receive(MsgFlags::MSG_DONTWAIT)? {
+            for (kind, payload) in messages(&answer) {
+                if kind == NLMSG_ERROR {
+                    match error_of(payload) {
+                        None => acknowledged = true,
+                        Some(error) => refused = refused.or(Some(error)),
+                    }
+                }
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            None if acknowledged => Ok(()),
+            None => Err(io::Error::other("the kernel did not acknowledge the rules")),
+        }
+    }
+
+    /// How many rules a chain of our table has; none where there is no such chain.
+    pub(crate) fn rules(&self, chain: &str) -> io::Result<usize> {
+        let mut batch = Batch { bytes: Vec::new(), sequence: 1, last: 0 };
+        batch.ask(Ask::GetRule, Attributes::default().text(1, TABLE).text(2, chain));
+        self.send(&batch.bytes)?;
+        let mut count = 0;
+        loop {
+            let Some(answer) = self.receive(MsgFlags::empty())? else {
+                return Err(io::Error::other("the kernel did not list the rules"));
+            };
+            for (kind, payload) in messages(&answer) {
+                match (kind, error_of(payload)) {
+                    (NLMSG_DONE, _) | (NLMSG_ERROR, None) => return Ok(count),
+                    (NLMSG_ERROR, Some(error)) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+                        return Ok(0);
+                    }
+                    (NLMSG_ERROR, Some(error)) => return Err(error),
+                    _ => count += 1,
+                }
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)?)
+    }
+
+    /// The next datagram; `None` when there is none and `flags` say not to wait.
+    fn receive(&self, flags: MsgFlags) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, flags) {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    return Ok(Some(buffer));
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The messages of a datagram: kind and payload.
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = datagram.get(..HEADER)?;
+        let length = usize::try_from(u32::from_ne_bytes(header[..4].try_into().ok()?)).ok()?;
+        let kind = u16::from_ne_bytes(header[4..6].try_into().ok()?);
+        let payload = datagram.get(HEADER..length)?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, payload))
+    })
+}
+
+/// The error in an answer; `None` for an acknowledgement.
+fn error_of(payload: &[u8]) -> Option<io::Error> {
+    let code =
+        payload.get(..4).and_then(|b| b.try_into().ok()).map_or(-(Errno::EPROTO as i32), i32::from_ne_bytes);
+    (code != 0).then(|| io::Error::from_raw_os_error(-code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_nest() {
+        let made = Attributes::default().text(1, "ab").nested(4, Attributes::default().number(2, 1));
+        assert_eq!(made.0[..8], [7, 0, 1, 0, b'a', b'b', 0, 0]);
+        assert_eq!(made.0[8..], [12, 0, 4, 0x80, 8, 0, 2, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn answers_are_read_and_nonsense_is_survived() {
+        let mut ack = 20_u32.to_ne_bytes().to_vec();
+        ack.extend(NLMSG_ERROR.to_ne_bytes());
+        ack.extend([0; 10]);
+        let refused = [&ack[..], &(-2_i32).to_ne_bytes()].concat();
+        let accepted = [&ack[..], &0_i32.to_ne_bytes()].concat();
+        let both = [accepted, refused].concat();
+        let found: Vec<_> = messages(&both).map(|(kind, payload)| (kind, error_of(payload))).collect();
+        assert_eq!(found.len(), 2);
+        assert!(found[0].1.is_none());
+        assert_eq!(found[1].1.as_ref().unwrap().raw_os_error(), Some(2));
+        assert_eq!(messages(&[1, 2, 3]).count(), 0);
+        assert_eq!(messages(&[255; 40]).count(), 0);
+        assert!(error_of(&[]).is_some());
+    }
+}

@@ -1,0 +1,86 @@
+//! Images whose removal was asked for while sandboxes of this node still need them. Even a stopped sandbox needs its image's name, for a resize or a
+//! backup, so the name goes with the last of them. The list is a file: a restart forgets none.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::lock;
+use crate::error::OpResult;
+use crate::files;
+use crate::node::Node;
+
+/// The list.
+#[derive(Debug)]
+pub(super) struct Retired {
+    path: PathBuf,
+    names: Mutex<BTreeSet<String>>,
+}
+
+impl Retired {
+    /// Reads the list. One that cannot be read is empty: an image too many is no harm.
+    pub(super) fn open(path: &Path) -> Self {
+        let names = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Self { path: path.to_owned(), names: Mutex::new(names.unwrap_or_default()) }
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        lock(&self.names).clone()
+    }
+
+    /// Adds or takes a name, on disk when this returns.
+    async fn set(&self, name: &str, retired: bool) {
+        let names = {
+            let mut names = lock(&self.names);
+            let changed = if retired { names.insert(name.to_owned()) } else { names.remove(name) };
+            if !changed {
+                return;
+            }
+            names.clone()
+        };
+        let bytes = serde_json::to_vec(&names).unwrap_or_default();
+        if let Err(error) = files::replace(&self.path, bytes).await {
+            tracing::warn!(name, %error, "could not note which images to remove later");
+        }
+    }
+}
+
+impl Node {
+    /// Whether a container, running or not, was made from this image.
+    async fn is_needed(&self, reference: &str) -> OpResult<bool> {
+        let image = self.engine.image(reference).await.map(|image| image.id).unwrap_or_default();
+        let listed = self.engine.list().await?;
+        Ok(listed.iter().any(|c| c.image == reference || (!image.is_empty() && c.image_id == image)))
+    }
+
+    /// Removes a name at once if nobody needs it, else once nobody does. True when it stays for now.
+    pub(super) async fn retire(&self, reference: &str) -> OpResult<bool> {
+        let needed = self.is_needed(reference).await?;
+        self.images.retired.set(reference, needed).await;
+        Ok(needed)
+    }
+
+    /// Somebody wants the image again.
+    pub(super) async fn reinstate(&self, reference: &str) {
+        self.images.retired.set(reference, false).await;
+    }
+
+    /// Removes the images whose last sandbox is gone.
+    pub(crate) async fn remove_retired(&self) -> OpResult<()> {
+        for name in self.images.retired.names() {
+            if self.is_needed(&name).await? {
+                continue;
+            }
+            match self.engine.remove_image(&name, self.config.force_snapshot_removal).await {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(name, %error, "could not remove an image that nobody needs any more");
+                    continue;
+                }
+                _ => tracing::info!(name, "removed an image after its last sandbox"),
+            }
+            self.images.retired.set(&name, false).await;
+            self.images.invalidate();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! What the runner depends on, one entry each in the healthcheck (runner contract 2.3, 14.7).
+//!
+//! A control plane takes a node out of service for any unhealthy entry, and then does not even delete its sandboxes. So only what no sandbox can start
+//! without is ever unhealthy: the engine and the network policy. What some sandboxes miss, or will miss soon, is told as the reason of a healthy
+//! entry.
+
+use std::path::Path;
+
+use pinfold_proto::runner::health::ServiceHealth;
+
+use crate::node::Node;
+
+/// Below this part of the disk, creates will soon fail.
+const SCARCE: f64 = 95.0;
+
+fn entry(name: &str, healthy: bool, reason: Option<String>) -> ServiceHealth {
+    ServiceHealth { service_name: name.to_owned(), healthy, error_reason: reason }
+}
+
+/// The entries; `engine` and `policy` say why these do not work, if they do not, and `disk_used` is a percentage.
+pub(crate) fn all(
+    node: &Node,
+    engine: Option<String>,
+    policy: Option<String>,
+    disk_used: Option<f64>,
+) -> Vec<ServiceHealth> {
+    let unenforced = (!node.policy.is_enforced())
+        .then(|| "PINFOLD_NETWORK_POLICY=off: sandboxes are not isolated".to_owned());
+    let disk = match disk_used {
+        Some(used) if used >= SCARCE => {
+            Some(format!("less than {:.0} % of the disk is free", 100.0 - SCARCE))
+        }
+        Some(_) => None,
+        None => Some(format!("the filesystem of {} cannot be measured", node.info.data_root.display())),
+    };
+    vec![
+        entry("docker", engine.is_none(), engine),
+        entry("network-policy", policy.is_none(), policy.or(unenforced)),
+        entry("volumes", true, node.volumes.problem()),
+        entry("disk", true, disk),
+        entry("disk-quota", true, no_quota(node)),
+    ]
+}
+
+/// Why disk limits are not kept on this node.
+fn no_quota(node: &Node) -> Option<String> {
+    if node.config.limits_disabled {
+        return Some("RESOURCE_LIMITS_DISABLED: sandboxes have no limits".to_owned());
+    }
+    let (driver, filesystem) =
+        (&node.info.driver, node.info.backing_filesystem.as_deref().unwrap_or("unknown"));
+    if driver != "overlay2" || filesystem != "xfs" {
+        return Some(format!(
+            "unavailable: it needs overlay2 on xfs, and this engine has {driver} on {filesystem}"
+        ));
+    }
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    match has_project_quota(&mountinfo, &node.info.data_root) {
+        Some(false) => Some("unavailable: the engine's xfs is not mounted with pquota".to_owned()),
+        // In a container of our own the engine's mount may be out of sight; the engine decides then.
+        Some(true) | None => None,
+    }
+}
+
+/// Whether the filesystem that holds `path` keeps project quotas; `None` when its mount is not to be seen (proc(5)).
+fn has_project_quota(mountinfo: &str, path: &Path) -> Option<bool> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let (point, mut kind) = (mount.split(' ').nth(4)?, filesystem.split(' '));
+        let options = kind.nth(2)?.to_owned() + "," + mount.split(' ').nth(5)?;
+        path.starts_with(point).then(|| (point.len(), filesystem.starts_with("xfs "), options))
+    });
+    let (_, xfs, options) = mounts.max_by_key(|(length, ..)| *length)?;
+    xfs.then(|| options.split(',').any(|o| matches!(o, "prjquota" | "pquota")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_those_of_the_filesystem_that_holds_the_data() {
+        let info = |options: &str| {
+            format!(
+                "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                 2 1 8:2 / /var/lib/docker rw,noatime shared:2 - xfs /dev/sdb {options}\n"
+            )
+        };
+        let data = Path::new("/var/lib/docker");
+        assert_eq!(has_project_quota(&info("rw,attr2,prjquota"), data), Some(true));
+        assert_eq!(has_project_quota(&info("rw,noquota"), data), Some(false));
+        assert_eq!(has_project_quota(&info("rw"), Path::new("/srv")), None);
+        assert_eq!(has_project_quota("nonsense", data), None);
+    }
+}
