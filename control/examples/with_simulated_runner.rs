@@ -52,6 +52,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::var_os("PINFOLD_SSH_PORT").is_none() {
         config.ssh_port = 0;
     }
+    if std::env::var_os("PINFOLD_STORAGE_PORT").is_none() {
+        config.storage_port = 0;
+    }
     let stop = CancellationToken::new();
     let running = pinfold_control::start(config, stop.clone()).await?;
     if role != "off" {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pinfold_proto::id::Secret;
+use pinfold_proto::runner::payload::Registry;
 use pinfold_settings::Reader;
 
 /// The snapshot that exists from the first start, and that a create without one uses.
@@ -41,6 +42,20 @@ pub struct Config {
     pub context_dir: PathBuf,
     /// `PINFOLD_REGION`: the name of the only region, `us` if unset.
     pub region: String,
+    /// `PINFOLD_REGISTRY`: a registry of images of our own, `<host>[:<port>][/<project>]`, with `PINFOLD_REGISTRY_USERNAME` and
+    /// `PINFOLD_REGISTRY_PASSWORD`. Backups, snapshots of sandboxes and built snapshots go there, so that every runner can use them. Unset: they
+    /// stay in the engine's store of the runner that made them.
+    pub registry: Option<Registry>,
+    /// `PINFOLD_BACKUP_ON_STOP`: back every sandbox up when it has stopped; off if unset.
+    pub backup_on_stop: bool,
+    /// `PINFOLD_SNAPSHOT_IDLE_DAYS`: a snapshot that was not used for so many days becomes inactive; 14 if unset, 0 for never.
+    pub snapshot_idle_days: u32,
+    /// `PINFOLD_CONTEXT_DAYS`: a build context that was not used for so many days is removed; 30 if unset, 0 for never.
+    pub context_days: u32,
+    /// `PINFOLD_STORAGE_PORT`: where build contexts are also taken over TLS, on the same address; 0 for nowhere, 3900 if unset.
+    pub storage_port: u16,
+    /// `PINFOLD_PREVIEW_WARNING`: browsers see a warning page before the first preview of a sandbox; off if unset.
+    pub preview_warning: bool,
     /// The default snapshot.
     pub default_snapshot: DefaultSnapshot,
     /// `PINFOLD_API_KEY`: an API key that is valid besides those in the database. Unset: one is made at the first start.
@@ -73,6 +88,7 @@ impl Config {
             reader.reject("PINFOLD_PUBLIC_URL", "must begin with http:// or https://");
         }
         let api_key = reader.text("PINFOLD_API_KEY").map(Secret::new);
+        let registry = registry(reader);
         let data_dir = PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold"));
         let context_dir = reader.text("PINFOLD_CONTEXT_DIR").map(PathBuf::from);
         Self {
@@ -95,6 +111,17 @@ impl Config {
             context_dir: context_dir.unwrap_or_else(|| data_dir.join("runner/contexts")),
             data_dir,
             region: text(reader, "PINFOLD_REGION", "us"),
+            registry,
+            backup_on_stop: reader.bool("PINFOLD_BACKUP_ON_STOP", false),
+            snapshot_idle_days: reader.parse("PINFOLD_SNAPSHOT_IDLE_DAYS", 14, "a number of days", |_| true),
+            context_days: reader.parse("PINFOLD_CONTEXT_DAYS", 30, "a number of days", |_| true),
+            storage_port: reader.parse(
+                "PINFOLD_STORAGE_PORT",
+                3900,
+                "a port number, or 0 for no TLS",
+                |_| true,
+            ),
+            preview_warning: reader.bool("PINFOLD_PREVIEW_WARNING", false),
             default_snapshot: DefaultSnapshot {
                 image: text(reader, "PINFOLD_SNAPSHOT_IMAGE", "pinfold/sandbox:latest"),
                 name,
@@ -123,6 +150,12 @@ impl Config {
             default_snapshot,
             api_key,
             runner_token,
+            registry,
+            backup_on_stop,
+            snapshot_idle_days,
+            context_days,
+            storage_port,
+            preview_warning,
         } = self;
         let DefaultSnapshot { name, image, cpu, memory, disk, entrypoint } = default_snapshot;
         let secret = |secret: &Option<Secret>, file: &str| match secret {
@@ -147,6 +180,12 @@ impl Config {
                 "PINFOLD_SNAPSHOT_ENTRYPOINT",
                 text(&entrypoint.as_ref().map(|words| words.join(" ")), "the image's"),
             ),
+            ("PINFOLD_REGISTRY", text(&registry.as_ref().map(|registry| registry.url.clone()), "none")),
+            ("PINFOLD_BACKUP_ON_STOP", backup_on_stop.to_string()),
+            ("PINFOLD_SNAPSHOT_IDLE_DAYS", snapshot_idle_days.to_string()),
+            ("PINFOLD_CONTEXT_DAYS", context_days.to_string()),
+            ("PINFOLD_STORAGE_PORT", storage_port.to_string()),
+            ("PINFOLD_PREVIEW_WARNING", preview_warning.to_string()),
             ("PINFOLD_API_KEY", secret(api_key, "api-key")),
             ("PINFOLD_RUNNER_TOKEN", secret(runner_token, "runner-token")),
         ]
@@ -168,4 +207,20 @@ mod tests {
         assert_eq!(value("PINFOLD_RUNNER_TOKEN"), Some("in /var/lib/pinfold/runner-token"));
         assert!(!format!("{shown:?}").contains("hidden"));
     }
+}
+
+fn registry(reader: &mut Reader<'_>) -> Option<Registry> {
+    let username = reader.text("PINFOLD_REGISTRY_USERNAME");
+    let password = reader.text("PINFOLD_REGISTRY_PASSWORD").map(Secret::new);
+    let place = reader.text("PINFOLD_REGISTRY")?;
+    let place = crate::registries::address(&place);
+    let (url, project) = place.split_once('/').unwrap_or((&place, "daytona"));
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
+    if url.is_empty() || !project.chars().all(plain) {
+        reader.reject("PINFOLD_REGISTRY", "must be <host>[:<port>][/<project>] in lower case");
+    }
+    if username.is_some() != password.is_some() {
+        reader.reject("PINFOLD_REGISTRY_USERNAME", "and PINFOLD_REGISTRY_PASSWORD must be set together");
+    }
+    Some(Registry { url: url.to_owned(), project: Some(project.to_owned()), username, password })
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
-use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proxy::Proxy;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use crate::images::{Images, Recipe};
 use crate::jobs::Jobs;
 use crate::keys::Keys;
 use crate::pools::{self, Pools};
+use crate::registries::Registries;
 use crate::runners::Runners;
 use crate::sandbox::{Directory, Handle};
 use crate::snapshots::Snapshots;
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) keys: Keys,
     pub(crate) runners: Runners,
     pub(crate) jobs: Jobs,
+    pub(crate) registries: Registries,
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
     pub(crate) volumes: Volumes,
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) listening: OnceLock<SocketAddr>,
     pub(crate) ssh_listening: OnceLock<SocketAddr>,
+    /// Where the object store is reached over TLS.
+    pub(crate) storage_port: OnceLock<u16>,
     pub(crate) active: Activity,
 }
 
@@ -76,6 +80,19 @@ impl Core {
             return format!("{scheme}://{host}");
         }
         format!("http://localhost:{}", self.port())
+    }
+
+    /// Where a client uploads build contexts. Python's refuses anything but TLS, and others trust no authority but their own.
+    pub(crate) fn storage_url(&self, headers: &HeaderMap) -> String {
+        let base = self.base_url(Some(headers));
+        let source =
+            headers.get("x-daytona-source").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match self.storage_port.get() {
+            Some(port) if base.starts_with("http://") && source == "sdk-python" => {
+                format!("https://{}:{port}", self.public_host(headers))
+            }
+            _ => base,
+        }
     }
 
     /// The port that clients use.
@@ -109,6 +126,27 @@ impl Core {
         match built.and_then(|reference| self.images.build(reference)) {
             Some(build) => Recipe::Build(build),
             None => Recipe::Pull(record.image.clone()),
+        }
+    }
+
+    /// Why a sandbox's runner cannot be reached, if it cannot.
+    pub(crate) fn runner_lost(&self, r: &Record) -> Option<String> {
+        self.runners.lost(r.runner_id.as_deref()?)
+    }
+
+    /// Whether what stops on this runner shall go elsewhere, and can.
+    fn leaves(&self, runner: &str) -> bool {
+        self.registries.own().is_some() && self.runners.get(runner).is_some_and(|runner| runner.draining)
+    }
+
+    /// Sends what is stopped on a runner elsewhere while it is drained, and calls back what has not gone when it is not any more.
+    pub(crate) fn drain(self: &Arc<Self>, runner: &str) {
+        let leaves = self.leaves(runner);
+        for handle in self.directory.all() {
+            let r = handle.record();
+            if r.runner_id.as_deref() == Some(runner) && (leaves || r.task.moving) {
+                self.tasks.spawn(move_away(handle, leaves));
+            }
         }
     }
 
@@ -156,6 +194,18 @@ impl Core {
             pools::fill(self);
         }
         if !gone {
+            // What has just failed is not tried again at once.
+            let rests = new.state == SandboxState::Stopped
+                && new.desired == DesiredState::Stopped
+                && new.error_reason.is_none();
+            let known = rests.then(|| self.directory.find(&new.id)).flatten();
+            if let Some(handle) = known.filter(|_| !new.task.moving && !new.ephemeral()) {
+                if new.runner_id.as_deref().is_some_and(|runner| self.leaves(runner)) {
+                    self.tasks.spawn(move_away(handle, true));
+                } else if self.config.backup_on_stop && new.backup.state == BackupState::None {
+                    self.tasks.spawn(back_up(handle));
+                }
+            }
             return;
         }
         let linked = |handle: &Handle| handle.record().linked_sandbox_id.as_deref() == Some(&new.id);
@@ -170,4 +220,30 @@ impl Core {
             });
         }
     }
+}
+
+/// Marks a stopped sandbox as one that is to leave its runner, or that is to stay.
+async fn move_away(handle: Handle, leave: bool) {
+    // What changed meanwhile is looked at again when it stops.
+    let _ = handle
+        .change(move |r| {
+            let rests = r.state == SandboxState::Stopped && r.desired == DesiredState::Stopped;
+            r.task.moving = rests && leave;
+            if r.task.moving && r.backup.state == BackupState::Error {
+                r.backup.state = BackupState::None;
+            }
+            Ok(())
+        })
+        .await;
+}
+
+async fn back_up(handle: Handle) {
+    let _ = handle
+        .change(|r| {
+            if r.state == SandboxState::Stopped && r.backup.state == BackupState::None {
+                r.backup.state = BackupState::Pending;
+            }
+            Ok(())
+        })
+        .await;
 }

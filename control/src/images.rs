@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::jobs::Jobs;
+use crate::registries::Registries;
 use crate::store::images::{self as table, Image, ImageState};
 use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::{Result, Store, builds, json};
@@ -24,6 +25,8 @@ pub(crate) enum Recipe {
     Pull(String),
     /// From a Dockerfile.
     Build(builds::Build),
+    /// From a Dockerfile, and then on to our own registry under this name.
+    Publish(builds::Build, String),
 }
 
 impl Recipe {
@@ -47,6 +50,7 @@ impl Recipe {
         match self {
             Self::Pull(image) => image,
             Self::Build(build) => &build.reference,
+            Self::Publish(_, name) => name,
         }
     }
 }
@@ -110,6 +114,7 @@ type Key = (String, String);
 pub(crate) struct Images {
     store: Store,
     jobs: Jobs,
+    registries: Registries,
     all: Arc<Mutex<HashMap<Key, watch::Sender<Image>>>>,
     builds: Arc<Mutex<HashMap<String, builds::Build>>>,
     /// One change at a time, so that two creates of the same image make one job.
@@ -118,7 +123,7 @@ pub(crate) struct Images {
 
 impl Images {
     /// Loads all images and recipes.
-    pub(crate) async fn load(store: &Store, jobs: &Jobs) -> Result<Self> {
+    pub(crate) async fn load(store: &Store, jobs: &Jobs, registries: &Registries) -> Result<Self> {
         let mut tx = store.begin().await?;
         let all = table::all(&mut tx).await?;
         let recipes = builds::all(&mut tx).await?;
@@ -129,6 +134,7 @@ impl Images {
         Ok(Self {
             store: store.clone(),
             jobs: jobs.clone(),
+            registries: registries.clone(),
             all: Arc::new(Mutex::new(all.collect())),
             builds: Arc::new(Mutex::new(recipes.into_iter().map(|b| (b.reference.clone(), b)).collect())),
             changing: Arc::default(),
@@ -144,13 +150,20 @@ impl Images {
         self.builds.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
     }
 
+    /// The build contexts of recipes that were used since a time.
+    pub(crate) fn contexts_since(&self, since: i64) -> std::collections::HashSet<String> {
+        let all = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = all.values().filter(|build| build.last_used_at >= since);
+        used.flat_map(|build| build.context_hashes.iter().cloned()).collect()
+    }
+
     /// Remembers a recipe.
     pub(crate) async fn remember(&self, build: &builds::Build) -> Result<()> {
         let mut tx = self.store.begin().await?;
         builds::put(&mut tx, build).await?;
         tx.commit().await?;
         let mut all = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(build.reference.clone()).or_insert_with(|| build.clone());
+        all.entry(build.reference.clone()).or_insert_with(|| build.clone()).last_used_at = build.last_used_at;
         Ok(())
     }
 
@@ -190,7 +203,7 @@ impl Images {
         if let Some(known) = known.filter(|image| image.borrow().state != ImageState::Failed) {
             return Ok(known);
         }
-        let job = job_for(runner, recipe, org);
+        let job = self.job_for(runner, recipe, org);
         let image = Image {
             runner_id: runner.to_owned(),
             reference: recipe.reference().to_owned(),
@@ -237,6 +250,16 @@ impl Images {
         }
     }
 
+    /// The runners that alone have an image; `None` when our own registry has it, or nobody does.
+    pub(crate) fn only_at(&self, reference: &str, registries: &Registries) -> Option<Vec<String>> {
+        Some(self.holders(reference)).filter(|holders| !registries.holds(reference) && !holders.is_empty())
+    }
+
+    /// Forgets an image whose row is gone.
+    pub(crate) fn forget(&self, runner: &str, reference: &str) {
+        self.lock().remove(&(runner.to_owned(), reference.to_owned()));
+    }
+
     /// Makes a committed image known.
     pub(crate) fn note(&self, image: Image) {
         drop(self.publish(image));
@@ -270,6 +293,36 @@ impl Images {
             self.lock().remove(&key);
         }
         Ok(())
+    }
+
+    fn job_for(&self, runner: &str, recipe: &Recipe, org: &str) -> JobRow {
+        let build = |build: &builds::Build| BuildSnapshot {
+            snapshot: build.reference.clone(),
+            dockerfile: build.dockerfile.clone(),
+            organization_id: org.to_owned(),
+            context: build.context_hashes.clone(),
+            source_registries: self.registries.sources(),
+            ..BuildSnapshot::default()
+        };
+        let (kind, payload) = match recipe {
+            Recipe::Pull(image) => (
+                JobKind::PullSnapshot,
+                json(&PullSnapshot {
+                    snapshot: image.clone(),
+                    registry: self.registries.of_image(image),
+                    sandbox_class: Some("container".to_owned()),
+                    ..PullSnapshot::default()
+                }),
+            ),
+            Recipe::Build(recipe) => (JobKind::BuildSnapshot, json(&build(recipe))),
+            Recipe::Publish(recipe, _) => {
+                let own = self.registries.own();
+                let pushed =
+                    BuildSnapshot { push_to_internal_registry: true, registry: own, ..build(recipe) };
+                (JobKind::BuildSnapshot, json(&pushed))
+            }
+        };
+        JobRow::pending(runner, kind, "SNAPSHOT", recipe.reference(), Some(payload))
     }
 
     /// Asks every runner that has an image to remove it.
@@ -306,30 +359,6 @@ fn completed(mut image: Image, job: &JobRow) -> Image {
         image.error = Some(job.error_message.clone().unwrap_or_else(|| "failed without a reason".to_owned()));
     }
     image
-}
-
-fn job_for(runner: &str, recipe: &Recipe, org: &str) -> JobRow {
-    let (kind, payload) = match recipe {
-        Recipe::Pull(image) => (
-            JobKind::PullSnapshot,
-            json(&PullSnapshot {
-                snapshot: image.clone(),
-                sandbox_class: Some("container".to_owned()),
-                ..PullSnapshot::default()
-            }),
-        ),
-        Recipe::Build(build) => (
-            JobKind::BuildSnapshot,
-            json(&BuildSnapshot {
-                snapshot: build.reference.clone(),
-                dockerfile: build.dockerfile.clone(),
-                organization_id: org.to_owned(),
-                context: build.context_hashes.clone(),
-                ..BuildSnapshot::default()
-            }),
-        ),
-    };
-    JobRow::pending(runner, kind, "SNAPSHOT", recipe.reference(), Some(payload))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod jobs;
 mod keys;
 mod lock;
 mod pools;
+mod registries;
 mod runners;
 mod sandbox;
 mod score;

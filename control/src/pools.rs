@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::sandbox::{CreateSandbox, DesiredState, SandboxState};
+use pinfold_proto::runner::job::JobKind;
 use serde_json::{Value, json};
 
 use crate::api::{compose_warm, store_failed};
 use crate::core::Core;
+use crate::runners::Need;
 use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
 use crate::store::sandboxes::Record;
 use crate::store::snapshots::Snapshot;
@@ -188,7 +190,7 @@ async fn fill_one(core: &Arc<Core>, pool: &WarmPool) -> ApiResult<()> {
         let mut record = compose_warm(core, &pool.snapshot, CreateSandbox::default())?;
         record.warm_pool_id = Some(pool.id.clone());
         record.name = format!("warm-{}", record.id);
-        let runner = core.runners.admit(&record.region, None).await;
+        let runner = core.runners.admit(&Need::of(&record)).await;
         let runner = runner.ok_or_else(|| ApiError::unavailable("no runner is ready to take a sandbox"))?;
         record.runner_id = Some(runner.id);
         let name = core.directory.reserve(&record.name, &record.id)?;
@@ -232,14 +234,31 @@ pub(crate) async fn claim(
             wish.name.clone_from(&waiting.id);
         }
         let name = core.directory.reserve(&wish.name, &waiting.id)?;
+        let applied = handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
         let claimed = handle.change(move |r| take(r, wish)).await;
-        if claimed.is_ok() {
-            name.keep();
-            fill(core);
-            return Ok(Some(handle));
+        let Ok(claimed) = claimed else { continue };
+        name.keep();
+        fill(core);
+        // A policy that was asked for is in force before anyone is told of the sandbox.
+        if claimed.task.network && !matches!(tokio::time::timeout(START_LIMIT, applied).await, Ok(Ok(Ok(()))))
+        {
+            tracing::warn!(sandbox = claimed.id, "a waiting sandbox did not take its network policy");
+            give_up(handle).await;
+            return Ok(None);
         }
+        return Ok(Some(handle));
     }
     Ok(None)
+}
+
+/// Deletes a sandbox that could not be made into what was asked for; a new one takes its name.
+async fn give_up(handle: Handle) {
+    let _ = handle
+        .change(|r| {
+            r.desired = DesiredState::Destroyed;
+            Ok(())
+        })
+        .await;
 }
 
 fn take(r: &mut Record, wish: Record) -> ApiResult<()> {

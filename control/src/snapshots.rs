@@ -13,6 +13,7 @@ use crate::config::DefaultSnapshot;
 use crate::core::Core;
 use crate::events;
 use crate::images::Recipe;
+use crate::runners::Need;
 use crate::store::images::ImageState;
 use crate::store::sandboxes::Record;
 use crate::store::snapshots::{self as table, Snapshot};
@@ -49,6 +50,7 @@ impl Snapshots {
             size_gib: None,
             cpu: default.cpu,
             gpu: 0,
+            gpu_type: None,
             memory: default.memory,
             disk: default.disk,
             runner_id: None,
@@ -139,7 +141,13 @@ impl Snapshots {
     }
 
     /// The snapshot that was made of a sandbox, not stored yet.
-    pub(crate) fn made_from(&self, r: &Record, name: String, result: &SandboxSnapshot) -> Snapshot {
+    pub(crate) fn made_from(
+        &self,
+        r: &Record,
+        name: String,
+        result: &SandboxSnapshot,
+        in_registry: bool,
+    ) -> Snapshot {
         let at = now();
         let taken = self.find(&name).is_some();
         Snapshot {
@@ -157,9 +165,10 @@ impl Snapshots {
             size_gib: Some(result.size_gb),
             cpu: r.cpu,
             gpu: r.gpu,
+            gpu_type: r.gpu_type.clone(),
             memory: r.memory,
             disk: r.disk,
-            runner_id: r.runner_id.clone(),
+            runner_id: r.runner_id.clone().filter(|_| !in_registry),
             source_sandbox_id: Some(r.id.clone()),
             created_at: at,
             updated_at: at,
@@ -179,10 +188,12 @@ impl Snapshots {
 
 /// How a snapshot's image comes about.
 pub(crate) fn recipe(core: &Core, snapshot: &Snapshot) -> Recipe {
-    let built = snapshot.build_ref.as_ref().filter(|reference| **reference == snapshot.reference);
-    match built.and_then(|reference| core.images.build(reference)) {
-        Some(build) => Recipe::Build(build),
-        None => Recipe::Pull(snapshot.reference.clone()),
+    match snapshot.build_ref.as_deref().and_then(|reference| core.images.build(reference)) {
+        Some(build) if build.reference == snapshot.reference => Recipe::Build(build),
+        Some(build) if core.registries.in_own(&build.reference).as_ref() == Some(&snapshot.reference) => {
+            Recipe::Publish(build, snapshot.reference.clone())
+        }
+        _ => Recipe::Pull(snapshot.reference.clone()),
     }
 }
 
@@ -193,9 +204,10 @@ pub(crate) async fn bring(core: Arc<Core>, id: String) {
         let recipe = recipe(&core, &snapshot);
         let runner = match &snapshot.runner_id {
             Some(runner) => runner.clone(),
-            None => core.runners.wait_for(&core.config.region, None).await.id,
+            None => core.runners.wait_for(&Need::any(&core.config.region)).await.id,
         };
-        let building = matches!(recipe, Recipe::Build(_));
+        let building = !matches!(recipe, Recipe::Pull(_));
+        let local = matches!(recipe, Recipe::Build(_));
         snapshot.state = if building { SnapshotState::Building } else { SnapshotState::Pulling };
         snapshot.runner_id = Some(runner.clone());
         snapshot.updated_at = now();
@@ -213,7 +225,7 @@ pub(crate) async fn bring(core: Arc<Core>, id: String) {
             snapshot.size_gib = image.size_gib;
             snapshot.image_entrypoint = image.entrypoint;
             // What a registry has can run anywhere.
-            if !building {
+            if !local {
                 snapshot.runner_id = None;
             }
         } else {
@@ -243,6 +255,7 @@ pub(crate) fn dto(s: &Snapshot, core: &Core) -> wire::Snapshot {
         entrypoint: s.entrypoint.clone().or_else(|| s.image_entrypoint.clone()),
         cpu: s.cpu,
         gpu: s.gpu,
+        gpu_type: s.gpu_type.clone(),
         mem: s.memory,
         disk: s.disk,
         error_reason: s.error_reason.clone(),

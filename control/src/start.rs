@@ -20,9 +20,10 @@ use crate::jobs::Jobs;
 use crate::keys::{Keys, PERMISSIONS, secret_file};
 use crate::lock::{self, LockError};
 use crate::pools::{self, Pools};
-use crate::runners::Runners;
+use crate::registries::Registries;
+use crate::runners::{self, Runners};
 use crate::snapshots::Snapshots;
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 use crate::store::{self, DATABASE, MigrateError, Store};
 use crate::time::now;
 use crate::tokens::Tokens;
@@ -150,6 +151,12 @@ impl Running {
         format!("{}/api", self.core.base_url(None))
     }
 
+    /// The port on which build contexts are taken over TLS, and the certificate that clients have to trust for it.
+    pub fn storage(&self) -> Option<(u16, PathBuf)> {
+        let port = *self.core.storage_port.get()?;
+        Some((port, self.core.config.data_dir.join(storage::tls::CA_FILE)))
+    }
+
     /// Waits until the local runner has reported: from then on sandboxes can be made and reached.
     pub async fn runner_reported(&self) {
         self.core.runners.reported(self.runner_token.expose()).await;
@@ -218,10 +225,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         let _ = core.ssh_listening.set(ssh.address);
         core.tasks.spawn(gateway::run(core.clone(), ssh));
     }
+    serve_storage(&core, &dir).await;
     core.snapshots.resume(&core);
     pools::fill(&core);
     core.tasks.spawn(core.clone().flush_activity());
     core.tasks.spawn(sweep::run(core.clone()));
+    core.tasks.spawn(runners::watch(core.clone()));
+    core.runners.list().iter().for_each(|runner| core.drain(&runner.id));
     let router = edge::entrance(&core);
     let ending = core.stop.clone();
     let serving = tokio::spawn(async move {
@@ -240,6 +250,30 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         core,
         _lock: lock,
     })
+}
+
+/// Serves the object store over TLS, too. Without it everything but Python's uploads of local files works, so its failure is only told.
+async fn serve_storage(core: &Arc<Core>, dir: &Path) {
+    if core.config.storage_port == 0 {
+        return;
+    }
+    let address = SocketAddr::new(core.config.bind.ip(), core.config.storage_port);
+    let authority = match storage::tls::Authority::load(dir) {
+        Ok(authority) => Arc::new(authority),
+        Err(error) => return tracing::warn!(%error, "no object store over TLS: its authority cannot be made"),
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            // Set once, here.
+            let _ = core.storage_port.set(listener.local_addr().map_or(address.port(), |a| a.port()));
+            let stop = core.stop.clone();
+            core.tasks.spawn(storage::tls::serve(listener, authority, storage::entrance(core), stop));
+        }
+        Err(error) => tracing::warn!(
+            %address, %error,
+            "no object store over TLS; set PINFOLD_STORAGE_PORT to another port, or to 0 for none"
+        ),
+    }
 }
 
 /// Makes the database file before SQLite does, for its owner alone; SQLite gives its journals the same mode.
@@ -270,7 +304,8 @@ async fn load(
     let runners = Runners::load(&store).await?;
     runners.register(LOCAL_RUNNER, &config.region, Vec::new(), runner_token).await?;
     let jobs = Jobs::new(&store);
-    let images = Images::load(&store, &jobs).await?;
+    let registries = Registries::load(&store, config.registry.clone()).await?;
+    let images = Images::load(&store, &jobs, &registries).await?;
     let mut tx = store.begin().await?;
     let org_id =
         store::meta::get_or_set(&mut tx, "organization", || uuid::Uuid::new_v4().to_string()).await?;
@@ -282,6 +317,7 @@ async fn load(
         keys,
         runners,
         jobs,
+        registries,
         images,
         snapshots: Snapshots::load(&store, &config.default_snapshot).await?,
         volumes: Volumes::load(&store).await?,
@@ -295,6 +331,7 @@ async fn load(
         tasks: TaskTracker::new(),
         listening: OnceLock::new(),
         ssh_listening: OnceLock::new(),
+        storage_port: OnceLock::new(),
         active: Default::default(),
         config,
         store,

@@ -21,6 +21,25 @@ where
     Ok(list.into_iter().flatten().collect())
 }
 
+/// A list, or a single value in its place; `null` is the empty list.
+pub fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+    Ok(match Option::<Either<T>>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Either::One(one)) => vec![one],
+        Some(Either::Many(many)) => many,
+    })
+}
+
 /// A map of strings in which `null` values are dropped, and which itself may be `null`.
 pub fn string_map<'de, D>(deserializer: D) -> Result<std::collections::BTreeMap<String, String>, D::Error>
 where

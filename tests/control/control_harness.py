@@ -5,6 +5,9 @@ Nothing here needs Docker or root. Build first: `cargo build -p pinfold-control 
 
 from __future__ import annotations
 
+import concurrent.futures
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -14,11 +17,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 
 ROOT = Path(__file__).parent.parent.parent
 BINARY = Path(os.environ.get("PINFOLD_CONTROL_EXAMPLE", ROOT / "target/debug/examples/with_simulated_runner"))
+
+
+POOL = concurrent.futures.ThreadPoolExecutor(16)
 
 
 def free_port() -> int:
@@ -94,11 +101,89 @@ class Api:
         return None if answer.status_code == 404 else str(answer.json()["state"])
 
 
+class SignedStore:
+    """Requests to the object store with the access that was handed out, signed as AWS Signature Version 4 has it."""
+
+    def __init__(self, access: dict[str, Any], url: str | None = None, host: str | None = None) -> None:
+        self.access = access
+        self.base = url or access["storageUrl"]
+        self.host = host or self.base.split("://")[1]
+        self.bucket = access["bucket"]
+
+    def sign(self, method: str, path: str, headers: dict[str, str], at: float) -> dict[str, str]:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+        named = {"host": self.host, "x-amz-date": stamp, **{k.lower(): v for k, v in headers.items()}}
+        if self.access["sessionToken"]:
+            named["x-amz-security-token"] = self.access["sessionToken"]
+        named.setdefault("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
+        bare, _, query = path.partition("?")
+        pairs = sorted((pair + "=").split("=")[:2] for pair in query.split("&") if pair)
+        canonical = [method, bare, "&".join(f"{quote(k, '')}={quote(unquote(v), '')}" for k, v in pairs)]
+        canonical += [f"{name}:{named[name]}" for name in sorted(named)]
+        signed = ";".join(sorted(named))
+        canonical += ["", signed, named["x-amz-content-sha256"]]
+        scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
+        digest = hashlib.sha256("\n".join(canonical).encode()).hexdigest()
+        key = ("AWS4" + self.access["secret"]).encode()
+        for part in [*scope.split("/"), f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"]:
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        credential = f"Credential={self.access['accessKey']}/{scope}"
+        named["authorization"] = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature={key.hex()}"
+        return named
+
+    def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, at: float | None = None, **options: Any) -> httpx.Response:
+        by_host = self.host.startswith(self.bucket + ".")
+        target = path if by_host else f"/{self.bucket}{path}"
+        signed = self.sign(method, target, headers or {}, at or time.time())
+        return httpx.request(method, self.base + target, headers=signed, **options)
+
+
+class ManualRunner:
+    """A runner whose every step is the test's."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.waiting: list[dict[str, Any]] = []
+        self.removed: list[str] = []
+
+    def healthcheck(self, **more: Any) -> None:
+        body = {"appVersion": "1", "domain": "127.0.0.1", "apiUrl": "http://127.0.0.1:9", "proxyUrl": "http://127.0.0.1:9"}
+        assert self.api.post("/runners/healthcheck", json={**body, **more}).status_code == 201
+
+    def poll(self, timeout: float = 5) -> list[dict[str, Any]]:
+        answer = self.api.get("/jobs/poll", params={"timeout": timeout, "limit": 10})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["jobs"])
+
+    def finish(self, job: str, status: str = "COMPLETED", **more: str) -> httpx.Response:
+        return self.api.post(f"/jobs/{job}/status", json={"status": status, **more})
+
+    def take(self, kind: str) -> dict[str, Any]:
+        """The next job, which has to be this one; its payload is decoded. Images are removed on the way and noted in `removed`."""
+        while True:
+            self.waiting = self.waiting or self.poll()
+            assert self.waiting, f"no {kind} came"
+            job = self.waiting.pop(0)
+            if job["type"] == kind:
+                payload = job.get("payload")
+                return {**job, "payload": json.loads(payload) if payload else None}
+            assert job["type"] == "REMOVE_SNAPSHOT", f"{job['type']} came, not {kind}"
+            self.removed.append(job["resourceId"])
+            self.finish(job["id"])
+
+    def do(self, kind: str, status: str = "COMPLETED", **more: str) -> dict[str, Any]:
+        """Takes the next job and ends it."""
+        job = self.take(kind)
+        assert self.finish(job["id"], status, **more).status_code == 201
+        return job
+
+
 class Split:
     """A control plane and a runner in processes of their own, so that either can be killed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
+        self.environment = environment
         self.port = free_port()
         self.control: Process
         self.runner: Process | None = None
@@ -110,9 +195,11 @@ class Split:
             SIM_RUNNER="off",
             PINFOLD_BIND=f"127.0.0.1:{self.port}",
             PINFOLD_DATA_DIR=str(self.directory / "data"),
+            **self.environment,
         )
         self.api = Api(self.control.info["url"], self.control.info["apiKey"])
         self.as_runner = Api(self.control.info["url"], self.control.info["runnerToken"])
+        self.manual = ManualRunner(self.as_runner)
 
     def start_runner(self) -> None:
         self.runner = Process(
@@ -120,19 +207,51 @@ class Split:
             SIM_RUNNER="only",
             SIM_API=f"127.0.0.1:{self.port}",
             SIM_TOKEN=self.control.info["runnerToken"],
+            SIM_JOURNAL=str(self.directory / "journal"),
         )
 
+    def second_runner(self, name: str = "second") -> ManualRunner:
+        """Another runner, registered and ready."""
+        made = self.api.post("/runners", json={"regionId": "us", "name": name})
+        assert made.status_code == 201, made.text
+        runner = ManualRunner(Api(self.control.info["url"], made.json()["apiKey"]))
+        runner.healthcheck()
+        return runner
+
+    def background(self, method: str, path: str, **options: Any) -> concurrent.futures.Future[httpx.Response | None]:
+        """A call that may block or be cut, in the background."""
+
+        def call() -> httpx.Response | None:
+            try:
+                return self.api(method, path, **options)
+            except httpx.TransportError:
+                return None
+
+        return POOL.submit(call)
+
     def healthcheck(self) -> None:
-        body = {"appVersion": "1", "domain": "127.0.0.1", "apiUrl": "http://127.0.0.1:9", "proxyUrl": "http://127.0.0.1:9"}
-        assert self.as_runner.post("/runners/healthcheck", json=body).status_code == 201
+        self.manual.healthcheck()
 
     def poll(self, timeout: float = 5) -> list[dict[str, Any]]:
-        answer = self.as_runner.get("/jobs/poll", params={"timeout": timeout, "limit": 10})
-        assert answer.status_code == 200, answer.text
-        return list(answer.json()["jobs"])
+        return self.manual.poll(timeout)
 
     def finish(self, job: str, status: str = "COMPLETED", **more: str) -> httpx.Response:
-        return self.as_runner.post(f"/jobs/{job}/status", json={"status": status, **more})
+        return self.manual.finish(job, status, **more)
+
+    def started(self, name: str, runner: ManualRunner | None = None, **body: Any) -> str:
+        """A started sandbox's id."""
+        pending = self.background("POST", "/sandbox", json={"name": name, "autoStopInterval": 0, **body})
+        (runner or self.manual).do("CREATE_SANDBOX")
+        answer = pending.result(10)
+        assert answer is not None and answer.status_code == 200, answer and answer.text
+        return str(answer.json()["id"])
+
+    def stopped(self, name: str, runner: ManualRunner | None = None, **body: Any) -> str:
+        """A stopped sandbox's id."""
+        sandbox = self.started(name, runner, **body)
+        assert self.api.post(f"/sandbox/{sandbox}/stop").status_code == 200
+        (runner or self.manual).do("STOP_SANDBOX")
+        return sandbox
 
     def close(self) -> None:
         for process in (self.runner, self.control):

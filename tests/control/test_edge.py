@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from websockets.sync.client import connect
@@ -106,3 +108,36 @@ def test_browsers_may_call(edge: Edge) -> None:
     answer = httpx.request("OPTIONS", edge.root + "/api/sandbox", headers=asked)
     assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "http://app.test"
     assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_pages_of_other_origins_may_call_a_preview(edge: Edge, api: Api, sandbox: str) -> None:
+    host = f"3000-{sandbox}.proxy.localhost:{edge.port}"
+    asked = {"Host": host, "Origin": "http://app.test", "Access-Control-Request-Method": "PUT"}
+    before = httpx.request("OPTIONS", edge.root + "/page", headers=asked)
+    assert before.status_code == 204 and before.headers["access-control-allow-origin"] == "http://app.test"
+    token = api.get(f"/sandbox/{sandbox}/ports/3000/preview-url").json()["token"]
+    answer = edge.get("/page", host, Origin="http://app.test", X_Daytona_Preview_Token=token)
+    assert answer.headers["access-control-allow-origin"] == "http://app.test"
+    own = edge.get("/page", host, Origin="http://app.test", X_Daytona_Preview_Token=token, X_Daytona_Disable_CORS="true")
+    assert own.status_code == 200 and "access-control-allow-origin" not in own.headers
+
+
+def test_the_warning_page(tmp_path: Path) -> None:
+    process = Process(tmp_path / "log", PINFOLD_DATA_DIR=str(tmp_path / "data"), PINFOLD_PREVIEW_WARNING="true")
+    try:
+        api, edge = Api(process.info["url"], process.info["apiKey"]), Edge(process)
+        sandbox = api.post("/sandbox", json={"public": True}).json()["id"]
+        assert api.get(f"/preview/{sandbox}/preview-warning").json() is True
+        host = f"3000-{sandbox}.proxy.localhost:{edge.port}"
+        browser = {"User_Agent": "Mozilla/5.0", "Accept": "text/html"}
+        page = edge.get("/a?b=c", host, **browser)
+        assert page.headers["content-type"].startswith("text/html") and "This is a preview" in page.text
+        link = page.text.split('href="')[1].split('"')[0]
+        consent = edge.get(link, host, **browser)
+        assert consent.status_code == 303 and consent.headers["location"] == "/a?b=c"
+        cookie = consent.headers["set-cookie"].split(";")[0]
+        assert edge.get("/a?b=c", host, Cookie=cookie, **browser).json()["query"] == "b=c"
+        assert edge.get("/a", host, X_Daytona_Skip_Preview_Warning="true", **browser).status_code == 200
+        assert edge.get("/a", host).json()["path"].endswith("/proxy/3000/a"), "programs are not asked"
+    finally:
+        process.stop()

@@ -95,6 +95,11 @@ def test_killed_at_random_while_busy(split: Split) -> None:
     for item in everything:
         wait_for("every sandbox to settle", lambda item=item: split.api.state(item["id"]) == "started", 20)
     assert len({item["name"] for item in everything}) == len(everything)
+    done = (split.directory / "journal").read_text().splitlines()
+    repeated = {line for line in done if line.startswith("CREATE_SANDBOX") and done.count(line) > 1}
+    assert repeated == set(), "no create is repeated"
+    made = {line.split()[1] for line in done if line.startswith("CREATE_SANDBOX")}
+    assert made == {item["id"] for item in everything}, "no sandbox is lost, and none is nobody's"
     for item in everything:
         assert split.api("DELETE", f"/sandbox/{item['id']}").status_code == 200
     split.control.kill()

@@ -35,8 +35,13 @@ def word(state: object) -> str:
     return str(getattr(state, "value", state))
 
 
+def settled(sandbox: Sandbox, state: str) -> bool:
+    """Whether the SDK has it in this state; its event thread may still be telling it of the way there."""
+    return bool(wait_for(f"the SDK to say {state}", lambda: word(sandbox.state) == state, 2))
+
+
 def test_create_answers_with_a_started_sandbox(sandbox: Sandbox) -> None:
-    assert word(sandbox.state) == "started"
+    assert settled(sandbox, "started")
     assert sandbox.name == sandbox.id
     assert sandbox.labels["code-toolbox-language"] == "python"
     assert (sandbox.cpu, sandbox.memory, sandbox.disk, sandbox.gpu) == (1, 1, 3, 0)
@@ -69,7 +74,7 @@ def test_stop_and_start(sandbox: Sandbox) -> None:
     sandbox.stop()
     assert word(sandbox.state) == "stopped"
     sandbox.start()
-    assert word(sandbox.state) == "started"
+    assert settled(sandbox, "started")
     assert sandbox.get_preview_link(3000).token != token, "a start makes a new token"
 
 
@@ -78,7 +83,7 @@ def test_archive_and_start(sandbox: Sandbox) -> None:
     sandbox.archive()
     wait_for("the archive", lambda: sandbox.refresh_data() or word(sandbox.state) == "archived")
     sandbox.start()
-    assert word(sandbox.state) == "started"
+    assert settled(sandbox, "started")
 
 
 def test_delete_means_gone(sdk: Daytona, api: Api) -> None:

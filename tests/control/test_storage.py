@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from control_harness import Api, Process
-
-
-class Store:
-    """Requests with the access that was handed out."""
-
-    def __init__(self, access: dict[str, Any]) -> None:
-        self.root = f"{access['storageUrl']}/{access['bucket']}"
-        credential = f"AWS4-HMAC-SHA256 Credential={access['accessKey']}/20260101/us-east-1/s3/aws4_request, Signature=0"
-        self.headers = {"Authorization": credential, "X-Amz-Security-Token": access["sessionToken"]}
-
-    def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
-        return httpx.request(method, self.root + path, headers={**self.headers, **(headers or {})}, **options)
+from control_harness import Api, Process, SignedStore, free_port
 
 
 @pytest.fixture
@@ -30,15 +25,15 @@ def access(api: Api) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(access: dict[str, Any]) -> Store:
-    return Store(access)
+def store(access: dict[str, Any]) -> SignedStore:
+    return SignedStore(access)
 
 
 def test_access_names_everything(access: dict[str, Any]) -> None:
     assert access["region"] == "us-east-1" and access["organizationId"] and access["storageUrl"].startswith("http")
 
 
-def test_single_uploads(store: Store, access: dict[str, Any]) -> None:
+def test_single_uploads(store: SignedStore, access: dict[str, Any]) -> None:
     key = f"/{access['organizationId']}/0123abcd/context.tar"
     assert store("HEAD", key).status_code == 404
     put = store("PUT", key, content=b"hello")
@@ -58,7 +53,7 @@ def test_single_uploads(store: Store, access: dict[str, Any]) -> None:
     assert store("GET", key).content == b"world", "half an upload changes nothing"
 
 
-def test_uploads_in_parts(store: Store, access: dict[str, Any]) -> None:
+def test_uploads_in_parts(store: SignedStore, access: dict[str, Any]) -> None:
     key = f"/{access['organizationId']}/4567cdef/context.tar"
     begun = store("POST", key + "?uploads=").text
     upload = begun.split("<UploadId>")[1].split("<")[0]
@@ -71,11 +66,110 @@ def test_uploads_in_parts(store: Store, access: dict[str, Any]) -> None:
     assert store("PUT", f"{key}?partNumber=1&uploadId={upload}", content=b"x").status_code == 404
 
 
-def test_strangers_stay_out(store: Store, control: Process, access: dict[str, Any]) -> None:
+def test_strangers_stay_out(store: SignedStore, control: Process, access: dict[str, Any]) -> None:
     key = f"/{access['organizationId']}/89ab/context.tar"
-    assert httpx.put(store.root + key, content=b"x").status_code == 403
-    assert store("PUT", key, headers={"X-Amz-Security-Token": "wrong"}, content=b"x").status_code == 403
+    assert httpx.put(f"{store.base}/daytona{key}", content=b"x").status_code == 403
+    for changed in ({"sessionToken": "wrong"}, {"secret": "wrong"}, {"accessKey": "wrong"}):
+        assert SignedStore({**access, **changed})("PUT", key, content=b"x").status_code == 403, changed
     for bad in ("/../../etc/x", "/a/..%2F..%2Fx/c", "/one", "/a/b/.hidden"):
         assert store("PUT", bad, content=b"x").status_code in (400, 403, 404), bad
-    runner = f"AWS4-HMAC-SHA256 Credential={control.info['runnerToken']}/x"
-    assert httpx.get(store.root + "/", headers={"Authorization": runner}).status_code == 200
+    token = control.info["runnerToken"]
+    runner = SignedStore({**access, "accessKey": token, "secret": token, "sessionToken": ""})
+    assert runner("GET", "/").status_code == 200
+    assert SignedStore({**access, "accessKey": token, "secret": "x", "sessionToken": ""})("GET", "/").status_code == 403
+
+
+def test_a_signature_is_for_one_request_and_some_minutes(store: SignedStore, access: dict[str, Any]) -> None:
+    key = f"/{access['organizationId']}/5191/context.tar"
+    headers = store.sign("GET", f"/daytona{key}", {}, time.time())
+    assert httpx.get(f"{store.base}/daytona{key}", headers=headers).status_code == 404, "as it was signed"
+    other = httpx.get(f"{store.base}/daytona{key}x", headers=headers)
+    assert other.status_code == 403 and "SignatureDoesNotMatch" in other.text
+    assert httpx.delete(f"{store.base}/daytona{key}", headers=headers).status_code == 403
+    for late in (-3600, 3600):
+        skewed = store("GET", key, at=time.time() + late)
+        assert skewed.status_code == 403 and "RequestTimeTooSkewed" in skewed.text
+
+
+def test_a_body_has_to_be_the_one_that_was_signed(store: SignedStore, access: dict[str, Any]) -> None:
+    key = f"/{access['organizationId']}/b0d7/context.tar"
+    told = {"x-amz-content-sha256": hashlib.sha256(b"hello").hexdigest()}
+    assert store("PUT", key, headers=told, content=b"hello").status_code == 200
+    other = store("PUT", key, headers=told, content=b"HELLO")
+    assert other.status_code == 400 and "XAmzContentSHA256Mismatch" in other.text
+    assert store("GET", key).content == b"hello"
+
+
+def test_the_bucket_may_be_in_the_host(store: SignedStore, access: dict[str, Any]) -> None:
+    by_host = SignedStore(access, host="daytona." + store.host)
+    key = f"/{access['organizationId']}/0057/context.tar"
+    assert by_host("PUT", key, content=b"by host").status_code == 200
+    assert store("GET", key).content == b"by host"
+    assert "<KeyCount>1</KeyCount>" in by_host("GET", f"/?list-type=2&prefix={access['organizationId']}/0057/").text
+
+
+PYTHON_SDK = """
+import sys
+from daytona import CreateSandboxFromImageParams, Daytona, DaytonaConfig, Image
+daytona = Daytona(DaytonaConfig(api_key=sys.argv[1], api_url=sys.argv[2]))
+lines = []
+image = Image.base("base:1").add_local_file(sys.argv[3], "/opt/file")
+box = daytona.create(CreateSandboxFromImageParams(image=image), on_snapshot_create_logs=lines.append)
+again = daytona.create(CreateSandboxFromImageParams(image=image))
+print(box.state.value, again.state.value, len(box.build_info.context_hashes))
+"""
+
+
+def test_the_python_sdk_uploads_local_files(tmp_path: Path) -> None:
+    """It refuses plain HTTP, so the store speaks TLS; the client's machine has to trust our authority, here in a mount namespace of the test's own."""
+    environment = {"PINFOLD_DATA_DIR": str(tmp_path / "data"), "PINFOLD_STORAGE_PORT": str(free_port())}
+    process = Process(tmp_path / "log", **environment)
+    try:
+        local = tmp_path / "file"
+        local.write_bytes(b"x" * 6_000_000)
+        trusted = Path("/etc/ssl/certs/ca-certificates.crt")
+        bundle = tmp_path / "bundle.crt"
+        bundle.write_bytes(trusted.read_bytes() + (tmp_path / "data/storage-ca.pem").read_bytes())
+        script = tmp_path / "upload.py"
+        script.write_text(PYTHON_SDK)
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        inside = f'mount --bind {bundle} {trusted} && exec "$@"'
+        told = [process.info["apiKey"], process.info["url"], str(local)]
+        command = ["unshare", "--mount", *user, "sh", "-c", inside, "sh", sys.executable, str(script), *told]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.split() == ["started", "started", "1"]
+        objects = list((tmp_path / "data").rglob("context.tar"))
+        assert len(objects) == 1 and objects[0].stat().st_size > 6_000_000
+    finally:
+        process.stop()
+
+
+def test_the_authority_stays_and_its_key_is_ours_alone(tmp_path: Path) -> None:
+    port = free_port()
+    seen = []
+    for _ in range(2):
+        process = Process(tmp_path / "log", PINFOLD_DATA_DIR=str(tmp_path / "data"), PINFOLD_STORAGE_PORT=str(port))
+        authority = tmp_path / "data/storage-ca.pem"
+        context = ssl.create_default_context(cafile=str(authority))
+        assert httpx.get(f"https://127.0.0.1:{port}/daytona/", verify=context).status_code == 403
+        assert httpx.get(f"https://localhost:{port}/daytona/", verify=context).status_code == 403
+        seen.append(authority.read_bytes())
+        process.stop()
+    assert seen[0] == seen[1]
+    assert (tmp_path / "data/storage-ca.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_clients_get_the_address_that_they_can_use(tmp_path: Path) -> None:
+    port = free_port()
+    process = Process(tmp_path / "log", PINFOLD_DATA_DIR=str(tmp_path / "data"), PINFOLD_STORAGE_PORT=str(port))
+    try:
+        api = Api(process.info["url"], process.info["apiKey"])
+
+        def url(source: str) -> str:
+            return str(api.get("/object-storage/push-access", headers={"X-Daytona-Source": source}).json()["storageUrl"])
+
+        assert url("sdk-python") == f"https://127.0.0.1:{port}" or url("sdk-python") == f"https://localhost:{port}"
+        assert url("sdk-typescript").startswith("http://")
+    finally:
+        process.stop()

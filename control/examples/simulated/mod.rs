@@ -1,9 +1,11 @@
 //! A runner without an engine: it registers by healthcheck, polls for jobs and answers them at once, and serves a toolbox that echoes.
 //!
 //! What a sandbox is asked to do wrong is written into its environment: `SIM_FAIL` fails its create with that text, `SIM_DELAY_MS` delays it,
-//! `SIM_HANG` never answers. An image whose name contains `missing` cannot be pulled, a Dockerfile with `RUN false` cannot be built.
+//! `SIM_HANG` never answers. An image whose name contains `missing` cannot be pulled, a Dockerfile with `RUN false` cannot be built. Each job that is executed
+//! is a line of the file that the variable `SIM_JOURNAL` names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,8 +27,8 @@ pub(crate) struct Seen {
     pub(crate) sandboxes: BTreeMap<String, bool>,
     /// Images that were pulled or built.
     pub(crate) images: Vec<String>,
-    /// Every job, in the order of its execution: kind, resource, payload.
-    pub(crate) jobs: Vec<(String, String, Value)>,
+    /// Ids of the jobs that were executed or are.
+    pub(crate) jobs: HashSet<String>,
 }
 
 /// The runner.
@@ -84,17 +86,27 @@ impl SimulatedRunner {
         let work = async move {
             loop {
                 let (status, answer) = self.call("GET", "/api/jobs/poll?timeout=20&limit=10", None).await;
+                self.take(&answer["jobs"]);
                 if status != StatusCode::OK {
+                    // The poll that failed may have claimed jobs that we did not hear of.
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-                for job in answer["jobs"].as_array().cloned().unwrap_or_default() {
-                    let runner = self.clone();
-                    tokio::spawn(async move { runner.work(job).await });
+                    let (_, page) = self.call("GET", "/api/jobs?status=IN_PROGRESS&limit=200", None).await;
+                    self.take(&page["items"]);
                 }
             }
         };
         tokio::join!(beat, work);
+    }
+
+    /// Begins the jobs that are new.
+    fn take(&self, jobs: &Value) {
+        for job in jobs.as_array().into_iter().flatten() {
+            let id = job["id"].as_str().unwrap_or_default().to_owned();
+            if self.seen.lock().is_ok_and(|mut seen| seen.jobs.insert(id)) {
+                let (runner, job) = (self.clone(), job.clone());
+                tokio::spawn(async move { runner.work(job).await });
+            }
+        }
     }
 
     /// Calls the control plane as the runner.
@@ -117,8 +129,13 @@ impl SimulatedRunner {
         let text = |key: &str| job[key].as_str().unwrap_or_default().to_owned();
         let (id, kind, resource) = (text("id"), text("type"), text("resourceId"));
         let payload: Value = serde_json::from_str(&text("payload")).unwrap_or_default();
-        if let Ok(mut seen) = self.seen.lock() {
-            seen.jobs.push((kind.clone(), resource.clone(), payload.clone()));
+        if let Some(journal) = std::env::var_os("SIM_JOURNAL") {
+            let written = std::fs::File::options().create(true).append(true).open(journal);
+            let written =
+                written.and_then(|mut file| file.write_all(format!("{kind} {resource}\n").as_bytes()));
+            if let Err(error) = written {
+                tracing::warn!(%error, "could not write the journal");
+            }
         }
         let env = |name: &str| payload["env"][name].as_str().map(str::to_owned);
         if env("SIM_HANG").is_some() {

@@ -38,7 +38,6 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/organizations/{id}/usage", get(usage))
         .route("/users/me", get(me))
         .route("/object-storage/push-access", get(push_access))
-        .route("/docker-registry/registry-push-access", get(no_registry))
         .route("/secret", get(no_secrets).post(no_secrets))
         .route("/secret/paginated", get(no_secrets))
         .route("/secret/{id}", get(no_secrets).patch(no_secrets).delete(no_secrets))
@@ -148,8 +147,8 @@ fn organization(core: &Core) -> Value {
         "id": core.org_id, "name": ORGANIZATION_NAME, "createdBy": USER, "personal": true, "createdAt": at, "updatedAt": at,
         "suspended": false, "suspendedAt": null, "suspensionReason": null, "suspendedUntil": null,
         "suspensionCleanupGracePeriodHours": 0, "maxCpuPerSandbox": UNLIMITED, "maxMemoryPerSandbox": UNLIMITED,
-        "maxDiskPerSandbox": UNLIMITED, "secretQuota": 0, "maxSecretsPerSandbox": 0, "snapshotDeactivationTimeoutMinutes": 0,
-        "sandboxLimitedNetworkEgress": false, "previewWarningEnabled": false, "ssoEnabled": false, "scimEnabled": false,
+        "maxDiskPerSandbox": UNLIMITED, "secretQuota": 0, "maxSecretsPerSandbox": 0, "snapshotDeactivationTimeoutMinutes": core.config.snapshot_idle_days * 1440,
+        "sandboxLimitedNetworkEgress": false, "previewWarningEnabled": core.config.preview_warning, "ssoEnabled": false, "scimEnabled": false,
         "defaultRegionId": core.config.region, "defaultQueueTimeout": null, "authenticatedRateLimit": null,
         "sandboxCreateRateLimit": null, "sandboxLifecycleRateLimit": null, "authenticatedRateLimitTtlSeconds": null,
         "sandboxCreateRateLimitTtlSeconds": null, "sandboxLifecycleRateLimitTtlSeconds": null, "experimentalConfig": {},
@@ -220,11 +219,8 @@ async fn push_access(
     headers: HeaderMap,
 ) -> ApiResult<Json<StorageAccess>> {
     user.may("write:snapshots")?;
-    Ok(Json(core.storage.grant(core.base_url(Some(&headers)), &core.org_id)))
-}
-
-async fn no_registry(_user: User) -> ApiError {
-    not_supported("pushing images to a built-in registry")
+    let url = core.storage_url(&headers);
+    Ok(Json(core.storage.grant(url, &core.org_id)))
 }
 
 async fn no_secrets(_user: User) -> ApiError {

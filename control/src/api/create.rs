@@ -15,9 +15,11 @@ use super::settings::{check_network, clamp_archive};
 use super::{dto, not_supported, sandbox_now, store_failed};
 use crate::core::Core;
 use crate::images::{self, Recipe};
+use crate::runners::Need;
 use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
 use crate::store::builds::Build;
-use crate::store::sandboxes::{Record, Task};
+use crate::store::runners::Runner;
+use crate::store::sandboxes::{Backup, Record, Task};
 use crate::time::now;
 use crate::{pools, token};
 
@@ -37,6 +39,7 @@ struct Source {
     /// The runners that alone have the image.
     only: Option<Vec<String>>,
     size: [u32; 4],
+    gpu_types: Vec<String>,
 }
 
 async fn create(
@@ -68,7 +71,7 @@ async fn create(
         return Ok(Json(sandbox_now(&core, &handle, &headers)));
     }
     let reservation = core.directory.reserve(&record.name, &record.id)?;
-    place(&core, &mut record, source.only.as_deref()).await?;
+    place(&core, &mut record, &source).await?;
     let building = record.state == SandboxState::PendingBuild;
     core.volumes.used(&record.volumes).await.map_err(store_failed)?;
     let pending = building.then(|| record.clone());
@@ -163,6 +166,7 @@ fn from_snapshot(core: &Core, name: Option<&str>, body: &CreateSandbox) -> ApiRe
     }
     Ok(Source {
         size: size(body, [snapshot.cpu, snapshot.gpu, snapshot.memory, snapshot.disk])?,
+        gpu_types: snapshot.gpu_type.into_iter().collect(),
         snapshot: Some(snapshot.name),
         image: snapshot.reference,
         entrypoint: snapshot.entrypoint,
@@ -194,7 +198,20 @@ async fn from_build(core: &Core, build: &CreateBuildInfo, body: &CreateSandbox) 
         build_ref: Some(kept.reference),
         only: None,
         size,
+        gpu_types: gpu_types(&body.gpu_type)?,
     })
+}
+
+/// Kinds of GPU that clients know.
+const GPU_TYPES: [&str; 8] =
+    ["H100", "H200", "B200", "B300", "RTX-PRO-6000", "RTX-4090", "RTX-5090", "MI355X"];
+
+/// The kinds that are asked for, the best first.
+pub(super) fn gpu_types(asked: &[String]) -> ApiResult<Vec<String>> {
+    match asked.iter().find(|kind| !GPU_TYPES.contains(&kind.as_str())) {
+        Some(unknown) => Err(ApiError::bad_request(format_args!("{unknown:?} is not a kind of GPU"))),
+        None => Ok(asked.to_vec()),
+    }
 }
 
 fn check_name(name: &str) -> ApiResult<()> {
@@ -253,6 +270,7 @@ fn compose(core: &Core, id: String, name: String, source: &Source, body: CreateS
         domain_allow_list: domains,
         cpu,
         gpu,
+        gpu_type: (gpu > 0).then(|| source.gpu_types.first().cloned()).flatten(),
         memory,
         disk,
         state: SandboxState::Creating,
@@ -263,6 +281,7 @@ fn compose(core: &Core, id: String, name: String, source: &Source, body: CreateS
         task: Task::default(),
         backup_image: None,
         backup_at: None,
+        backup: Backup::default(),
         auto_stop: interval("autoStopInterval", body.auto_stop_interval, 15)?,
         auto_archive: clamp_archive(interval("autoArchiveInterval", body.auto_archive_interval, 10_080)?),
         auto_delete,
@@ -296,17 +315,24 @@ fn linked_to(core: &Core, linked: &str, auto_delete: i64) -> ApiResult<Arc<Recor
 }
 
 /// Chooses the runner, and whether the image has to come first.
-async fn place(core: &Core, record: &mut Record, only: Option<&[String]>) -> ApiResult<()> {
+async fn place(core: &Core, record: &mut Record, source: &Source) -> ApiResult<()> {
     let from_build = record.build_ref.is_some();
     let holders = if from_build { core.images.holders(&record.image) } else { Vec::new() };
     if record.runner_id.is_none() {
-        let preferred =
-            (!holders.is_empty()).then(|| core.runners.choose(&record.region, Some(&holders))).flatten();
-        let chosen = match preferred {
+        let need =
+            Need { gpu_types: source.gpu_types.clone(), only: source.only.clone(), ..Need::of(record) };
+        if need.gpu > 0 && !core.runners.has_gpu(&need) {
+            return Err(ApiError::bad_request("no runner has such a GPU").code("NO_RUNNER"));
+        }
+        let holding = Need { only: Some(holders), ..need.clone() };
+        let chosen = match core.runners.choose(&holding) {
             Some(runner) => Some(runner),
-            None if from_build => core.runners.choose(&record.region, None),
-            None => core.runners.admit(&record.region, only).await,
+            None if from_build => core.runners.choose(&need),
+            None => core.runners.admit(&need).await,
         };
+        if let (true, Some(kind)) = (need.gpu > 0, chosen.as_ref().and_then(Runner::gpu_type)) {
+            record.gpu_type = Some(kind);
+        }
         record.runner_id = chosen.map(|runner| runner.id);
     }
     match (&record.runner_id, from_build) {

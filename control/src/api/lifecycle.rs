@@ -1,28 +1,30 @@
-//! Start, stop, delete, archive, recover, resize, snapshot (control-plane contract 7).
+//! Start, stop, delete, archive, back up, recover, resize, snapshot (control-plane contract 7).
 //!
 //! What contradicts an operation under way is not refused: it is remembered and done next. Delete wins over everything.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, JsonBody, OptionalJsonBody, Query};
-use pinfold_proto::control::sandbox::{DesiredState, Sandbox, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, Sandbox, SandboxState};
 use pinfold_proto::runner::job::JobKind;
 use serde::Deserialize;
 
 use super::auth::User;
+use super::call::{Answer, Call};
 use super::create::started;
-use super::{dto, not_for_containers, not_supported};
+use super::not_for_containers;
 use crate::core::Core;
-use crate::sandbox::{Handle, START_LIMIT, settle, start_ended};
+use crate::sandbox::{START_LIMIT, settle, start_ended};
 use crate::store::sandboxes::{Record, Resize};
 
 /// How long resize and recover keep their callers waiting.
 const OPERATION_WAIT: Duration = Duration::from_secs(30);
+
+const WRITE: &str = "write:sandboxes";
 
 pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new()
@@ -30,13 +32,10 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/sandbox/{id}/start", post(start))
         .route("/sandbox/{id}/stop", post(stop))
         .route("/sandbox/{id}/archive", post(archive))
+        .route("/sandbox/{id}/backup", post(backup))
         .route("/sandbox/{id}/recover", post(recover))
         .route("/sandbox/{id}/resize", post(resize))
         .route("/sandbox/{id}/snapshot", post(snapshot))
-        .route(
-            "/sandbox/{id}/backup",
-            post(|_: User| async { not_supported("backing up without archiving") }),
-        )
         .route("/sandbox/{id}/fork", post(|_: User| async { not_for_containers("forking") }))
         .route("/sandbox/{id}/pause", post(|_: User| async { not_for_containers("pausing") }))
         .route("/sandbox/{id}/forks", get(no_relatives))
@@ -44,166 +43,146 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/sandbox/{id}/parent", get(no_parent))
 }
 
-type Answer = ApiResult<Json<Sandbox>>;
-
-fn conflict(r: &Record, what: &str) -> ApiError {
-    let state = crate::sandbox::plan::wire_state(r.state, r.desired);
-    ApiError::conflict(format_args!("cannot {what} a sandbox that is {state}"))
-}
-
 fn refused(r: &Record, what: &str) -> ApiError {
     let state = crate::sandbox::plan::wire_state(r.state, r.desired);
-    ApiError::bad_request(format_args!("cannot {what} a sandbox that is {state}"))
+    let message = format_args!("cannot {what} a sandbox that is {state}");
+    if r.desired == DesiredState::Destroyed {
+        return ApiError::conflict(message);
+    }
+    ApiError::bad_request(message)
 }
 
-async fn start(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    user.may("write:sandboxes")?;
-    let handle = core.directory.get(&id)?;
-    let record = handle
-        .change(|r| {
-            if r.desired == DesiredState::Destroyed {
-                return Err(conflict(r, "start"));
-            }
-            if matches!(r.state, SandboxState::Error | SandboxState::BuildFailed) {
-                let hint = if r.recoverable { "; recover it first" } else { "" };
-                return Err(ApiError::bad_request(format_args!(
-                    "cannot start a sandbox that has failed{hint}"
-                )));
-            }
-            if r.state == SandboxState::Archived {
-                r.error_reason = None;
-            }
-            r.desired = DesiredState::Started;
-            Ok(())
-        })
-        .await?;
+/// Whether nothing is asked of it or under way that changes its state.
+fn rests(r: &Record) -> bool {
+    matches!(
+        (r.state, r.desired),
+        (SandboxState::Started, DesiredState::Started) | (SandboxState::Stopped, DesiredState::Stopped)
+    )
+}
+
+async fn start(call: Call) -> Answer {
+    let changed = call.change(WRITE, |r| {
+        if r.desired == DesiredState::Destroyed {
+            return Err(refused(r, "start"));
+        }
+        if matches!(r.state, SandboxState::Error | SandboxState::BuildFailed) {
+            let hint = if r.recoverable { "; recover it first" } else { "" };
+            return Err(ApiError::bad_request(format_args!("cannot start a sandbox that has failed{hint}")));
+        }
+        if r.state == SandboxState::Archived {
+            r.error_reason = None;
+        }
+        // Whoever starts it needs it where it is.
+        r.task.moving &= r.state == SandboxState::Restoring;
+        r.desired = DesiredState::Started;
+        Ok(())
+    });
+    let record = changed.await?;
     if matches!(record.state, SandboxState::Restoring | SandboxState::Archiving) {
-        return Ok(Json(dto(&core, &handle, &record, &headers)));
+        return Ok(call.answer(&record));
     }
-    let view = settle(handle.watch(), START_LIMIT, start_ended).await;
+    let view = settle(call.handle.watch(), START_LIMIT, start_ended).await;
     if view.record.state == SandboxState::Started {
-        return Ok(Json(dto(&core, &handle, &view.record, &headers)));
+        return Ok(call.answer(&view.record));
     }
-    started(&core, &handle, &headers).await.map(Json)
+    started(&call.core, &call.handle, &call.headers).await.map(Json)
 }
 
-async fn stop(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    query: Query,
-) -> Answer {
-    user.may("write:sandboxes")?;
-    let force = query.flag("force");
-    let handle = core.directory.get(&id)?;
-    let record = handle
-        .change(move |r| {
-            if r.desired == DesiredState::Destroyed {
-                return Err(conflict(r, "stop"));
-            }
-            if matches!(r.state, SandboxState::Error | SandboxState::BuildFailed | SandboxState::Archived) {
-                return Err(refused(r, "stop"));
-            }
-            if r.ephemeral() {
-                r.desired = DesiredState::Destroyed;
-                return Ok(());
-            }
-            if r.state == SandboxState::Stopped && r.desired == DesiredState::Stopped {
-                return Ok(());
-            }
-            r.desired = DesiredState::Stopped;
-            if force && !r.task.force {
-                r.task.force = true;
-                // A kill is never stuck behind a gentle stop.
-                r.job = r.job.take().filter(|job| job.kind != JobKind::StopSandbox);
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(Json(dto(&core, &handle, &record, &headers)))
-}
-
-async fn destroy(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    user.may("delete:sandboxes")?;
-    let handle = core.directory.get(&id)?;
-    let record = handle
-        .change(|r| {
+async fn stop(call: Call, query: Query) -> Answer {
+    let force = query.get("force").filter(|text| !text.is_empty()).map(|text| text == "true");
+    let change = move |r: &mut Record| {
+        let over =
+            matches!(r.state, SandboxState::Error | SandboxState::BuildFailed | SandboxState::Archived);
+        if over || r.desired == DesiredState::Destroyed {
+            return Err(refused(r, "stop"));
+        }
+        if r.ephemeral() {
             r.desired = DesiredState::Destroyed;
-            Ok(())
-        })
-        .await?;
-    Ok(Json(dto(&core, &handle, &record, &headers)))
+            return Ok(());
+        }
+        if r.state == SandboxState::Stopped && r.desired == DesiredState::Stopped {
+            return Ok(());
+        }
+        r.desired = DesiredState::Stopped;
+        let kill = force == Some(true) && r.task.force != Some(true);
+        r.task.force = force.max(r.task.force);
+        if kill {
+            // A kill is never stuck behind a gentle stop.
+            r.job = r.job.take().filter(|job| job.kind != JobKind::StopSandbox);
+        }
+        Ok(())
+    };
+    call.apply(WRITE, change).await
 }
 
-async fn archive(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    user.may("write:sandboxes")?;
-    let handle = core.directory.get(&id)?;
-    let record = handle
-        .change(|r| {
-            if r.desired == DesiredState::Archived {
-                return Ok(());
-            }
-            if r.ephemeral() {
-                return Err(ApiError::bad_request(
-                    "cannot archive an ephemeral sandbox: archive is not supported for it",
-                ));
-            }
-            if r.state != SandboxState::Stopped || r.desired != DesiredState::Stopped {
-                return Err(ApiError::bad_request("cannot archive a sandbox that is not stopped"));
-            }
-            r.desired = DesiredState::Archived;
-            Ok(())
-        })
-        .await?;
-    Ok(Json(dto(&core, &handle, &record, &headers)))
+async fn destroy(call: Call) -> Answer {
+    let change = |r: &mut Record| {
+        r.desired = DesiredState::Destroyed;
+        Ok(())
+    };
+    call.apply("delete:sandboxes", change).await
 }
 
-async fn recover(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    query: Query,
-) -> Answer {
-    user.may("write:sandboxes")?;
+async fn archive(call: Call) -> Answer {
+    let change = |r: &mut Record| {
+        if r.desired == DesiredState::Archived {
+            return Ok(());
+        }
+        if r.ephemeral() {
+            return Err(ApiError::bad_request(
+                "cannot archive an ephemeral sandbox: archive is not supported for it",
+            ));
+        }
+        if r.state != SandboxState::Stopped || r.desired != DesiredState::Stopped {
+            return Err(ApiError::bad_request("cannot archive a sandbox that is not stopped"));
+        }
+        r.desired = DesiredState::Archived;
+        Ok(())
+    };
+    call.apply(WRITE, change).await
+}
+
+async fn backup(call: Call) -> ApiResult<(StatusCode, Json<Sandbox>)> {
+    let change = |r: &mut Record| {
+        if !rests(r) {
+            return Err(refused(r, "back up"));
+        }
+        match r.backup.state {
+            BackupState::Pending | BackupState::InProgress => {
+                Err(ApiError::conflict("a backup of this sandbox is being made already"))
+            }
+            // Nothing has changed since.
+            BackupState::Completed if r.state == SandboxState::Stopped => Ok(()),
+            _ => {
+                r.backup.state = BackupState::Pending;
+                Ok(())
+            }
+        }
+    };
+    Ok((StatusCode::CREATED, call.apply(WRITE, change).await?))
+}
+
+async fn recover(call: Call, query: Query) -> Answer {
     let skip_start = query.flag("skipStart");
-    let handle = core.directory.get(&id)?;
-    let recovered = handle.outcome_of(JobKind::RecoverSandbox)?;
-    handle
-        .change(move |r| {
-            if r.state != SandboxState::Error || r.desired == DesiredState::Destroyed {
-                return Err(refused(r, "recover"));
-            }
-            if !r.recoverable {
-                return Err(ApiError::bad_request(
-                    "this failure is not one that a sandbox can be recovered from",
-                ));
-            }
-            r.task.recover.get_or_insert(skip_start);
-            Ok(())
-        })
-        .await?;
+    let recovered = call.handle.outcome_of(JobKind::RecoverSandbox)?;
+    let changed = call.change(WRITE, move |r| {
+        if r.state != SandboxState::Error || r.desired == DesiredState::Destroyed {
+            return Err(refused(r, "recover"));
+        }
+        if !r.recoverable {
+            return Err(ApiError::bad_request(
+                "this failure is not one that a sandbox can be recovered from",
+            ));
+        }
+        r.task.recover.get_or_insert(skip_start);
+        Ok(())
+    });
+    changed.await?;
     failed_in(recovered, "recover").await?;
     if skip_start {
-        return Ok(Json(super::sandbox_now(&core, &handle, &headers)));
+        return Ok(call.answer_now());
     }
-    started(&core, &handle, &headers).await.map(Json)
+    started(&call.core, &call.handle, &call.headers).await.map(Json)
 }
 
 /// Waits for an operation's end; its failure is the caller's to see.
@@ -222,14 +201,7 @@ struct ResizeBody {
     disk: Option<i64>,
 }
 
-async fn resize(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    OptionalJsonBody(body): OptionalJsonBody<ResizeBody>,
-) -> Answer {
-    user.may("write:sandboxes")?;
+async fn resize(call: Call, OptionalJsonBody(body): OptionalJsonBody<ResizeBody>) -> Answer {
     let size = |what: &str, value: Option<i64>| match value {
         None => Ok(None),
         Some(value) => match u32::try_from(value) {
@@ -242,11 +214,10 @@ async fn resize(
         memory: size("memory", body.memory)?,
         disk: size("disk", body.disk)?,
     };
-    let handle = core.directory.get(&id)?;
-    let resized = handle.outcome_of(JobKind::ResizeSandbox)?;
-    handle.change(move |r| ask_resize(r, to)).await?;
+    let resized = call.handle.outcome_of(JobKind::ResizeSandbox)?;
+    call.change(WRITE, move |r| ask_resize(r, to)).await?;
     failed_in(resized, "resize").await?;
-    Ok(Json(super::sandbox_now(&core, &handle, &headers)))
+    Ok(call.answer_now())
 }
 
 fn ask_resize(r: &mut Record, to: Resize) -> ApiResult<()> {
@@ -289,58 +260,33 @@ struct SnapshotBody {
     include_memory: Option<bool>,
 }
 
-async fn snapshot(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    JsonBody(body): JsonBody<SnapshotBody>,
-) -> Answer {
-    user.may("write:snapshots")?;
+async fn snapshot(call: Call, JsonBody(body): JsonBody<SnapshotBody>) -> Answer {
     if body.include_memory == Some(true) {
         return Err(not_for_containers("a snapshot with memory"));
     }
     super::snapshots::check_name(&body.name)?;
-    if core.snapshots.find(&body.name).is_some() {
+    if call.core.snapshots.find(&body.name).is_some() {
         return Err(ApiError::conflict(format_args!("a snapshot named {:?} exists already", body.name)));
     }
-    let handle = core.directory.get(&id)?;
-    let record = handle
-        .change(move |r| {
-            let resting = matches!(
-                (r.state, r.desired),
-                (SandboxState::Started, DesiredState::Started)
-                    | (SandboxState::Stopped, DesiredState::Stopped)
-            );
-            if !resting {
-                return Err(refused(r, "make a snapshot of"));
-            }
-            if r.job.is_some() || r.task.snapshot.is_some() {
-                return Err(ApiError::conflict(
-                    "cannot make a snapshot of a sandbox while another change is under way",
-                ));
-            }
-            r.task.snapshot = Some(body.name);
-            Ok(())
-        })
-        .await?;
-    Ok(Json(dto(&core, &handle, &record, &headers)))
+    let change = move |r: &mut Record| {
+        if !rests(r) {
+            return Err(refused(r, "make a snapshot of"));
+        }
+        if r.job.is_some() || r.task.snapshot.is_some() {
+            return Err(ApiError::conflict(
+                "cannot make a snapshot of a sandbox while another change is under way",
+            ));
+        }
+        r.task.snapshot = Some(body.name);
+        Ok(())
+    };
+    call.apply("write:snapshots", change).await
 }
 
-async fn no_relatives(
-    State(core): State<Arc<Core>>,
-    _user: User,
-    Path(id): Path<String>,
-) -> ApiResult<Json<Vec<Sandbox>>> {
-    let _exists: Handle = core.directory.get(&id)?;
-    Ok(Json(Vec::new()))
+async fn no_relatives(_call: Call) -> Json<Vec<Sandbox>> {
+    Json(Vec::new())
 }
 
-async fn no_parent(
-    State(core): State<Arc<Core>>,
-    _user: User,
-    Path(id): Path<String>,
-) -> ApiResult<StatusCode> {
-    let _exists: Handle = core.directory.get(&id)?;
-    Err(ApiError::not_found(format_args!("the sandbox {id} is not a fork")))
+async fn no_parent(call: Call) -> ApiError {
+    ApiError::not_found(format_args!("the sandbox {} is not a fork", call.handle.record().id))
 }

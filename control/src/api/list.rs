@@ -40,11 +40,63 @@ async fn one(
 }
 
 /// A value that sandboxes are sorted by.
-#[derive(Debug, Clone, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 enum SortKey {
     Number(i64),
     Text(String),
+}
+
+/// A [`SortKey`] that is only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyRef<'a> {
+    Number(i64),
+    Text(&'a str),
+}
+
+impl SortKey {
+    fn as_ref(&self) -> KeyRef<'_> {
+        match self {
+            Self::Number(number) => KeyRef::Number(*number),
+            Self::Text(text) => KeyRef::Text(text),
+        }
+    }
+}
+
+/// What sandboxes are sorted by, and which way.
+#[derive(Clone, Copy)]
+struct Sorting {
+    key: for<'a> fn(&'a Record, i64) -> KeyRef<'a>,
+    descending: bool,
+}
+
+impl Sorting {
+    fn of(query: &Query) -> ApiResult<Self> {
+        let descending = match query.get("order").filter(|order| !order.is_empty()) {
+            None | Some("desc" | "DESC") => true,
+            Some("asc" | "ASC") => false,
+            Some(other) => {
+                return Err(ApiError::bad_request(format_args!("order is asc or desc, not {other:?}")));
+            }
+        };
+        let key: for<'a> fn(&'a Record, i64) -> KeyRef<'a> =
+            match query.get("sort").filter(|sort| !sort.is_empty()).unwrap_or("lastActivityAt") {
+                "name" => |r, _| KeyRef::Text(&r.name),
+                "cpu" => |r, _| KeyRef::Number(r.cpu.into()),
+                "memoryGib" | "memory" => |r, _| KeyRef::Number(r.memory.into()),
+                "diskGib" | "disk" => |r, _| KeyRef::Number(r.disk.into()),
+                "lastActivityAt" => |_, active| KeyRef::Number(active),
+                "createdAt" => |r, _| KeyRef::Number(r.created_at),
+                "updatedAt" => |r, _| KeyRef::Number(r.updated_at),
+                other => return Err(ApiError::bad_request(format_args!("cannot sort by {other:?}"))),
+            };
+        Ok(Self { key, descending })
+    }
+
+    /// Ties break by id.
+    fn compare(self, a: (KeyRef<'_>, &str), b: (KeyRef<'_>, &str)) -> Ordering {
+        if self.descending { b.cmp(&a) } else { a.cmp(&b) }
+    }
 }
 
 /// The place after which a page begins.
@@ -57,18 +109,54 @@ struct Cursor {
 struct Row {
     record: Arc<Record>,
     active: i64,
-    key: SortKey,
 }
 
 impl Row {
-    fn place(&self) -> (&SortKey, &str) {
-        (&self.key, &self.record.id)
+    fn place(&self, sorting: Sorting) -> (KeyRef<'_>, &str) {
+        ((sorting.key)(&self.record, self.active), &self.record.id)
     }
 }
 
-fn compare(a: (&SortKey, &str), b: (&SortKey, &str), descending: bool) -> Ordering {
-    let order = a.0.partial_cmp(b.0).unwrap_or(Ordering::Equal).then_with(|| a.1.cmp(b.1));
-    if descending { order.reverse() } else { order }
+/// The first rows of many: what cannot be among them is neither copied nor kept.
+struct First {
+    rows: Vec<Row>,
+    most: usize,
+    sorting: Sorting,
+    /// The last one that was kept, once there were enough.
+    bound: Option<Row>,
+}
+
+impl First {
+    fn offer(&mut self, record: &Arc<Record>, active: i64) {
+        let sorting = self.sorting;
+        let place = ((sorting.key)(record, active), record.id.as_str());
+        let beyond = |bound: &Row| sorting.compare(place, bound.place(sorting)) == Ordering::Greater;
+        if self.bound.as_ref().is_some_and(beyond) {
+            return;
+        }
+        self.rows.push(Row { record: Arc::clone(record), active });
+        if self.rows.len() >= self.most * 2 {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let sorting = self.sorting;
+        if self.rows.len() > self.most {
+            let by = |a: &Row, b: &Row| sorting.compare(a.place(sorting), b.place(sorting));
+            self.rows.select_nth_unstable_by(self.most - 1, by);
+            self.rows.truncate(self.most);
+            self.bound =
+                self.rows.last().map(|row| Row { record: Arc::clone(&row.record), active: row.active });
+        }
+    }
+
+    fn sorted(mut self) -> Vec<Row> {
+        self.cut();
+        let sorting = self.sorting;
+        self.rows.sort_unstable_by(|a, b| sorting.compare(a.place(sorting), b.place(sorting)));
+        self.rows
+    }
 }
 
 async fn list(
@@ -81,23 +169,37 @@ async fn list(
     if !(1..=200).contains(&limit) {
         return Err(ApiError::bad_request("limit must be from 1 to 200"));
     }
-    let descending = descending(&query)?;
-    let mut rows = matching(&core, &query)?;
-    if let Some(cursor) = query.get("cursor").filter(|cursor| !cursor.is_empty()) {
-        let invalid = || ApiError::bad_request("the cursor is not one that this API gave out");
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
-        let cursor: Cursor = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        rows.retain(|row| compare(row.place(), (&cursor.value, &cursor.id), descending) == Ordering::Greater);
-    }
+    let sorting = Sorting::of(&query)?;
+    let after = match query.get("cursor").filter(|cursor| !cursor.is_empty()) {
+        None => None,
+        Some(cursor) => {
+            let invalid = || ApiError::bad_request("the cursor is not one that this API gave out");
+            let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
+            Some(serde_json::from_slice::<Cursor>(&bytes).map_err(|_| invalid())?)
+        }
+    };
+    let tests = tests(&query)?;
+    // One more tells whether there is a next page.
+    let mut first = First { rows: Vec::new(), most: limit + 1, sorting, bound: None };
+    core.directory.scan(|record, active| -> Option<()> {
+        let place = ((sorting.key)(record, active), record.id.as_str());
+        let before = |cursor: &Cursor| {
+            sorting.compare(place, (cursor.value.as_ref(), &cursor.id)) != Ordering::Greater
+        };
+        if !after.as_ref().is_some_and(before) && tests.iter().all(|test| test(record, active)) {
+            first.offer(record, active);
+        }
+        None
+    });
+    let mut rows = first.sorted();
     let more = rows.len() > limit;
-    if more {
-        // Only the page is sorted, however many there are.
-        rows.select_nth_unstable_by(limit - 1, |a, b| compare(a.place(), b.place(), descending));
-        rows.truncate(limit);
-    }
-    rows.sort_unstable_by(|a, b| compare(a.place(), b.place(), descending));
+    rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| {
-        let cursor = Cursor { value: row.key.clone(), id: row.record.id.clone() };
+        let value = match (sorting.key)(&row.record, row.active) {
+            KeyRef::Number(number) => SortKey::Number(number),
+            KeyRef::Text(text) => SortKey::Text(text.to_owned()),
+        };
+        let cursor = Cursor { value, id: row.record.id.clone() };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
     });
     let base = core.base_url(Some(&headers));
@@ -112,9 +214,13 @@ async fn paginated(
     query: Query,
 ) -> ApiResult<Json<PaginatedSandboxes>> {
     let (page, limit) = page_of(&query)?;
-    let descending = descending(&query)?;
-    let mut rows = matching(&core, &query)?;
-    rows.sort_unstable_by(|a, b| compare(a.place(), b.place(), descending));
+    let sorting = Sorting::of(&query)?;
+    let tests = tests(&query)?;
+    let mut rows = core.directory.scan(|record, active| {
+        let shown = tests.iter().all(|test| test(record, active));
+        shown.then(|| Row { record: Arc::clone(record), active })
+    });
+    rows.sort_unstable_by(|a, b| sorting.compare(a.place(sorting), b.place(sorting)));
     let total = rows.len();
     let base = core.base_url(Some(&headers));
     let shown = rows.iter().skip((page - 1).saturating_mul(limit)).take(limit);
@@ -132,34 +238,7 @@ pub(super) fn page_of(query: &Query) -> ApiResult<(usize, usize)> {
     Ok((page, limit))
 }
 
-fn descending(query: &Query) -> ApiResult<bool> {
-    match query.get("order").filter(|order| !order.is_empty()) {
-        None | Some("desc" | "DESC") => Ok(true),
-        Some("asc" | "ASC") => Ok(false),
-        Some(other) => Err(ApiError::bad_request(format_args!("order is asc or desc, not {other:?}"))),
-    }
-}
-
 type Test = Box<dyn Fn(&Record, i64) -> bool + Send>;
-
-fn matching(core: &Core, query: &Query) -> ApiResult<Vec<Row>> {
-    let tests = tests(query)?;
-    let sort = query.get("sort").filter(|sort| !sort.is_empty()).unwrap_or("lastActivityAt");
-    let key: fn(&Record, i64) -> SortKey = match sort {
-        "name" => |r, _| SortKey::Text(r.name.clone()),
-        "cpu" => |r, _| SortKey::Number(r.cpu.into()),
-        "memoryGib" | "memory" => |r, _| SortKey::Number(r.memory.into()),
-        "diskGib" | "disk" => |r, _| SortKey::Number(r.disk.into()),
-        "lastActivityAt" => |_, active| SortKey::Number(active),
-        "createdAt" => |r, _| SortKey::Number(r.created_at),
-        "updatedAt" => |r, _| SortKey::Number(r.updated_at),
-        other => return Err(ApiError::bad_request(format_args!("cannot sort by {other:?}"))),
-    };
-    Ok(core.directory.scan(|record, active| {
-        let shown = tests.iter().all(|test| test(record, active));
-        shown.then(|| Row { key: key(record, active), record: Arc::clone(record), active })
-    }))
-}
 
 fn tests(query: &Query) -> ApiResult<Vec<Test>> {
     let mut tests: Vec<Test> = Vec::new();

@@ -3,6 +3,7 @@
 mod account;
 mod auth;
 mod builds;
+mod call;
 mod create;
 mod info;
 mod jobs;
@@ -10,6 +11,7 @@ mod lifecycle;
 mod list;
 mod pools;
 mod preview;
+mod registries;
 mod runners;
 mod settings;
 mod snapshots;
@@ -46,6 +48,7 @@ pub(crate) fn router(core: &Arc<Core>) -> Router {
         .merge(ssh::routes())
         .merge(snapshots::routes())
         .merge(volumes::routes())
+        .merge(registries::routes())
         .merge(pools::routes())
         .merge(account::routes())
         .merge(runners::routes())

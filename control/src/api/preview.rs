@@ -26,6 +26,7 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/preview/{id}/public", get(is_public))
         .route("/preview/{id}/validate/{token}", get(validate))
         .route("/preview/{id}/access", get(access))
+        .route("/preview/{id}/preview-warning", get(warned))
         .route("/preview/{token}/{port}/sandbox-id", get(sandbox_of))
 }
 
@@ -145,6 +146,11 @@ async fn validate(
 ) -> ApiResult<Json<bool>> {
     let same = |expected: &str| pinfold_proto::id::Secret::new(expected).matches(&secret);
     known(core.directory.find(&id).is_some_and(|handle| same(&handle.record().auth_token)))
+}
+
+async fn warned(State(core): State<Arc<Core>>, _user: User, Path(id): Path<String>) -> ApiResult<Json<bool>> {
+    core.directory.get(&id)?;
+    Ok(Json(core.config.preview_warning))
 }
 
 async fn access(

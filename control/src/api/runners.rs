@@ -8,12 +8,15 @@ use axum::{Json, Router};
 use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, JsonBody, OptionalJsonBody, Query};
 use pinfold_proto::control::account::CreateRunner;
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::health::Healthcheck;
 use serde_json::{Map, Value, json};
 
 use super::auth::{Runner, User};
 use super::store_failed;
 use crate::core::Core;
+use crate::registries::Registries;
+use crate::store::sandboxes::{Record, Task};
 use crate::token;
 
 pub(super) fn routes() -> Router<Arc<Core>> {
@@ -94,22 +97,61 @@ async fn full(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>)
     Ok(Json(core.runners.dto(&runner, true)))
 }
 
-async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>) -> ApiResult<StatusCode> {
+async fn remove(
+    State(core): State<Arc<Core>>,
+    user: User,
+    Path(id): Path<String>,
+    query: Query,
+) -> ApiResult<StatusCode> {
     user.may("delete:runners")?;
-    core.runners.get(&id).ok_or_else(|| missing(&id))?;
+    let runner = core.runners.get(&id).ok_or_else(|| missing(&id))?;
     let holds = |handle: &crate::sandbox::Handle| handle.record().runner_id.as_deref() == Some(id.as_str());
     let held = core.directory.all().iter().filter(|handle| holds(handle)).count();
-    if held > 0 {
+    if held > 0 && query.flag("force") {
+        // First, so that nothing new is placed there meanwhile.
+        core.runners.change(&id, |runner| runner.draining = true).await.map_err(store_failed)?;
+        for handle in core.directory.all().iter().filter(|handle| holds(handle)) {
+            let (registries, name, id) = (core.registries.clone(), runner.name.clone(), id.clone());
+            let given_up = handle.change(move |r| {
+                forsake(r, &id, &name, &registries);
+                Ok(())
+            });
+            given_up.await?;
+        }
+    } else if held > 0 {
         return Err(ApiError::conflict(format_args!(
-            "the runner still has {held} sandbox(es); delete or archive them first"
+            "the runner still has {held} sandbox(es): delete or archive them first, or give force=true to lose them"
         )));
     }
     core.runners.remove(&id).await.map_err(store_failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What becomes of a sandbox whose runner is gone for good: what was backed up to a registry can be restored, anything else is lost.
+fn forsake(r: &mut Record, id: &str, name: &str, registries: &Registries) {
+    if r.runner_id.as_deref() != Some(id) {
+        return;
+    }
+    r.runner_id = None;
+    r.job = None;
+    r.task = Task::default();
+    r.backup.job = None;
+    let backup = r.backup_image.as_deref().is_some_and(|image| registries.holds(image));
+    if backup && r.backup.state == BackupState::Completed {
+        r.state = SandboxState::Archived;
+        r.error_reason = Some(format!("its runner {name} was removed; its backup is what is left"));
+        if r.desired != DesiredState::Destroyed {
+            r.desired = DesiredState::Archived;
+        }
+    } else {
+        r.state = SandboxState::Error;
+        r.recoverable = false;
+        r.error_reason = Some(format!("its runner {name} was removed, and its files with it"));
+    }
+}
+
 async fn flag(
-    core: &Core,
+    core: &Arc<Core>,
     user: &User,
     id: &str,
     body: &Map<String, Value>,
@@ -123,6 +165,9 @@ async fn flag(
         .runners
         .change(id, |runner| if draining { runner.draining = value } else { runner.unschedulable = value });
     let runner = changed.await.map_err(store_failed)?.ok_or_else(|| missing(id))?;
+    if draining {
+        core.drain(id);
+    }
     Ok(Json(core.runners.dto(&runner, false)))
 }
 

@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::Router;
+use axum::extract::Path;
 use axum::routing::{post, put};
-use axum::{Json, Router};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, JsonBody, OptionalJsonBody};
-use pinfold_proto::control::sandbox::{Sandbox, SandboxState};
+use pinfold_proto::control::sandbox::SandboxState;
 use pinfold_proto::runner::job::JobKind;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::auth::User;
-use super::{dto, not_for_containers, not_supported};
+use super::call::{Answer, Call};
+use super::{not_for_containers, not_supported};
 use crate::core::Core;
 use crate::store::sandboxes::Record;
 use crate::time::now;
 
 /// Longest time until a stopped sandbox is archived: 30 days, in minutes.
 pub(super) const MAX_AUTO_ARCHIVE: i64 = 43_200;
+const WRITE: &str = "write:sandboxes";
 /// How long a caller waits for a policy to be in force.
 const POLICY_WAIT: Duration = Duration::from_secs(30);
 
@@ -44,44 +46,27 @@ pub(super) fn clamp_archive(minutes: i64) -> i64 {
     if minutes == 0 { MAX_AUTO_ARCHIVE } else { minutes.min(MAX_AUTO_ARCHIVE) }
 }
 
-type Answer = ApiResult<Json<Sandbox>>;
-
-async fn change(
-    core: &Core,
-    user: &User,
-    headers: &HeaderMap,
-    id: &str,
-    change: impl FnOnce(&mut Record) -> ApiResult<()> + Send + 'static,
-) -> Answer {
-    user.may("write:sandboxes")?;
-    let handle = core.directory.get(id)?;
-    let record = handle.change(change).await?;
-    Ok(Json(dto(core, &handle, &record, headers)))
-}
-
 #[derive(Deserialize)]
 struct Labels {
     #[serde(default, deserialize_with = "pinfold_proto::null::as_default")]
     labels: BTreeMap<String, Value>,
 }
 
-async fn labels(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    JsonBody(body): JsonBody<Labels>,
-) -> Answer {
+async fn labels(call: Call, JsonBody(body): JsonBody<Labels>) -> Answer {
     let text = |value: Value| match value {
         Value::String(text) => text,
         other => other.to_string(),
     };
     let labels = body.labels.into_iter().map(|(name, value)| (name, text(value))).collect();
-    change(&core, &user, &headers, &id, move |r| {
-        r.labels = labels;
+    set(call, move |r| r.labels = labels).await
+}
+
+async fn set(call: Call, set: impl FnOnce(&mut Record) + Send + 'static) -> Answer {
+    let change = |r: &mut Record| {
+        set(r);
         Ok(())
-    })
-    .await
+    };
+    call.apply(WRITE, change).await
 }
 
 fn minutes(text: &str, least: i64) -> ApiResult<i64> {
@@ -91,104 +76,56 @@ fn minutes(text: &str, least: i64) -> ApiResult<i64> {
     })
 }
 
-type Minutes = Path<(String, String)>;
+/// The sandbox, which [`Call`] has found, and the value.
+type Setting = Path<(String, String)>;
 
-async fn auto_stop(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, text)): Minutes,
-) -> Answer {
+async fn auto_stop(Path((_, text)): Setting, call: Call) -> Answer {
     let minutes = minutes(&text, 0)?;
-    change(&core, &user, &headers, &id, move |r| {
-        r.auto_stop = minutes;
-        Ok(())
-    })
-    .await
+    set(call, move |r| r.auto_stop = minutes).await
 }
 
-async fn auto_archive(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, text)): Minutes,
-) -> Answer {
+async fn auto_archive(Path((_, text)): Setting, call: Call) -> Answer {
     let minutes = clamp_archive(minutes(&text, 0)?);
-    change(&core, &user, &headers, &id, move |r| {
-        r.auto_archive = minutes;
-        Ok(())
-    })
-    .await
+    set(call, move |r| r.auto_archive = minutes).await
 }
 
-async fn auto_delete(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, text)): Minutes,
-) -> Answer {
+async fn auto_delete(Path((_, text)): Setting, call: Call) -> Answer {
     let minutes = minutes(&text, i64::MIN)?.max(-1);
-    change(&core, &user, &headers, &id, move |r| {
+    let change = move |r: &mut Record| {
         if r.gpu > 0 && minutes != 0 {
             return Err(ApiError::bad_request("a sandbox with a GPU stays ephemeral"));
         }
         r.auto_delete = minutes;
         Ok(())
-    })
-    .await
+    };
+    call.apply(WRITE, change).await
 }
 
-async fn ttl(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, text)): Minutes,
-) -> Answer {
+async fn ttl(Path((_, text)): Setting, call: Call) -> Answer {
     let minutes = minutes(&text, i64::MIN)?;
-    change(&core, &user, &headers, &id, move |r| {
-        r.destroy_at = (minutes > 0).then(|| now().saturating_add(minutes.saturating_mul(60_000)));
-        Ok(())
-    })
-    .await
+    let at = (minutes > 0).then(|| now().saturating_add(minutes.saturating_mul(60_000)));
+    set(call, move |r| r.destroy_at = at).await
 }
 
-async fn auto_pause(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, text)): Minutes,
-) -> Answer {
+async fn auto_pause(Path((_, text)): Setting, call: Call) -> Answer {
     if minutes(&text, 0)? > 0 {
         return Err(not_for_containers("pausing"));
     }
-    change(&core, &user, &headers, &id, |_| Ok(())).await
+    set(call, |_| ()).await
 }
 
-async fn public(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path((id, flag)): Minutes,
-) -> Answer {
+async fn public(Path((_, flag)): Setting, call: Call) -> Answer {
     let public = match flag.as_str() {
         "true" => true,
         "false" => false,
         _ => return Err(ApiError::bad_request("public is either true or false")),
     };
-    change(&core, &user, &headers, &id, move |r| {
-        r.public = public;
-        Ok(())
-    })
-    .await
+    set(call, move |r| r.public = public).await
 }
 
-async fn last_activity(
-    State(core): State<Arc<Core>>,
-    _user: User,
-    Path(id): Path<String>,
-) -> ApiResult<StatusCode> {
-    core.touch(&core.directory.get(&id)?);
-    Ok(StatusCode::CREATED)
+async fn last_activity(call: Call) -> StatusCode {
+    call.core.touch(&call.handle);
+    StatusCode::CREATED
 }
 
 async fn secrets(_user: User) -> ApiError {
@@ -203,14 +140,7 @@ struct Network {
     domain_allow_list: Option<String>,
 }
 
-async fn network(
-    State(core): State<Arc<Core>>,
-    user: User,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    OptionalJsonBody(body): OptionalJsonBody<Network>,
-) -> Answer {
-    user.may("write:sandboxes")?;
+async fn network(call: Call, OptionalJsonBody(body): OptionalJsonBody<Network>) -> Answer {
     if body.network_block_all.is_none()
         && body.network_allow_list.is_none()
         && body.domain_allow_list.is_none()
@@ -220,9 +150,8 @@ async fn network(
         ));
     }
     check_network(body.network_allow_list.as_deref(), body.domain_allow_list.as_deref())?;
-    let handle = core.directory.get(&id)?;
-    let applied = handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
-    let record = handle.change(move |r| set_network(r, body)).await?;
+    let applied = call.handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
+    let record = call.change(WRITE, move |r| set_network(r, body)).await?;
     if record.task.network && record.job.is_some() {
         // A policy is only answered as set when it is in force.
         match tokio::time::timeout(POLICY_WAIT, applied).await {
@@ -233,13 +162,12 @@ async fn network(
             }
             Ok(_) => {}
             Err(_) => tracing::warn!(
-                sandbox = id,
+                sandbox = record.id,
                 "network settings are stored, and not yet confirmed by the runner"
             ),
         }
     }
-    let record = handle.record();
-    Ok(Json(dto(&core, &handle, &record, &headers)))
+    Ok(call.answer_now())
 }
 
 fn set_network(r: &mut Record, body: Network) -> ApiResult<()> {

@@ -142,6 +142,7 @@ async fn create(
         size_gib: None,
         cpu: size("cpu", body.cpu, 1, 1)?,
         gpu: size("gpu", body.gpu, 0, 0)?,
+        gpu_type: super::create::gpu_types(&body.gpu_type)?.into_iter().next(),
         memory: size("memory", body.memory, 1, 1)?,
         disk: size("disk", body.disk, 3, 1)?,
         runner_id: None,
@@ -169,7 +170,9 @@ async fn create(
             let idle = || vec!["sleep".to_owned(), "infinity".to_owned()];
             let entrypoint = || images::dockerfile_entrypoint(&kept.dockerfile).unwrap_or_else(idle);
             snapshot.entrypoint = Some(snapshot.entrypoint.unwrap_or_else(entrypoint));
-            snapshot.reference = recipe.reference().to_owned();
+            let published = core.registries.in_own(recipe.reference());
+            let published = published.filter(|_| matches!(recipe, Recipe::Build(_)));
+            snapshot.reference = published.unwrap_or_else(|| recipe.reference().to_owned());
             snapshot.build_ref = Some(kept.reference);
         }
         _ => {

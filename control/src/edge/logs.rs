@@ -97,7 +97,8 @@ pub(crate) fn stream(core: Arc<Core>, source: Source, follow: bool) -> Body {
 
 async fn copy(core: &Core, source: &Source, follow: bool, out: &mpsc::Sender<Bytes>) {
     let Some(first) = source.stand(core) else { return };
-    let pulled = !first.reference.starts_with("daytona-");
+    let last = first.reference.rsplit('/').next().unwrap_or_default();
+    let pulled = !last.starts_with("daytona-");
     if pulled {
         let _ = out.send(format!("Pulling {}\n", first.reference).into()).await;
     }

@@ -10,6 +10,7 @@ mod preview;
 pub(crate) mod runner;
 mod signed_file;
 mod toolbox;
+mod warning;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use pinfold_http::ApiError;
 use tower::ServiceExt;
 
 use crate::core::Core;
+use crate::storage;
 
 /// Bodies up to this size, in bytes, are read before the request is looked at.
 const READ_AHEAD: usize = 64 << 10;
@@ -46,6 +48,9 @@ pub(crate) fn entrance(core: &Arc<Core>) -> Router {
 async fn dispatch(core: Arc<Core>, paths: Router, mut request: Request) -> Response {
     if let Some(target) = preview::target(&core, request.headers(), request.uri()) {
         return preview::serve(&core, target, request).await.into_response();
+    }
+    if storage::is_signed(request.headers()) {
+        request = storage::by_path(request);
     }
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if origin.is_some() && is_preflight(&request) {
@@ -87,12 +92,12 @@ async fn with_body_read(request: Request) -> Result<Request, ApiError> {
     Ok(Request::from_parts(parts, bytes.into()))
 }
 
-fn is_preflight(request: &Request) -> bool {
+pub(super) fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key("access-control-request-method")
 }
 
 /// Browsers may call from anywhere: what lets them in is a key, never a cookie.
-fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
+pub(super) fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     let any = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");

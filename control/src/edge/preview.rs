@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri, header};
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::well_known::TOOLBOX_PORT;
 
 use super::admission::{self, Admitted, COOKIE_SECONDS, admit, without_key};
 use super::forward::{proxy_error, set_cookie, to_sandbox};
+use super::{allow_origin, is_preflight, warning};
 use crate::core::Core;
 use crate::store::tokens::Kind;
+
+/// A caller that wants the application's own answers about other origins.
+const NO_CORS: &str = "x-daytona-disable-cors";
 
 /// What a preview's host name says.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,15 +60,34 @@ pub(super) async fn serve(core: &Arc<Core>, target: Target, request: Request) ->
         core.directory.find(id).filter(|handle| handle.record().id == id).ok_or_else(unauthorized)?;
     let record = handle.record();
     let admitted = match signed {
-        Some(_) => Admitted::Header,
-        None => admit(core, &record, port, request.headers(), request.uri()).ok_or_else(unauthorized)?,
+        Some(_) => Some(Admitted::Header),
+        None => admit(core, &record, port, request.headers(), request.uri()),
     };
+    let off = request.headers().get(NO_CORS).is_some_and(|value| value == "true");
+    let origin = request.headers().get(header::ORIGIN).filter(|_| !off).cloned();
+    if let (None, Some(origin), true) = (admitted, &origin, is_preflight(&request)) {
+        // A browser asks without credentials before it sends them.
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        allow_origin(response.headers_mut(), origin.clone());
+        return Ok(response);
+    }
+    let admitted = admitted.ok_or_else(unauthorized)?;
+    let warned = core.config.preview_warning && port != TOOLBOX_PORT;
+    if let Some(page) = warned.then(|| warning::interpose(&request)).flatten() {
+        return Ok(page);
+    }
     let rest = without_key(request.uri());
     let path = if port == TOOLBOX_PORT { rest } else { format!("/proxy/{port}{rest}") };
     let mut response = to_sandbox(core, &handle, request, &path, admitted == Admitted::Key).await?;
     if admitted == Admitted::Query {
         let value = admission::cookie_value(&record, port);
         set_cookie(&mut response, &admission::cookie_name(&record.id), &value, COOKIE_SECONDS);
+    }
+    // What the application itself says counts.
+    if let Some(origin) = origin
+        && !response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        allow_origin(response.headers_mut(), origin);
     }
     Ok(response)
 }

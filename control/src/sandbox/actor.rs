@@ -8,21 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::{JobKind, JobStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::effects::{self, Outcome};
 use super::plan::{self, Step, wire_state};
 use super::wake::{Placing, image_changed, placed, sleep_until};
-use super::{Command, Handle, MAILBOX, View, payload, timers};
+use super::{Command, Handle, MAILBOX, View, payload, timers, upkeep};
 use crate::core::Core;
 use crate::images::Images;
+use crate::runners::Need;
 use crate::store::images::{self as image_table, Image, ImageState};
 use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::sandboxes::{self as table, JobRef, Record};
 use crate::store::{snapshots as snapshot_table, tokens};
-use crate::time::now;
+use crate::time::{now, steady, steady_of, wall};
 use crate::{events, token, wire};
 
 /// Longest pause between two tries to destroy.
@@ -38,7 +39,7 @@ struct Actor {
     awaited: Vec<(JobKind, oneshot::Sender<Result<(), String>>)>,
     image: Option<watch::Receiver<Image>>,
     placing: Option<Placing>,
-    /// Nothing is sent before this time, because destroying just failed.
+    /// Nothing is sent before this steady time, because destroying just failed.
     hold_until: Option<i64>,
     gone: bool,
 }
@@ -46,7 +47,7 @@ struct Actor {
 fn build(core: &Arc<Core>, record: Record) -> (Actor, Handle) {
     let (mailbox, commands) = mpsc::channel(MAILBOX);
     let record = Arc::new(record);
-    let activity = Arc::new(AtomicI64::new(record.last_activity_at));
+    let activity = Arc::new(AtomicI64::new(steady_of(record.last_activity_at).min(steady())));
     let view = watch::Sender::new(View { record: record.clone(), gone: false });
     let handle = Handle { mailbox, view: view.subscribe(), activity: activity.clone() };
     let actor = Actor {
@@ -142,7 +143,15 @@ impl Actor {
             next.job = None;
             outcome = effects::apply(&mut next, job);
             if job.kind == JobKind::DestroySandbox && job.status == JobStatus::Failed {
-                self.hold_until = Some(now() + destroy_pause(next.task.destroy_failures));
+                self.hold_until = Some(steady() + destroy_pause(next.task.destroy_failures));
+            }
+        }
+        if job.kind == JobKind::CreateBackup {
+            if next.backup.job.as_ref() == Some(&job.id) {
+                outcome.image = effects::backed_up(&mut next, job);
+            } else if job.status == JobStatus::Completed {
+                // Too late to be of use.
+                next.backup.kept.extend(effects::written(job).map(|image| (job.runner_id.clone(), image)));
             }
         }
         let failure = outcome.failure.clone();
@@ -169,6 +178,14 @@ impl Actor {
         {
             next.job = None;
         }
+        if let Some(job) = &next.backup.job
+            && !job_table::get(self.core.store.read(), job)
+                .await?
+                .is_some_and(|row| matches!(row.status, JobStatus::Pending | JobStatus::InProgress))
+        {
+            next.backup.job = None;
+            next.backup.state = BackupState::Pending;
+        }
         let waits = next.job.is_some() && next.desired != DesiredState::Destroyed;
         if next == *self.record && (waits || plan::next(&next) == Step::Rest) {
             return Ok(());
@@ -177,9 +194,9 @@ impl Actor {
     }
 
     async fn alarm(&mut self) {
-        self.hold_until = self.hold_until.filter(|at| *at > now());
-        let due =
-            timers::next(&self.record, self.activity.load(Ordering::Relaxed)).filter(|(at, _)| *at <= now());
+        self.hold_until = self.hold_until.filter(|at| *at > steady());
+        let due = timers::next(&self.record, self.activity.load(Ordering::Relaxed))
+            .filter(|(at, _)| *at <= steady());
         let mut next = Record::clone(&self.record);
         if let Some((_, timer)) = due {
             tracing::info!(sandbox = self.record.id, ?timer, "a timer fired");
@@ -187,7 +204,7 @@ impl Actor {
         }
         if let Err(error) = self.commit(next, None, Outcome::default()).await {
             tracing::warn!(sandbox = self.record.id, %error, "could not store what a timer wants");
-            self.hold_until = Some(now() + 5_000);
+            self.hold_until = Some(steady() + 5_000);
         }
     }
 
@@ -214,21 +231,42 @@ impl Actor {
             }
             next.job = None;
         }
+        if next.desired == DesiredState::Destroyed
+            && let Some(job) = next.backup.job.take()
+        {
+            job_table::cancel(&mut tx, &job, "the sandbox was deleted before").await?;
+        }
         let step =
             if next.job.is_none() && self.hold_until.is_none() { plan::next(&next) } else { Step::Rest };
-        let mut sent = None;
+        let (mut sent, mut removed) = (Vec::new(), Vec::new());
         match &step {
             Step::Send(kind, state) => {
                 if let Some(runner) = next.runner_id.clone() {
                     let job = self.compose(kind, *state, &mut next, &runner);
                     job_table::insert(&mut tx, &job).await?;
-                    sent = Some(runner);
+                    sent.push(runner);
                 }
             }
             Step::Place if next.state == SandboxState::Archived => next.state = SandboxState::Restoring,
+            Step::Backup => {
+                if next.desired == DesiredState::Archived {
+                    next.state = SandboxState::Archiving;
+                }
+                if next.backup.state != BackupState::InProgress {
+                    next.backup.state = BackupState::Pending;
+                }
+            }
             _ => {}
         }
         let gone = step == Step::Vanish;
+        for job in upkeep::jobs(&core, &mut next, gone) {
+            job_table::insert(&mut tx, &job).await?;
+            if job.kind == JobKind::RemoveSnapshot {
+                image_table::delete(&mut tx, &job.runner_id, &job.resource_id).await?;
+                removed.push((job.runner_id.clone(), job.resource_id));
+            }
+            sent.push(job.runner_id);
+        }
         let at = now();
         if next.state != self.record.state || next.desired != self.record.desired {
             next.last_activity_at = at;
@@ -242,8 +280,10 @@ impl Actor {
         if let Some(image) = &image {
             image_table::put(&mut tx, image).await?;
         }
-        let snapshot =
-            outcome.snapshot.map(|(name, result)| core.snapshots.made_from(&self.record, name, &result));
+        let snapshot = outcome.snapshot.map(|(name, result)| {
+            let pushed = result.reference.as_deref().is_some_and(|name| core.registries.holds(name));
+            core.snapshots.made_from(&self.record, name, &result, pushed)
+        });
         if let Some(snapshot) = &snapshot {
             snapshot_table::put(&mut tx, snapshot).await?;
         }
@@ -258,14 +298,14 @@ impl Actor {
         if let Some(image) = image {
             core.images.note(image);
         }
+        removed.iter().for_each(|(runner, reference)| core.images.forget(runner, reference));
         if let Some(snapshot) = snapshot {
             core.snapshots.note(&core, snapshot);
         }
         self.publish(next, gone);
-        if let Some(runner) = sent {
-            core.jobs.wake(&runner);
-        }
-        if self.record.state == SandboxState::Restoring && self.record.job.is_none() && !gone {
+        sent.iter().for_each(|runner| core.jobs.wake(runner));
+        let homeless = self.record.state == SandboxState::Restoring && self.record.job.is_none() && !gone;
+        if homeless || (step == Step::Move && self.placing.is_none()) {
             self.find_runner();
         }
         Ok(())
@@ -281,7 +321,13 @@ impl Actor {
             _ => {}
         }
         next.state = state;
-        let payload = payload::compose(kind, next, &self.core.org_id);
+        let registries = &self.core.registries;
+        let registry = match kind {
+            JobKind::CreateSandbox => registries.of_image(payload::image(next)),
+            JobKind::SnapshotSandbox => registries.own(),
+            _ => None,
+        };
+        let payload = payload::compose(kind, next, &self.core.org_id, registry);
         let job = JobRow::pending(runner, kind.clone(), "SANDBOX", &next.id, payload);
         next.job = Some(JobRef { id: job.id.clone(), kind: kind.clone() });
         job
@@ -291,7 +337,7 @@ impl Actor {
         let old = std::mem::replace(&mut self.record, Arc::new(next));
         let new = self.record.clone();
         if new.last_activity_at != old.last_activity_at {
-            self.activity.fetch_max(new.last_activity_at, Ordering::Relaxed);
+            self.activity.fetch_max(steady_of(new.last_activity_at), Ordering::Relaxed);
         }
         if gone {
             self.core.directory.remove(&new);
@@ -346,7 +392,7 @@ impl Actor {
                 Ok(image) => self.image = Some(image),
                 Err(error) => {
                     tracing::warn!(sandbox = self.record.id, %error, "could not ask for an image");
-                    self.hold_until = Some(now() + 1_000);
+                    self.hold_until = Some(steady() + 1_000);
                     return;
                 }
             }
@@ -367,20 +413,18 @@ impl Actor {
         }
         if let Err(error) = self.commit(next, None, Outcome::default()).await {
             tracing::warn!(sandbox = self.record.id, %error, "could not store the state of an image");
-            self.hold_until = Some(now() + 1_000);
+            self.hold_until = Some(steady() + 1_000);
         }
     }
 
     fn find_runner(&mut self) {
-        let (core, region) = (self.core.clone(), self.record.region.clone());
-        let image = self.record.backup_image.clone().or_else(|| self.record.build_ref.clone());
-        // A backup is only where it was made; a build can be made anywhere.
-        let local = self.record.backup_image.is_some();
-        self.placing = Some(Box::pin(async move {
-            let holders = image.map(|image| core.images.holders(&image)).unwrap_or_default();
-            let only = (local && !holders.is_empty()).then_some(holders.as_slice());
-            core.runners.wait_for(&region, only).await.id
-        }));
+        let core = self.core.clone();
+        let mut need = Need::of(&self.record);
+        // A backup without a registry is only where it was made; a build can be made anywhere.
+        if self.record.state == SandboxState::Restoring {
+            need.only = core.images.only_at(payload::image(&self.record), &core.registries);
+        }
+        self.placing = Some(Box::pin(async move { core.runners.wait_for(&need).await.id }));
     }
 
     async fn place(&mut self, runner: String) {
@@ -388,6 +432,9 @@ impl Actor {
         let mut next = Record::clone(&self.record);
         if next.runner_id.is_none() {
             next.runner_id = Some(runner);
+        } else if plan::next(&next) == Step::Move && next.job.is_none() {
+            next.task.source = next.runner_id.replace(runner);
+            next.state = SandboxState::Restoring;
         }
         if let Err(error) = self.commit(next, None, Outcome::default()).await {
             tracing::warn!(sandbox = self.record.id, %error, "could not store a placement");
@@ -397,7 +444,7 @@ impl Actor {
     }
 
     async fn flush_activity(&mut self) {
-        let at = self.activity.load(Ordering::Relaxed);
+        let at = wall(self.activity.load(Ordering::Relaxed));
         if !self.gone && at > self.record.last_activity_at {
             let flushed = async {
                 let mut tx = self.core.store.begin().await?;

@@ -1,8 +1,8 @@
 //! What the end of a job means for a sandbox's record: pure, and independent of what the user wants by now — the plan looks at that afterwards.
 
-use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::{JobKind, JobStatus};
-use pinfold_proto::runner::payload::{SandboxSnapshot, Started};
+use pinfold_proto::runner::payload::{CreateBackup, SandboxSnapshot, Started};
 use pinfold_proto::runner::recovery::Recoverable;
 
 use crate::store::jobs::JobRow;
@@ -34,7 +34,14 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
         (JobKind::CreateSandbox | JobKind::StartSandbox, true) => {
             started(r, job);
         }
-        (JobKind::CreateSandbox, false) if r.backup_image.is_some() => {
+        (JobKind::CreateSandbox, false) if r.state == SandboxState::Restoring && r.task.moving => {
+            // The old runner still has it.
+            r.runner_id = r.task.source.take();
+            r.state = SandboxState::Stopped;
+            r.task.moving = false;
+            r.error_reason = Some(format!("could not move to another runner: {reason}"));
+        }
+        (JobKind::CreateSandbox, false) if r.state == SandboxState::Restoring => {
             // The archive still has it: nothing is lost, and the start can be tried again.
             r.state = SandboxState::Archived;
             r.runner_id = None;
@@ -45,13 +52,15 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
         }
         (JobKind::StopSandbox, true) => {
             r.state = SandboxState::Stopped;
-            r.task.force = false;
-            r.backup_image = None;
+            r.task.force = None;
+            renewed(r);
             clear_error(r);
         }
         (JobKind::DestroySandbox, true) => {
-            r.state = if r.backup_image.is_some() { SandboxState::Archived } else { SandboxState::Destroyed };
+            let archived = r.state == SandboxState::Archiving && r.backup_image.is_some();
+            r.state = if archived { SandboxState::Archived } else { SandboxState::Destroyed };
             r.runner_id = None;
+            r.backup.base = None;
             r.daemon_version = None;
         }
         (JobKind::DestroySandbox, false) => {
@@ -82,6 +91,43 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
     outcome
 }
 
+/// What was backed up is not what there is any more.
+fn renewed(r: &mut Record) {
+    r.backup_image = None;
+    r.backup.reset();
+}
+
+/// The image that a backup's job was to write.
+pub(crate) fn written(job: &JobRow) -> Option<String> {
+    let asked: CreateBackup = serde_json::from_str(job.payload.as_deref()?).ok()?;
+    asked.registry.is_none().then_some(asked.snapshot)
+}
+
+/// Applies the end of the backup's own job. Returns the image that came about in the runner's own store.
+pub(crate) fn backed_up(r: &mut Record, job: &JobRow) -> Option<(String, f64)> {
+    r.backup.job = None;
+    if job.status == JobStatus::Completed {
+        r.backup.state = BackupState::Completed;
+        r.backup.error = None;
+        r.backup_image = r.backup.reference.clone();
+        r.backup_at = Some(now());
+        return written(job).map(|image| (image, 0.0));
+    }
+    let (why, _) = reason(job);
+    r.backup.state = BackupState::Error;
+    r.backup.error = Some(why.clone());
+    if r.state == SandboxState::Archiving {
+        r.state = SandboxState::Stopped;
+        if r.desired == DesiredState::Archived {
+            r.desired = DesiredState::Stopped;
+        }
+        r.error_reason = Some(format!("could not archive: {why}"));
+    } else if std::mem::take(&mut r.task.moving) {
+        r.error_reason = Some(format!("could not leave the runner that is drained: {why}"));
+    }
+    None
+}
+
 fn clear_error(r: &mut Record) {
     r.error_reason = None;
     r.recoverable = false;
@@ -90,13 +136,18 @@ fn clear_error(r: &mut Record) {
 fn started(r: &mut Record, job: &JobRow) {
     let result: Started =
         job.result_metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    r.state = SandboxState::Started;
+    if r.state == SandboxState::Restoring {
+        r.backup.base.clone_from(&r.backup_image);
+    }
+    // Moved, it is as it was: stopped.
+    let moved = std::mem::take(&mut r.task.moving) && r.state == SandboxState::Restoring;
+    r.state = if moved { SandboxState::Stopped } else { SandboxState::Started };
     if !result.daemon_version.is_empty() {
         r.daemon_version = Some(result.daemon_version);
     }
-    // The running sandbox moves on from what was archived.
-    r.backup_image = None;
-    r.backup_at = None;
+    if !moved {
+        renewed(r);
+    }
     clear_error(r);
 }
 
@@ -116,19 +167,6 @@ fn snapshotted(r: &mut Record, job: &JobRow, done: bool, mut outcome: Outcome) -
     let reference = result.reference.clone().unwrap_or_else(|| format!("daytona-{}:daytona", result.hash));
     if done {
         outcome.image = Some((reference.clone(), result.size_gb));
-    }
-    if r.state == SandboxState::Archiving {
-        if done {
-            r.backup_image = Some(reference);
-            r.backup_at = Some(now());
-        } else {
-            r.state = SandboxState::Stopped;
-            if r.desired == DesiredState::Archived {
-                r.desired = DesiredState::Stopped;
-            }
-            r.error_reason = outcome.failure.as_ref().map(|why| format!("could not archive: {why}"));
-        }
-        return outcome;
     }
     r.state = r.task.back.take().unwrap_or(SandboxState::Stopped);
     if let (Some(name), true) = (r.task.snapshot.take(), done) {
@@ -185,6 +223,46 @@ mod tests {
         let outcome = apply(&mut r, &job(JobKind::ResizeSandbox, JobStatus::Failed));
         assert_eq!((r.state, r.cpu, r.task.resize), (SandboxState::Started, 1, None));
         assert!(outcome.failure.is_some());
+    }
+
+    #[test]
+    fn a_backup_is_of_what_there_is_now() {
+        let mut r = record(SandboxState::Archiving, DesiredState::Archived);
+        r.backup.job = Some("j".to_owned());
+        r.backup.reference = Some("backup-1".to_owned());
+        backed_up(&mut r, &job(JobKind::CreateBackup, JobStatus::Completed));
+        assert_eq!((r.backup.state, r.backup_image.as_deref()), (BackupState::Completed, Some("backup-1")));
+        apply(&mut r, &job(JobKind::DestroySandbox, JobStatus::Completed));
+        assert_eq!((r.state, r.runner_id.as_deref()), (SandboxState::Archived, None));
+        r.state = SandboxState::Restoring;
+        apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Completed));
+        assert_eq!(
+            (r.state, r.backup.state, r.backup_image.as_deref()),
+            (SandboxState::Started, BackupState::None, None)
+        );
+        assert_eq!(r.backup.base.as_deref(), Some("backup-1"));
+    }
+
+    #[test]
+    fn a_failed_backup_ends_the_archiving() {
+        let mut r = record(SandboxState::Archiving, DesiredState::Archived);
+        backed_up(&mut r, &job(JobKind::CreateBackup, JobStatus::Failed));
+        assert_eq!(
+            (r.state, r.desired, r.backup.state),
+            (SandboxState::Stopped, DesiredState::Stopped, BackupState::Error)
+        );
+        assert!(r.error_reason.unwrap().contains("could not archive"));
+    }
+
+    #[test]
+    fn a_failed_move_leaves_it_where_it_was() {
+        let mut r = record(SandboxState::Restoring, DesiredState::Stopped);
+        (r.task.moving, r.task.source, r.runner_id) = (true, Some("old".to_owned()), Some("new".to_owned()));
+        apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Failed));
+        assert_eq!(
+            (r.state, r.runner_id.as_deref(), r.task.moving),
+            (SandboxState::Stopped, Some("old"), false)
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod effects;
 pub(crate) mod payload;
 pub(crate) mod plan;
 mod timers;
+mod upkeep;
 mod wake;
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::core::Core;
 use crate::store::jobs::JobRow;
 use crate::store::sandboxes::Record;
-use crate::time::now;
+use crate::time::{steady, wall, walls};
 
 /// Changes that wait for an owner task. A full mailbox is answered with 503.
 const MAILBOX: usize = 64;
@@ -55,6 +56,7 @@ pub(crate) struct View {
 pub(crate) struct Handle {
     mailbox: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
+    /// When it was last used, on the steady clock.
     activity: Arc<AtomicI64>,
 }
 
@@ -69,14 +71,14 @@ impl Handle {
         self.view.clone()
     }
 
-    /// When it was last used.
+    /// When it was last used, on the wall clock.
     pub(crate) fn last_activity(&self) -> i64 {
-        self.activity.load(Ordering::Relaxed)
+        wall(self.activity.load(Ordering::Relaxed))
     }
 
     /// It is in use.
     pub(crate) fn touch(&self) {
-        self.activity.store(now(), Ordering::Relaxed);
+        self.activity.store(steady(), Ordering::Relaxed);
     }
 
     /// Applies a change and returns the record as committed.
@@ -178,11 +180,15 @@ impl Directory {
     }
 
     /// What `pick` makes of each sandbox, without copying the others.
-    pub(crate) fn scan<T>(&self, pick: impl Fn(&Arc<Record>, i64) -> Option<T>) -> Vec<T> {
+    pub(crate) fn scan<T>(&self, mut pick: impl FnMut(&Arc<Record>, i64) -> Option<T>) -> Vec<T> {
+        let wall = walls();
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        maps.by_id
-            .values()
-            .filter_map(|handle| pick(&handle.view.borrow().record, handle.last_activity()))
+        let handles = maps.by_id.values();
+        handles
+            .filter_map(|handle| {
+                let active = wall(handle.activity.load(Ordering::Relaxed));
+                pick(&handle.view.borrow().record, active)
+            })
             .collect()
     }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use pinfold_proto::control::sandbox::SandboxState;
 use pinfold_proto::id::Secret;
 use pinfold_proto::runner::job::JobKind;
 use pinfold_proto::runner::payload::{
-    CreateSandbox, NetworkSettings, RecoverSandbox, ResizeSandbox, SnapshotSandbox, StartSandbox, StopSandbox,
+    CreateBackup, CreateSandbox, NetworkSettings, RecoverSandbox, Registry, ResizeSandbox, SnapshotSandbox,
+    StartSandbox, StopSandbox,
 };
 
 use crate::store::json;
@@ -14,12 +16,23 @@ use crate::store::sandboxes::Record;
 /// The name of the only organization.
 pub(crate) const ORGANIZATION_NAME: &str = "Default";
 
-/// The payload of `kind`; `None` where there is none.
-pub(crate) fn compose(kind: &JobKind, r: &Record, org: &str) -> Option<String> {
+/// The image that a create starts from: a restore's is the backup.
+pub(crate) fn image(r: &Record) -> &str {
+    match &r.backup_image {
+        Some(backup) if r.state == SandboxState::Restoring => backup,
+        _ => &r.image,
+    }
+}
+
+/// The payload of `kind`; `None` where there is none. `registry` opens the one that the job reads from or writes to.
+pub(crate) fn compose(kind: &JobKind, r: &Record, org: &str, registry: Option<Registry>) -> Option<String> {
     Some(match kind {
-        JobKind::CreateSandbox => json(&create(r, org)),
+        JobKind::CreateSandbox => json(&create(r, org, registry)),
+        JobKind::CreateBackup => {
+            json(&CreateBackup { snapshot: r.backup.reference.clone().unwrap_or_default(), registry })
+        }
         JobKind::StartSandbox => json(&start(r, org)),
-        JobKind::StopSandbox => json(&StopSandbox { force: r.task.force.then_some(true) }),
+        JobKind::StopSandbox => json(&StopSandbox { force: r.task.force }),
         JobKind::ResizeSandbox => {
             let to = r.task.resize?;
             json(&ResizeSandbox { cpu: to.cpu, memory: to.memory, disk: to.disk, registry: None })
@@ -33,29 +46,31 @@ pub(crate) fn compose(kind: &JobKind, r: &Record, org: &str) -> Option<String> {
         }),
         JobKind::SnapshotSandbox => json(&SnapshotSandbox {
             sandbox_id: r.id.clone(),
-            name: r.task.snapshot.clone().unwrap_or_else(|| format!("archive-{}", r.id)),
+            name: r.task.snapshot.clone().unwrap_or_default(),
             organization_id: org.to_owned(),
-            registry: None,
+            registry,
             include_memory: None,
         }),
         _ => return None,
     })
 }
 
-fn create(r: &Record, org: &str) -> CreateSandbox {
+fn create(r: &Record, org: &str, registry: Option<Registry>) -> CreateSandbox {
+    let restored = r.state == SandboxState::Restoring && r.backup_image.is_some();
     CreateSandbox {
         id: r.id.clone(),
         name: Some(r.name.clone()),
         user_id: org.to_owned(),
-        snapshot: r.backup_image.clone().unwrap_or_else(|| r.image.clone()),
+        snapshot: image(r).to_owned(),
         os_user: r.os_user.clone(),
         cpu_quota: r.cpu,
         gpu_quota: r.gpu,
         memory_quota: r.memory,
         storage_quota: r.disk,
         env: r.env.clone(),
-        registry: None,
-        entrypoint: r.entrypoint.clone().unwrap_or_default(),
+        registry,
+        // A backup has its own.
+        entrypoint: r.entrypoint.clone().filter(|_| !restored).unwrap_or_default(),
         volumes: r.volumes.clone(),
         network_block_all: Some(r.network_block_all),
         network_allow_list: r.network_allow_list.clone(),
@@ -63,7 +78,7 @@ fn create(r: &Record, org: &str) -> CreateSandbox {
         metadata: metadata(r, org),
         auth_token: Some(Secret::new(r.auth_token.clone())),
         otel_endpoint: None,
-        skip_start: None,
+        skip_start: r.task.moving.then_some(true),
         organization_id: Some(org.to_owned()),
         region_id: Some(r.region.clone()),
         sandbox_class: Some("container".to_owned()),
@@ -82,6 +97,7 @@ fn metadata(r: &Record, org: &str) -> BTreeMap<String, String> {
 
 fn start(r: &Record, org: &str) -> StartSandbox {
     let mut metadata = metadata(r, org);
+    metadata.remove("sandboxName");
     if !r.volumes.is_empty() {
         metadata.insert("volumes".to_owned(), json(&r.volumes));
     }
@@ -124,7 +140,7 @@ mod tests {
     fn payloads_have_the_recorded_members() {
         let r = record(SandboxState::Creating, DesiredState::Started);
         let members = |kind| -> Vec<String> {
-            let payload: Value = serde_json::from_str(&compose(&kind, &r, "org").unwrap()).unwrap();
+            let payload: Value = serde_json::from_str(&compose(&kind, &r, "org", None).unwrap()).unwrap();
             payload.as_object().unwrap().keys().cloned().collect()
         };
         let create = members(JobKind::CreateSandbox);
@@ -135,7 +151,7 @@ mod tests {
             assert!(create.iter().any(|m| m == name), "{name} is missing from {create:?}");
         }
         assert_eq!(members(JobKind::StartSandbox), ["authToken", "metadata"]);
-        assert_eq!(compose(&JobKind::StopSandbox, &r, "org").unwrap(), "{}");
-        assert_eq!(compose(&JobKind::DestroySandbox, &r, "org"), None);
+        assert_eq!(compose(&JobKind::StopSandbox, &r, "org", None).unwrap(), "{}");
+        assert_eq!(compose(&JobKind::DestroySandbox, &r, "org", None), None);
     }
 }

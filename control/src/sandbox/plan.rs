@@ -3,7 +3,7 @@
 //! It is asked after every change, with no job under way, and its answer is committed in the same transaction. Delete wins over everything, and what
 //! was asked for in the middle of an operation is done after it.
 
-use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
 
 use crate::store::sandboxes::Record;
@@ -17,6 +17,10 @@ pub(crate) enum Step {
     Image,
     /// Find a runner, then restore.
     Place,
+    /// Back up first.
+    Backup,
+    /// Find another runner, then restore there.
+    Move,
     /// Send this job, in this state.
     Send(JobKind, SandboxState),
     /// It is gone: remove the row.
@@ -59,7 +63,11 @@ pub(crate) fn next(r: &Record) -> Step {
         },
         DesiredState::Stopped => match r.state {
             S::Started | S::Starting | S::Stopping => Step::Send(JobKind::StopSandbox, S::Stopping),
-            S::Stopped => in_place(r),
+            S::Stopped => match (in_place(r), r.backup.state) {
+                (Step::Rest, BackupState::None) if r.task.moving => Step::Backup,
+                (Step::Rest, BackupState::Completed) if r.task.moving => Step::Move,
+                (step, _) => step,
+            },
             S::Creating | S::Unknown => Step::Send(JobKind::CreateSandbox, S::Creating),
             S::PendingBuild | S::BuildingSnapshot | S::PullingSnapshot => Step::Image,
             S::Restoring => Step::Send(JobKind::CreateSandbox, S::Restoring),
@@ -70,10 +78,10 @@ pub(crate) fn next(r: &Record) -> Step {
         },
         DesiredState::Archived => match r.state {
             S::Started | S::Starting | S::Stopping => Step::Send(JobKind::StopSandbox, S::Stopping),
-            S::Stopped | S::Archiving if r.backup_image.is_none() => {
-                Step::Send(JobKind::SnapshotSandbox, S::Archiving)
+            S::Stopped | S::Archiving if r.backup.state == BackupState::Completed => {
+                Step::Send(JobKind::DestroySandbox, S::Archiving)
             }
-            S::Stopped | S::Archiving => Step::Send(JobKind::DestroySandbox, S::Archiving),
+            S::Stopped | S::Archiving => Step::Backup,
             _ => Step::Rest,
         },
     }
@@ -131,6 +139,7 @@ pub(crate) mod tests {
             domain_allow_list: None,
             cpu: 1,
             gpu: 0,
+            gpu_type: None,
             memory: 1,
             disk: 3,
             state,
@@ -141,6 +150,7 @@ pub(crate) mod tests {
             task: Default::default(),
             backup_image: None,
             backup_at: None,
+            backup: Default::default(),
             auto_stop: 15,
             auto_archive: 10_080,
             auto_delete: -1,
@@ -185,9 +195,20 @@ pub(crate) mod tests {
     fn archiving_is_a_backup_and_then_a_destroy() {
         use SandboxState as S;
         let mut r = record(S::Stopped, DesiredState::Archived);
-        assert_eq!(next(&r), Step::Send(JobKind::SnapshotSandbox, S::Archiving));
-        r.backup_image = Some("backup".to_owned());
+        assert_eq!(next(&r), Step::Backup);
+        r.backup.state = BackupState::Completed;
         assert_eq!(next(&r), Step::Send(JobKind::DestroySandbox, S::Archiving));
         assert_eq!(next(&record(S::Archived, DesiredState::Started)), Step::Place);
+    }
+
+    #[test]
+    fn a_stopped_sandbox_leaves_a_drained_runner_by_its_backup() {
+        let mut r = record(SandboxState::Stopped, DesiredState::Stopped);
+        r.task.moving = true;
+        assert_eq!(next(&r), Step::Backup);
+        r.backup.state = BackupState::InProgress;
+        assert_eq!(next(&r), Step::Rest);
+        r.backup.state = BackupState::Completed;
+        assert_eq!(next(&r), Step::Move);
     }
 }

@@ -4,6 +4,7 @@ use pinfold_http::ApiResult;
 use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
 
 use crate::store::sandboxes::Record;
+use crate::time::steady_of;
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -15,13 +16,13 @@ pub(crate) enum Timer {
     Destroy,
 }
 
-/// The earliest timer and when it fires, in milliseconds since 1970.
+/// The earliest timer and when it fires. Both times are steady ones: idle is idle, whatever the wall clock is set to.
 pub(crate) fn next(r: &Record, last_activity: i64) -> Option<(i64, Timer)> {
     if r.desired == DesiredState::Destroyed || r.warm_pool_id.is_some() {
         return None;
     }
     let after = |minutes: i64| last_activity.saturating_add(minutes.saturating_mul(MINUTE_MS));
-    let ttl = r.destroy_at.map(|at| (at, Timer::Destroy));
+    let ttl = r.destroy_at.map(|at| (steady_of(at), Timer::Destroy));
     let idle = match (r.state, r.desired) {
         (SandboxState::Started, DesiredState::Started) if r.auto_stop > 0 && r.job.is_none() => {
             Some((after(r.auto_stop), Timer::Stop))
@@ -58,7 +59,7 @@ mod tests {
         let mut r = record(SandboxState::Started, DesiredState::Started);
         assert_eq!(next(&r, 1_000), Some((1_000 + 15 * MINUTE_MS, Timer::Stop)));
         r.destroy_at = Some(5);
-        assert_eq!(next(&r, 1_000), Some((5, Timer::Destroy)));
+        assert_eq!(next(&r, 1_000), Some((steady_of(5), Timer::Destroy)));
         r.destroy_at = None;
         r.auto_stop = 0;
         assert_eq!(next(&r, 1_000), None);

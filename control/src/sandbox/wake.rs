@@ -12,7 +12,7 @@ use crate::time::until;
 /// A runner's id, once one is found.
 pub(super) type Placing = Pin<Box<dyn Future<Output = String> + Send>>;
 
-/// Sleeps until a time in milliseconds since 1970, or for ever.
+/// Sleeps until a steady time, or for ever.
 pub(super) async fn sleep_until(at: Option<i64>) {
     match at {
         // A year at most: tokio's timers do not reach further than some.

@@ -2,6 +2,7 @@
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,18 +10,24 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures_util::StreamExt;
+use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 use pinfold_http::Query;
+use pinfold_proto::id::Secret;
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
+use tower::ServiceExt;
 
 use super::chunked::Decoder;
 use super::multipart::part_numbers;
+use super::signature::{Presented, Refused, SignedUri};
 use crate::core::Core;
+use crate::time::now;
 use crate::token;
 
 /// The only bucket, which is also the first part of the path of its objects.
-pub(crate) const BUCKET: &str = "daytona";
+pub(super) const BUCKET: &str = "daytona";
 /// Largest object or part, in bytes.
 const MAX_BYTES: u64 = 5 << 30;
 const MAX_PART: u32 = 10_000;
@@ -33,6 +40,20 @@ pub(crate) fn router(core: &Arc<Core>) -> Router {
         .route("/daytona/", any(bucket))
         .route("/daytona/{*key}", any(object))
         .with_state(core.clone())
+}
+
+/// The store alone, by path or by host.
+pub(crate) fn entrance(core: &Arc<Core>) -> Router {
+    let paths = router(core);
+    Router::new().fallback(move |request: Request| {
+        let paths = paths.clone();
+        async move {
+            match paths.oneshot(by_path(request)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    })
 }
 
 /// An answer in S3's own form.
@@ -70,20 +91,48 @@ fn xml(body: String) -> Response {
         .into_response()
 }
 
-/// Whether the request carries access that was handed out.
-fn admit(core: &Core, headers: &HeaderMap) -> Result<(), S3Error> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let credential = header("authorization").split("Credential=").nth(1).unwrap_or_default();
-    let access_key = credential.split(['/', ',']).next().unwrap_or_default();
-    let user = core.storage.admits(access_key, header("x-amz-security-token"));
-    if user || core.runners.authenticate(access_key).is_some() {
-        return Ok(());
+/// Whether the request carries access that was handed out, and is as it was signed.
+fn admit(core: &Core, request: &Parts) -> Result<(), S3Error> {
+    let refuse = |code, message: &str| S3Error(StatusCode::FORBIDDEN, code, message.to_owned());
+    let explain = |refused| match refused {
+        Refused::Unsigned => {
+            refuse("AccessDenied", "the request is not signed as AWS Signature Version 4 has it")
+        }
+        Refused::Mismatch => refuse("SignatureDoesNotMatch", "the signature is not that of this request"),
+        Refused::Skewed => refuse("RequestTimeTooSkewed", "the client's clock is too far from the server's"),
+    };
+    let presented = Presented::read(&request.headers).map_err(explain)?;
+    let session = request.headers.get("x-amz-security-token").and_then(|value| value.to_str().ok());
+    let granted = core.storage.secret(presented.access_key, session.unwrap_or_default());
+    let runner =
+        || core.runners.authenticate(presented.access_key).map(|_| Secret::new(presented.access_key));
+    let secret =
+        granted.or_else(runner).ok_or_else(|| refuse("AccessDenied", "ask for push access again"))?;
+    presented.verify(&secret, request, now()).map_err(explain)
+}
+
+/// A request that names the bucket in its host, as some clients do, with the bucket in its path instead.
+pub(crate) fn by_path(mut request: Request) -> Request {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if host.split_once('.').is_none_or(|(label, _)| label != BUCKET) {
+        return request;
     }
-    Err(S3Error(StatusCode::FORBIDDEN, "AccessDenied", "ask for push access again".to_owned()))
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    if let Ok(uri) = format!("/{BUCKET}{target}").parse() {
+        let signed = std::mem::replace(request.uri_mut(), uri);
+        request.extensions_mut().insert(SignedUri(signed));
+    }
+    request
+}
+
+fn admitted(core: &Core, request: Request) -> Result<Request, S3Error> {
+    let (parts, body) = request.into_parts();
+    admit(core, &parts)?;
+    Ok(Request::from_parts(parts, body))
 }
 
 async fn bucket(State(core): State<Arc<Core>>, query: Query, request: Request) -> Result<Response, S3Error> {
-    admit(&core, request.headers())?;
+    let request = admitted(&core, request)?;
     match *request.method() {
         Method::HEAD => Ok(StatusCode::OK.into_response()),
         Method::GET if query.get("location").is_some() => {
@@ -116,7 +165,7 @@ async fn object(
     query: Query,
     request: Request,
 ) -> Result<Response, S3Error> {
-    admit(&core, request.headers())?;
+    let request = admitted(&core, request)?;
     let file = core.storage.file(&key).ok_or_else(|| bad("the key is not <organization>/<hash>/<name>"))?;
     let method = request.method().clone();
     let head = method == Method::HEAD;
@@ -170,12 +219,23 @@ fn tagged(etag: &str) -> Response {
     [(header::ETAG, format!("\"{etag}\""))].into_response()
 }
 
+async fn touch(file: &FilePath) -> std::io::Result<()> {
+    let file = tokio::fs::File::options().append(true).open(file).await?.into_std().await;
+    tokio::task::spawn_blocking(move || file.set_modified(SystemTime::now()))
+        .await
+        .map_err(std::io::Error::other)?
+}
+
 async fn read(file: &FilePath, head: bool) -> Result<Response, S3Error> {
     let opened = tokio::fs::File::open(file).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => no_key(),
         _ => io(error),
     })?;
     let size = opened.metadata().await.map_err(io)?.len();
+    // Who asks for it uses it: it is not swept away between the question and the build.
+    if let Err(error) = touch(file).await {
+        tracing::warn!(%error, "could not note the use of a build context");
+    }
     let body =
         if head { Body::empty() } else { Body::from_stream(ReaderStream::with_capacity(opened, 64 << 10)) };
     let headers = [
@@ -196,6 +256,9 @@ fn framed(headers: &HeaderMap) -> bool {
 async fn receive(file: &FilePath, request: Request) -> Result<String, S3Error> {
     let framed = framed(request.headers());
     let mut decoder = framed.then(Decoder::default);
+    let told = request.headers().get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
+    let told = told.filter(|hash| hash.len() == 64).map(str::to_owned);
+    let mut hasher = Sha256::new();
     if let Some(dir) = file.parent() {
         tokio::fs::create_dir_all(dir).await.map_err(io)?;
     }
@@ -221,7 +284,14 @@ async fn receive(file: &FilePath, request: Request) -> Result<String, S3Error> {
                     "an object has at most 5 GiB".to_owned(),
                 ));
             }
+            if told.is_some() {
+                hasher.update(content);
+            }
             out.write_all(content).await.map_err(io)?;
+        }
+        if told.is_some_and(|told| told != token::hex(&hasher.finalize())) {
+            let message = "the body is not the one that was signed".to_owned();
+            return Err(S3Error(StatusCode::BAD_REQUEST, "XAmzContentSHA256Mismatch", message));
         }
         if decoder.is_some_and(|decoder| !decoder.complete()) {
             return Err(bad("the body ended early"));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::time::now;
+use crate::time::steady;
 use crate::token;
 
 /// Uploads that may be open at once.
@@ -32,7 +32,7 @@ impl Uploads {
     pub(super) fn open(&self, key: &str, dir: PathBuf) -> Option<String> {
         let mut all = self.lock();
         let old: Vec<String> =
-            all.iter().filter(|(_, u)| now() - u.since > MAX_AGE_MS).map(|(id, _)| id.clone()).collect();
+            all.iter().filter(|(_, u)| steady() - u.since > MAX_AGE_MS).map(|(id, _)| id.clone()).collect();
         for id in old {
             if let Some(upload) = all.remove(&id) {
                 // What is left behind is only space.
@@ -43,7 +43,7 @@ impl Uploads {
             return None;
         }
         let id = token::alphanumeric(32);
-        all.insert(id.clone(), Upload { key: key.to_owned(), dir, since: now() });
+        all.insert(id.clone(), Upload { key: key.to_owned(), dir, since: steady() });
         Some(id)
     }
 

@@ -3,7 +3,10 @@
 use sqlx::SqlitePool;
 
 /// Every migration ever released; the number of a migration is its place in this list, from 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_initial.sql"),
+    include_str!("../../migrations/0002_backups_registries.sql"),
+];
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]

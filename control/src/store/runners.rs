@@ -22,6 +22,14 @@ pub(crate) struct Runner {
     pub(crate) updated_at: i64,
 }
 
+impl Runner {
+    /// The kind of its GPUs.
+    pub(crate) fn gpu_type(&self) -> Option<String> {
+        let metrics = self.health.as_ref()?.metrics.as_ref()?;
+        metrics.gpu_type.clone().filter(|kind| !kind.is_empty())
+    }
+}
+
 /// Inserts or replaces a runner.
 pub(crate) async fn put(conn: &mut Conn, r: &Runner) -> Result<()> {
     sqlx::query(
@@ -48,9 +56,10 @@ pub(crate) async fn put(conn: &mut Conn, r: &Runner) -> Result<()> {
     Ok(())
 }
 
-/// Removes a runner.
+/// Removes a runner, and what it was to do and had.
 pub(crate) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
     sqlx::query("DELETE FROM runners WHERE id = ?").bind(id).execute(&mut *conn).await?;
+    sqlx::query("DELETE FROM jobs WHERE runner_id = ?").bind(id).execute(&mut *conn).await?;
     sqlx::query("DELETE FROM runner_images WHERE runner_id = ?").bind(id).execute(conn).await.map(|_| ())
 }
 

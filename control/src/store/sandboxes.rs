@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
 use pinfold_proto::runner::payload::VolumeMount;
 use serde::{Deserialize, Serialize};
@@ -38,12 +38,53 @@ pub(crate) struct Task {
     pub(crate) snapshot: Option<String>,
     /// Recover; whether to leave it stopped.
     pub(crate) recover: Option<bool>,
-    /// Kill rather than stop.
-    pub(crate) force: bool,
+    /// Kill rather than stop, as the caller said; runners are told only what was said.
+    pub(crate) force: Option<bool>,
     /// Where to return after `resizing` or `snapshotting`.
     pub(crate) back: Option<SandboxState>,
     /// How often a destroy has failed.
     pub(crate) destroy_failures: u32,
+    /// Leave a runner that is being drained.
+    pub(crate) moving: bool,
+    /// The runner that has it until the move has worked.
+    pub(crate) source: Option<String>,
+}
+
+/// Where the backup of a sandbox stands. It has a job of its own: start, stop and delete do not wait for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Backup {
+    pub(crate) state: BackupState,
+    /// The job under way.
+    pub(crate) job: Option<String>,
+    /// What the latest job writes, or has written.
+    pub(crate) reference: Option<String>,
+    /// Why the latest one failed.
+    pub(crate) error: Option<String>,
+    /// The image that the container was restored from, which is in use for as long as the container is.
+    pub(crate) base: Option<String>,
+    /// Images in a runner's own store that are still to be removed some time: runner and reference.
+    pub(crate) kept: Vec<(String, String)>,
+}
+
+impl Backup {
+    /// Runs on, or stopped anew: what was backed up is not what there is any more.
+    pub(crate) fn reset(&mut self) {
+        self.state = BackupState::None;
+        self.job = None;
+        self.error = None;
+    }
+
+    /// Takes out the images that nothing needs any more.
+    pub(crate) fn superseded(&mut self, current: Option<&str>, gone: bool) -> Vec<(String, String)> {
+        let writing = self.job.is_some().then_some(self.reference.as_deref()).flatten();
+        let needed = [current, writing, self.base.as_deref()];
+        let (kept, rest) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .partition(|(_, reference)| !gone && needed.contains(&Some(reference.as_str())));
+        self.kept = kept;
+        rest
+    }
 }
 
 /// Everything that is known of a sandbox. Only its owner task changes it.
@@ -68,6 +109,7 @@ pub(crate) struct Record {
     pub(crate) domain_allow_list: Option<String>,
     pub(crate) cpu: u32,
     pub(crate) gpu: u32,
+    pub(crate) gpu_type: Option<String>,
     pub(crate) memory: u32,
     pub(crate) disk: u32,
     pub(crate) state: SandboxState,
@@ -79,6 +121,7 @@ pub(crate) struct Record {
     /// The image that an archived sandbox is restored from.
     pub(crate) backup_image: Option<String>,
     pub(crate) backup_at: Option<i64>,
+    pub(crate) backup: Backup,
     /// Minutes; 0 = never.
     pub(crate) auto_stop: i64,
     /// Minutes.
@@ -103,7 +146,7 @@ impl Record {
     }
 }
 
-const COLUMNS: [&str; 40] = [
+const COLUMNS: [&str; 42] = [
     "id",
     "name",
     "region",
@@ -122,6 +165,7 @@ const COLUMNS: [&str; 40] = [
     "domain_allow_list",
     "cpu",
     "gpu",
+    "gpu_type",
     "memory",
     "disk",
     "state",
@@ -132,6 +176,7 @@ const COLUMNS: [&str; 40] = [
     "task",
     "backup_image",
     "backup_at",
+    "backup",
     "auto_stop",
     "auto_archive",
     "auto_delete",
@@ -180,6 +225,7 @@ pub(crate) async fn put(conn: &mut Conn, r: &Record) -> Result<()> {
         .bind(&r.domain_allow_list)
         .bind(i64::from(r.cpu))
         .bind(i64::from(r.gpu))
+        .bind(&r.gpu_type)
         .bind(i64::from(r.memory))
         .bind(i64::from(r.disk))
         .bind(r.state.as_str())
@@ -190,6 +236,7 @@ pub(crate) async fn put(conn: &mut Conn, r: &Record) -> Result<()> {
         .bind(json(&r.task))
         .bind(&r.backup_image)
         .bind(r.backup_at)
+        .bind(json(&r.backup))
         .bind(r.auto_stop)
         .bind(r.auto_archive)
         .bind(r.auto_delete)
@@ -250,6 +297,7 @@ fn record(row: &SqliteRow) -> Result<Record> {
         domain_allow_list: maybe("domain_allow_list")?,
         cpu: size("cpu")?,
         gpu: size("gpu")?,
+        gpu_type: maybe("gpu_type")?,
         memory: size("memory")?,
         disk: size("disk")?,
         state: SandboxState::from_word(&state).ok_or_else(|| unknown(state))?,
@@ -260,6 +308,7 @@ fn record(row: &SqliteRow) -> Result<Record> {
         task: maybe("task")?.as_deref().map(from_json).transpose()?.unwrap_or_default(),
         backup_image: maybe("backup_image")?,
         backup_at: row.try_get("backup_at")?,
+        backup: maybe("backup")?.as_deref().map(from_json).transpose()?.unwrap_or_default(),
         auto_stop: row.try_get("auto_stop")?,
         auto_archive: row.try_get("auto_archive")?,
         auto_delete: row.try_get("auto_delete")?,

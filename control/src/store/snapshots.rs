@@ -24,6 +24,7 @@ pub(crate) struct Snapshot {
     pub(crate) size_gib: Option<f64>,
     pub(crate) cpu: u32,
     pub(crate) gpu: u32,
+    pub(crate) gpu_type: Option<String>,
     pub(crate) memory: u32,
     pub(crate) disk: u32,
     /// The only runner that has the image, if no registry has it.
@@ -38,8 +39,8 @@ pub(crate) struct Snapshot {
 pub(crate) async fn put(conn: &mut Conn, s: &Snapshot) -> Result<()> {
     sqlx::query(
         "INSERT INTO snapshots (id, name, image_name, reference, build_ref, general, state, error_reason, entrypoint,
-         image_entrypoint, size_gib, cpu, gpu, memory, disk, runner_id, source_sandbox_id, created_at, updated_at, last_used_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         image_entrypoint, size_gib, cpu, gpu, memory, disk, runner_id, source_sandbox_id, created_at, updated_at, last_used_at, gpu_type)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (id) DO UPDATE SET image_name = excluded.image_name, reference = excluded.reference,
          build_ref = excluded.build_ref, state = excluded.state, error_reason = excluded.error_reason,
          entrypoint = excluded.entrypoint, image_entrypoint = excluded.image_entrypoint, size_gib = excluded.size_gib,
@@ -66,6 +67,7 @@ pub(crate) async fn put(conn: &mut Conn, s: &Snapshot) -> Result<()> {
     .bind(s.created_at)
     .bind(s.updated_at)
     .bind(s.last_used_at)
+    .bind(&s.gpu_type)
     .execute(conn)
     .await?;
     Ok(())
@@ -97,6 +99,7 @@ pub(crate) async fn all(conn: &mut Conn) -> Result<Vec<Snapshot>> {
             size_gib: row.try_get("size_gib")?,
             cpu: small(row.try_get("cpu")?),
             gpu: small(row.try_get("gpu")?),
+            gpu_type: row.try_get("gpu_type")?,
             memory: small(row.try_get("memory")?),
             disk: small(row.try_get("disk")?),
             runner_id: row.try_get("runner_id")?,

@@ -102,6 +102,32 @@ words! {
     }
 }
 
+words! {
+    /// Where a sandbox's backup stands.
+    BackupState {
+        /// There is none of what the sandbox is now.
+        None => "None",
+        /// It waits for its runner.
+        Pending => "Pending",
+        /// It is being made.
+        InProgress => "InProgress",
+        /// It is there.
+        Completed => "Completed",
+        /// The latest one failed.
+        Error => "Error",
+    }
+}
+
+#[expect(
+    clippy::derivable_impls,
+    reason = "the words' macro derives for all alike, and has no place for a default"
+)]
+impl Default for BackupState {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
 /// A sandbox as every client reads it. Also sent as an item of lists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,6 +143,8 @@ pub struct Sandbox {
     pub env: BTreeMap<String, String>,
     pub cpu: u32,
     pub gpu: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_type: Option<String>,
     pub memory: u32,
     pub disk: u32,
     pub public: bool,
@@ -133,7 +161,7 @@ pub struct Sandbox {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
     pub recoverable: bool,
-    pub backup_state: String,
+    pub backup_state: BackupState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_created_at: Option<String>,
     pub auto_stop_interval: i64,
@@ -201,6 +229,8 @@ pub struct CreateSandbox {
     pub target: Option<String>,
     pub cpu: Option<i64>,
     pub gpu: Option<i64>,
+    #[serde(deserialize_with = "crate::null::one_or_many")]
+    pub gpu_type: Vec<String>,
     pub memory: Option<i64>,
     pub disk: Option<i64>,
     pub auto_stop_interval: Option<i64>,

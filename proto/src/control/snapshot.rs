@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub entrypoint: Option<Vec<String>>,
     pub cpu: u32,
     pub gpu: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_type: Option<String>,
     pub mem: u32,
     pub disk: u32,
     pub error_reason: Option<String>,
@@ -70,6 +72,8 @@ pub struct CreateSnapshot {
     pub entrypoint: Option<Vec<String>>,
     pub cpu: Option<i64>,
     pub gpu: Option<i64>,
+    #[serde(deserialize_with = "crate::null::one_or_many")]
+    pub gpu_type: Vec<String>,
     pub memory: Option<i64>,
     pub disk: Option<i64>,
     pub region_id: Option<String>,

@@ -1,0 +1,50 @@
+//! Jobs beside a sandbox's own: its backup, the images that backups leave, and the container that a move leaves.
+
+use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
+use pinfold_proto::runner::job::JobKind;
+
+use super::payload;
+use crate::core::Core;
+use crate::store::jobs::JobRow;
+use crate::store::sandboxes::Record;
+use crate::time::now;
+
+/// What is to be sent with the commit of `r`, which is changed to know of it.
+pub(super) fn jobs(core: &Core, r: &mut Record, gone: bool) -> Vec<JobRow> {
+    let mut jobs: Vec<JobRow> = backup(core, r).into_iter().collect();
+    // Moved, or deleted on the way: what the old runner has goes.
+    let left = !r.task.moving || r.desired == DesiredState::Destroyed;
+    if left && let Some(source) = r.task.source.take() {
+        jobs.push(JobRow::pending(&source, JobKind::DestroySandbox, "SANDBOX", &r.id, None));
+    }
+    // While it is being destroyed, its container may still need what it was restored from.
+    let going = r.desired == DesiredState::Destroyed && !gone;
+    let current = r.backup_image.clone();
+    let superseded = if going { Vec::new() } else { r.backup.superseded(current.as_deref(), gone) };
+    for (runner, reference) in superseded {
+        if core.runners.get(&runner).is_some() {
+            jobs.push(JobRow::pending(&runner, JobKind::RemoveSnapshot, "SNAPSHOT", &reference, None));
+        }
+    }
+    jobs
+}
+
+fn backup(core: &Core, r: &mut Record) -> Option<JobRow> {
+    use SandboxState::{Archiving, Started, Stopped};
+    let possible = matches!(r.state, Started | Stopped | Archiving) && r.desired != DesiredState::Destroyed;
+    if r.backup.state != BackupState::Pending || r.backup.job.is_some() || !possible {
+        return None;
+    }
+    let runner = r.runner_id.clone()?;
+    let reference = core.registries.backup_reference(&r.id, now());
+    let registry = core.registries.own();
+    if registry.is_none() {
+        r.backup.kept.push((runner.clone(), reference.clone()));
+    }
+    r.backup.reference = Some(reference);
+    r.backup.state = BackupState::InProgress;
+    let payload = payload::compose(&JobKind::CreateBackup, r, &core.org_id, registry);
+    let job = JobRow::pending(&runner, JobKind::CreateBackup, "SANDBOX", &r.id, payload);
+    r.backup.job = Some(job.id.clone());
+    Some(job)
+}
