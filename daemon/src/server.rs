@@ -25,7 +25,7 @@ const END: Duration = Duration::from_millis(8500);
 
 /// How long the runtime keeps an idle thread for blocking work. One of them is never idle so long: in a fork storm, when no thread can be started any
 /// more, whoever wants to end the storm still has one.
-pub const SPARE_THREAD: Duration = Duration::from_secs(60);
+pub const SPARE_THREAD: Duration = Duration::from_secs(20);
 
 /// Everything that runs once the ports are bound.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl Servers {
 /// Gives a thread for blocking work something to do before it would be given up. See [`SPARE_THREAD`].
 async fn keep_a_thread() {
     while tokio::task::spawn_blocking(|| ()).await.is_ok() {
-        tokio::time::sleep(SPARE_THREAD / 2).await;
+        tokio::time::sleep(SPARE_THREAD * 3 / 4).await;
     }
 }
 
