@@ -109,6 +109,36 @@ def interactive(stack: Stack, count: int = 10) -> list[Row]:
     return [Row("create → `node -v` answered, SDK", "ms", figures, floors, "engine create+start+exec", ratio=1.3)]
 
 
+def warm(stack: Stack, count: int = 20) -> list[Row]:
+    """Time to interactive from a warm pool: the same, of a snapshot that has sandboxes waiting. Each sample waits until the pool is full again."""
+    daytona = client(stack)
+    pool = daytona.warm_pool.create("default", 2)
+
+    def full() -> bool:
+        return next(p for p in daytona.warm_pool.list() if p.id == pool.id).current_size >= 2
+
+    def sample() -> float:
+        deadline = time.monotonic() + 60
+        while not full():
+            assert time.monotonic() < deadline, "waited 60 s for the pool to be full"
+            time.sleep(0.05)
+        boxes: list[Sandbox] = []
+
+        def interactive() -> None:
+            boxes.append(daytona.create())
+            assert boxes[-1].process.exec("node -v").result.startswith("v")
+
+        took = timed(interactive)
+        daytona.delete(boxes[-1], wait=True)
+        return took
+
+    sample()
+    figures = [sample() for _ in range(count)]
+    daytona.warm_pool.delete(pool.id)
+    stack.wait_until_empty(60)
+    return [Row("create → `node -v` answered from a warm pool, SDK", "ms", figures, limit=60)]
+
+
 def burst(stack: Stack, count: int = 30) -> list[Row]:
     """Many creates at once, against the engine alone at its best concurrency. An error of any of them fails the run."""
     daytona, engine = client(stack), Engine()
@@ -229,6 +259,7 @@ def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
 
     def copy() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
+
             def send() -> None:
                 with socket.create_connection(server.getsockname()) as out, path.open("rb") as file:
                     out.sendfile(file)
@@ -247,16 +278,31 @@ def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
     def download() -> None:
         sandbox.fs.download_file("bench.bin", str(target))
 
-    floors, uploads, downloads = [], [], []
+    # What the chain does when the client costs little: the SDK is Python, and shares the machine's cores with what it measures.
+    url = f"http://127.0.0.1:{stack.port}/toolbox/{sandbox.id}/files"
+    curl = ["curl", "-sSf", "-H", f"Authorization: Bearer {stack.key}"]
+
+    def plain_upload() -> None:
+        fields = ["-F", "files[0].path=bench.bin", "-F", f"files[0].file=@{path}"]
+        subprocess.run([*curl, "-H", "Expect:", *fields, f"{url}/bulk-upload"], check=True, capture_output=True)
+
+    def plain_download() -> None:
+        subprocess.run([*curl, "-o", str(target), f"{url}/download?path=bench.bin"], check=True, capture_output=True)
+
+    floors, uploads, downloads, plain_uploads, plain_downloads = [], [], [], [], []
     for _ in range(count):
         floors.append(rate(copy))
         uploads.append(rate(upload))
         downloads.append(rate(download))
+        plain_uploads.append(rate(plain_upload))
+        plain_downloads.append(rate(plain_download))
     daytona.delete(sandbox, wait=True)
     name = f"{size // MIB} MiB"
     return [
         Row(f"upload {name}, SDK", "MiB/s", uploads, floors, "TCP copy of a file", ratio=0.7, more=True),
         Row(f"download {name}, SDK", "MiB/s", downloads, floors, "TCP copy of a file", ratio=0.7, more=True),
+        Row(f"upload {name}, curl", "MiB/s", plain_uploads, floors, "TCP copy of a file"),
+        Row(f"download {name}, curl", "MiB/s", plain_downloads, floors, "TCP copy of a file"),
     ]
 
 
@@ -275,7 +321,8 @@ def resident(pid: int) -> float:
 def idle(stack: Stack, sandboxes: int = 20, seconds: float = 20) -> list[Row]:
     """What the instance costs while nobody asks anything of it and of twenty sandboxes."""
     daytona = client(stack)
-    made = [daytona.create() for _ in range(sandboxes)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: daytona.create(timeout=120), range(sandboxes)))
     assert stack.process is not None
     pid = stack.process.pid
     daemons = [Engine().call("GET", f"/containers/{s.id}/json")["State"]["Pid"] for s in made]
@@ -290,8 +337,8 @@ def idle(stack: Stack, sandboxes: int = 20, seconds: float = 20) -> list[Row]:
         Row("idle: pinfold up, resident", "MiB", [resident(pid)]),
         Row("idle: daemon in its sandbox, resident", "MiB", [resident(p) for p in daemons], limit=8),
     ]
-    for sandbox in made:
-        daytona.delete(sandbox, wait=True)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda sandbox: daytona.delete(sandbox, wait=True), made))
     return rows
 
 
@@ -385,6 +432,7 @@ ALONE: dict[str, Callable[[], list[Row]]] = {
 WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "create": create,
     "interactive": interactive,
+    "warm": warm,
     "exec": execute,
     "session": session,
     "transfer": transfer,
@@ -392,5 +440,6 @@ WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "clients": clients,
     "burst": burst,
     "idle": idle,
+    "idle-100": lambda stack: idle(stack, 100),
 }
 ALL = [*ALONE, *WITH_STACK]
