@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from stack import BINARY
+from support import REPO
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,4 +86,19 @@ def test_doctor_finds_this_host_fit(pinfold: Run):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(pinfold: Run, shell: str):
-    assert "sandbox" in pinfold("completion", shell).stdout
+    script = pinfold("completion", shell).stdout
+    # What the program itself says it can do, so that nothing is left out.
+    commands = re.findall(r"^  (\w+) ", pinfold("--help").stdout.split("Commands:")[1], re.MULTILINE)
+    assert {"up", "sandbox", "top", "status", "backup", "restore"} <= set(commands)
+    assert not [command for command in commands if command not in script]
+
+
+def test_up_shows_every_setting_at_its_start(stack):
+    shown = dict(re.findall(r"^  (PINFOLD_\w+) +(.*)$", stack.shown.read_text(), re.MULTILINE))
+    page = (REPO / "docs" / "configuration.md").read_text()
+    documented = re.findall(r"`(PINFOLD_\w+)`", page.split("## `pinfold up`")[1].split("\n## ")[0])
+    secrets = {"PINFOLD_REGISTRY_USERNAME", "PINFOLD_REGISTRY_PASSWORD"}
+    assert set(documented) - secrets <= set(shown)
+    assert shown["PINFOLD_SNAPSHOT_IMAGE"] == stack.image
+    assert shown["PINFOLD_PROXY_DOMAIN"] == "proxy.localhost", "a default is shown as well as what was set"
+    assert stack.key not in shown.values()
