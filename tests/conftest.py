@@ -26,6 +26,12 @@ from stack import STATE, Background, Stack, StackError, tables  # noqa: E402
 ENDED_IN_ORDER = (0, 143)
 
 
+def _made_images() -> set[str]:
+    """Images that builds and snapshots of sandboxes made. An instance that is gone with its database uses none of them again."""
+    listed = subprocess.run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "daytona-*"], check=False, capture_output=True, text=True)
+    return set(listed.stdout.split())
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The instance under test. Whatever it leaves behind at the end is a failure."""
@@ -34,6 +40,7 @@ def stack() -> Iterator[Stack]:
     (STATE / "tmp").mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="e2e-", dir=STATE / "tmp"))
     instance = Stack(directory)
+    images = _made_images()
     try:
         instance.start()
     except StackError as error:
@@ -46,6 +53,8 @@ def stack() -> Iterator[Stack]:
     swept = instance.sweep()
     for table in tables():
         subprocess.run(["nft", "delete", "table", *table.split()], check=False)
+    if made := _made_images() - images:
+        subprocess.run(["docker", "rmi", *made], check=False, capture_output=True)
     shutil.copy(instance.log, STATE / "logs" / "e2e-pinfold.log")
     shutil.rmtree(directory, ignore_errors=True)
     assert status in ENDED_IN_ORDER, f"pinfold ended with status {status}"
