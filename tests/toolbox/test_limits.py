@@ -76,10 +76,10 @@ def test_many_hogs_at_once(daemon):
     assert daemon.execute("echo well")["result"] == "well\n"
 
 
-def test_a_terminal_and_the_interpreter_out_of_memory(daemon, name):
+def test_the_largest_is_the_victim(daemon, name):
+    """Not a bystander, such as an interpreter's worker."""
     made = daemon.post("/process/interpreter/context", {}).json()
     session = daemon.session(name)
-    # The workers of others are not the victims of a hog: the largest is.
     assert session.run(HOG)["exitCode"] == 137
     assert [c["active"] for c in daemon.get("/process/interpreter/context").json()["contexts"] if c["id"] == made["id"]] == [True]
     daemon.delete(f"/process/interpreter/context/{made['id']}")
@@ -105,6 +105,7 @@ def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):
     assert refused is not None, "the storm left room for each command: it was no storm"
     assert refused.json()["code"] == "RESOURCES_EXHAUSTED" and refused.headers["retry-after"]
     assert re.search(rf"at most {TASKS} processes", refused.json()["message"]), refused.json()
+    eventually(lambda: re.search(rf"the sandbox is full.*at most {TASKS} processes", daemon.log()), "the log to say so", 5)
     assert session.exit_code(storm) is None
     began = time.monotonic()
     session.delete()

@@ -11,7 +11,6 @@ from sockets import Ended, Raw
 
 WORK, HOME = "/srv", "/home/daytona"
 COMMAND = "echo out; echo err >&2; printf last"
-MARKED = b"\1\1\1out\n", b"\2\2\2err\n", b"\1\1\1last"
 PLAIN = "out\n", "err\n", "last"
 
 

@@ -126,7 +126,7 @@ DETACHED = {
 
 
 @pytest.mark.parametrize("how", DETACHED)
-def test_detached_processes(make_shared, request, daemon, name, how):
+def test_detached_processes(daemon, name, how):
     """A command's leftovers live on after it, die with its timeout, and with its session; none becomes a zombie."""
     numbers = [f"{7000 + os.getpid() % 1000}{index}{list(DETACHED).index(how)}" for index in range(3)]
     answer = daemon.execute(DETACHED[how].format(marker=numbers[0]))
@@ -143,7 +143,7 @@ def test_detached_processes(make_shared, request, daemon, name, how):
     assert eventually(lambda: alive(daemon, numbers[2]), "the process to live on in its session")
     session.delete()
     eventually(lambda: not alive(daemon, numbers[2]), "the process to die with its session")
-    assert [p for p in daemon.processes() if p["state"].startswith("Z")] == []
+    eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the dead to be reaped", 5)
 
 
 def test_orphans_are_reaped(daemon):

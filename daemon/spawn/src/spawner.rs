@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
@@ -16,6 +17,9 @@ use crate::oom::Kills;
 use crate::reaper::{self, Registry};
 use crate::tree::{Mark, Scope};
 use crate::{Exit, oom, signals, tree};
+
+/// In a fork storm every call meets the limit; the log hears of it once in this time.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,16 @@ fn full(error: &std::io::Error, tasks: Option<(u64, u64)>) -> String {
         (Some(EMFILE | ENFILE), _) => "the daemon has no file descriptor left".to_owned(),
         (Some(ENOMEM), _) => "the sandbox has no memory left".to_owned(),
         _ => "the sandbox has no room for another process".to_owned(),
+    }
+}
+
+/// Puts a lack of room into the log.
+fn say(error: &SpawnError) {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+        *said = Some(Instant::now());
+        tracing::warn!(%error, "the sandbox is full");
     }
 }
 
@@ -112,7 +126,9 @@ impl Spawner {
         let (pid, child, exit) = started.map_err(|source| {
             let program = command.get_program().to_string_lossy().into_owned();
             if is_no_room(&source) {
-                return SpawnError::NoRoom { program, tasks: tasks(), source };
+                let error = SpawnError::NoRoom { program, tasks: tasks(), source };
+                say(&error);
+                return error;
             }
             let directory = command.get_current_dir().unwrap_or(std::path::Path::new("."));
             SpawnError::Start { program, directory: directory.display().to_string(), source }
