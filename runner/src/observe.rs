@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_cumulative_and_work_under_way_is_seen() {
+    fn pain_37_buckets_are_cumulative_and_work_under_way_is_seen() {
         let counters = Counters::default();
         counters.record("create", Duration::from_millis(200), true);
         counters.record("create", Duration::from_secs(4), false);

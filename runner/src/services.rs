@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotas_are_those_of_the_filesystem_that_holds_the_data() {
+    fn pain_33_quotas_are_those_of_the_filesystem_that_holds_the_data() {
         let info = |options: &str| {
             format!(
                 "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\

@@ -45,7 +45,7 @@ impl Api {
 }
 
 #[tokio::test]
-async fn tokens_and_error_bodies() {
+async fn pain_21_every_refusal_has_a_code_and_a_message() {
     let api = Api::new().await;
     let open = api.client.get(format!("{}/", api.base)).send().await.unwrap();
     assert_eq!(open.json::<Value>().await.unwrap()["status"], "ok");
@@ -159,7 +159,7 @@ async fn the_toolbox_is_reached_byte_for_byte_and_without_our_token() {
 }
 
 #[tokio::test]
-async fn a_toolbox_that_cannot_answer_says_why() {
+async fn pain_19_a_toolbox_that_cannot_answer_says_why() {
     let api = Api::new().await;
     let id = api.sandbox().await;
     let path = format!("/sandboxes/{id}/toolbox/version");
@@ -174,7 +174,7 @@ async fn a_toolbox_that_cannot_answer_says_why() {
 }
 
 #[tokio::test]
-async fn builds_are_followed_to_their_end_even_when_they_fail() {
+async fn pain_29_builds_are_followed_to_their_end_even_when_they_fail() {
     let api = Api::new().await;
     let failure = EngineError::Internal {
         what: "build daytona-x:daytona".to_owned(),

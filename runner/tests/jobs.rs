@@ -216,7 +216,7 @@ async fn a_stop_waits_for_running_jobs() {
 }
 
 #[tokio::test]
-async fn health_is_reported_at_once_with_whole_numbers() {
+async fn pain_35_health_is_reported_at_once_with_whole_numbers() {
     let bench = Bench::new().await;
     let control = Arc::new(Control::default());
     let (_, stop, task) = bench.serve(control.clone()).await;

@@ -200,7 +200,7 @@ async fn a_removal_that_fails_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_never_answers_is_explained() {
+async fn pain_20_a_daemon_that_never_answers_is_explained() {
     let bench = Bench::with(|c| {
         c.toolbox_port = 1;
         c.daemon_start_timeout = Duration::from_millis(50);
@@ -385,7 +385,7 @@ async fn a_stop_cancels_the_backup() {
 }
 
 #[tokio::test]
-async fn one_pull_serves_everyone_who_waits_for_it() {
+async fn pain_31_one_pull_serves_everyone_who_waits_for_it() {
     let bench = Bench::new().await;
     bench.engine.delay("pull", Duration::from_millis(50));
     let creates = (0..8).map(|_| {
@@ -471,6 +471,86 @@ async fn overhead() {
         control.result(job).await;
     }
     println!("200 CREATE_SANDBOX jobs until their results: {:?}", began.elapsed());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// Pain B22: what is unhealthy has a reason, and what is only missing is named without taking the node out of service.
+#[tokio::test]
+async fn pain_22_every_service_is_named_and_the_unhealthy_one_has_a_reason() {
+    let bench = Bench::with(|c| c.cpu_interval = Duration::from_millis(20)).await;
+    let control = Arc::new(Control::default());
+    let away = EngineError::Unreachable { what: "ping".to_owned(), message: "no socket".to_owned() };
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let last = |healthy: bool| {
+        let reports = control.health.lock().unwrap();
+        let report = reports.last().filter(|r| r.service_health[0].healthy == healthy)?;
+        Some(report.service_health.clone())
+    };
+    eventually("a healthy report", || last(true).is_some()).await;
+    let services = last(true).unwrap();
+    let names: Vec<&str> = services.iter().map(|s| s.service_name.as_str()).collect();
+    assert_eq!(names, ["docker", "network-policy", "volumes", "disk", "disk-quota"]);
+    assert!(services.iter().all(|s| s.healthy), "{services:?}");
+    let quota = services[4].error_reason.as_deref().unwrap_or_default();
+    assert!(quota.contains("overlay2 on extfs"), "an engine without quotas says so: {services:?}");
+    for _ in 0..500 {
+        bench.engine.fail_next("ping", Fault::Error(away.clone()));
+    }
+    eventually("the engine's end to be reported", || last(false).is_some()).await;
+    let reason = last(false).unwrap()[0].error_reason.clone().unwrap();
+    assert!(reason.contains("no socket"), "{reason}");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// A snapshot whose image sandboxes still need goes with the last of them, also after a restart.
+#[tokio::test]
+async fn an_image_that_sandboxes_need_is_removed_after_the_last_of_them() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    let reference = "daytona-needed:1";
+    bench.engine.add_image(reference, common::image());
+    let wanted = CreateSandbox { snapshot: reference.to_owned(), ..request(&id) };
+    bench.node.create(wanted).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    bench.node.remove_snapshot(reference).await.unwrap();
+    assert!(bench.engine.image_names().contains(&reference.to_owned()), "a stopped sandbox needs it");
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    again.node.destroy(&id).await.unwrap();
+    again.node.reclaim().await.unwrap();
+    assert!(!again.engine.image_names().contains(&reference.to_owned()));
+}
+
+/// What 500 sandboxes cost at rest, the simulated engine included: prints the figures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute: cargo test -p pinfold-runner --test lifecycle five_hundred -- --ignored --nocapture"]
+async fn five_hundred_sandboxes_at_rest() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    // Clock ticks of this process; there are a hundred a second.
+    let ticks = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    for _ in 0..500 {
+        bench.node.create(request(&SandboxId::random())).await.unwrap();
+    }
+    let (_, stop, task) = bench.serve(control).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (before, seconds) = (ticks(), 20_u64);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let percent = (ticks() - before) as f64 / seconds as f64;
+    println!("500 sandboxes at rest: {percent:.2} % of a core, {} MiB resident", resident());
+    assert!(percent < 2.0, "{percent} % of a core");
+    assert!(resident() < 64, "{} MiB", resident());
     stop.cancel();
     task.await.unwrap();
 }

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn environment_survives_quoting() {
+    fn pain_32_environment_survives_quoting() {
         let changes =
             changes_of(&[], &["a b".to_owned()], &["K=a\"b$c\\d".to_owned()], "/w", &Image::default());
         assert_eq!(changes, ["CMD [\"a b\"]", "ENV K=\"a\\\"b\\$c\\\\d\"", "WORKDIR /w"]);

@@ -48,9 +48,11 @@ impl Retired {
 impl Node {
     /// Whether a container, running or not, was made from this image.
     async fn is_needed(&self, reference: &str) -> OpResult<bool> {
-        let image = self.engine.image(reference).await.map(|image| image.id).unwrap_or_default();
+        // Under its last name an image is needed by those too that were made from it under another.
+        let image = self.engine.image(reference).await.unwrap_or_default();
+        let last = (image.tags.len() <= 1 && !image.id.is_empty()).then_some(image.id);
         let listed = self.engine.list().await?;
-        Ok(listed.iter().any(|c| c.image == reference || (!image.is_empty() && c.image_id == image)))
+        Ok(listed.iter().any(|c| c.image == reference || last.as_ref() == Some(&c.image_id)))
     }
 
     /// Removes a name at once if nobody needs it, else once nobody does. True when it stays for now.

@@ -1,0 +1,69 @@
+//! A host that ran the original runner.
+
+use super::*;
+
+/// What the original runner leaves on a host: containers on the engine's default bridge, chains and their jumps, accepts of a link network.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_the_original_runner_is_taken_over() {
+    let engine = Docker::connect().await.unwrap();
+    base_image(&engine).await;
+    let (running, stopped, open) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
+    let _cleanup = Cleanup(vec![running.clone(), stopped.clone(), open.clone()]);
+    for (id, verb) in [(&running, "run -d"), (&stopped, "create"), (&open, "run -d")] {
+        shell(&format!("docker {verb} --name {id} --label daytona.sandbox_name=old {IMAGE} sleep 3600"));
+    }
+    let chain = |id: &SandboxId| {
+        format!("DAYTONA-SB-{}", &shell(&format!("docker inspect -f '{{{{.Id}}}}' {id}"))[..12])
+    };
+    let (first, second) = (chain(&running), chain(&stopped));
+    let address = shell(&format!("docker inspect -f '{{{{.NetworkSettings.IPAddress}}}}' {running}"));
+    let address = address.trim();
+    let link = format!("daytona-link-{running}");
+    shell(&format!("docker network create --label daytona.link_network_owner={running} {link}"));
+    let bridge = format!("br-{}", &shell(&format!("docker network inspect -f '{{{{.Id}}}}' {link}"))[..12]);
+    shell(&format!(
+        "set -e
+         iptables -N {first}; iptables -A {first} -d 203.0.113.0/24 -j RETURN; iptables -A {first} -j DROP
+         iptables -N {second}; iptables -A {second} -j DROP
+         iptables -N DAYTONA-SB-0123456789ab
+         iptables -I DOCKER-USER 1 -s {address}/32 -j {first}
+         iptables -I DOCKER-USER 1 -i {bridge} -o {bridge} -j ACCEPT
+         iptables -t mangle -N {first}; iptables -t mangle -A {first} -j MARK --set-mark 999
+         iptables -t mangle -A PREROUTING -s {address}/32 -j {first}"
+    ));
+    assert!(shell("iptables-save").matches("DAYTONA-SB").count() >= 10, "the fabricated state is there");
+
+    let _tables = Tables;
+    let real = Real::guarded(|_| {}, firewall(&engine).await).await;
+    eventually("the takeover", || {
+        real.node.records.ids().len() >= 3 && !shell("iptables-save").contains("DAYTONA-SB")
+    })
+    .await;
+    assert!(!shell("iptables-save").contains(&format!("-A DOCKER-USER -i {bridge}")));
+    let settings = |id: &SandboxId| real.node.records.get(id).unwrap().network;
+    assert_eq!(settings(&running).network_allow_list.as_deref(), Some("203.0.113.0/24"));
+    assert_eq!(settings(&running).network_limit_egress, Some(true));
+    assert_eq!(settings(&stopped).network_block_all, Some(true));
+    assert_eq!(settings(&open).network_block_all, Some(false));
+    for id in [&running, &open] {
+        let found = real.engine.inspect(id.as_str()).await.unwrap();
+        assert!(!found.networks.contains_key("bridge"), "{found:?}");
+        let here = real.node.records.get(id).unwrap().address;
+        assert_eq!(found.networks[NETWORK], here, "{found:?}");
+        let ip = here.unwrap().to_string();
+        assert!(shell("nft list map inet pinfold sandboxes").contains(&ip), "{ip} is under a policy");
+        assert!(shell(&format!("docker exec {id} busybox ip addr")).contains(&ip), "{ip} is its address");
+    }
+    assert!(shell("nft list set inet pinfold link_bridges").contains(&bridge), "the old link is guarded");
+    // A second start finds nothing to do, and no sandbox is forgotten.
+    assert_eq!(
+        real.node.index.all().iter().filter(|(id, _)| [&running, &stopped, &open].contains(&id)).count(),
+        3
+    );
+    for id in [&running, &stopped, &open] {
+        real.node.destroy(id).await.unwrap();
+    }
+    assert!(!shell("docker network ls").contains(&link) && real.node.records.ids().is_empty());
+    assert!(!shell("nft list table inet pinfold").contains("sb_"));
+    real.stop.cancel();
+}
