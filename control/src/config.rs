@@ -192,6 +192,22 @@ impl Config {
     }
 }
 
+fn registry(reader: &mut Reader<'_>) -> Option<Registry> {
+    let username = reader.text("PINFOLD_REGISTRY_USERNAME");
+    let password = reader.text("PINFOLD_REGISTRY_PASSWORD").map(Secret::new);
+    let place = reader.text("PINFOLD_REGISTRY")?;
+    let place = crate::registries::address(&place);
+    let (url, project) = place.split_once('/').unwrap_or((&place, "daytona"));
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
+    if url.is_empty() || !project.chars().all(plain) {
+        reader.reject("PINFOLD_REGISTRY", "must be <host>[:<port>][/<project>] in lower case");
+    }
+    if username.is_some() != password.is_some() {
+        reader.reject("PINFOLD_REGISTRY_USERNAME", "and PINFOLD_REGISTRY_PASSWORD must be set together");
+    }
+    Some(Registry { url: url.to_owned(), project: Some(project.to_owned()), username, password })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,20 +223,4 @@ mod tests {
         assert_eq!(value("PINFOLD_RUNNER_TOKEN"), Some("in /var/lib/pinfold/runner-token"));
         assert!(!format!("{shown:?}").contains("hidden"));
     }
-}
-
-fn registry(reader: &mut Reader<'_>) -> Option<Registry> {
-    let username = reader.text("PINFOLD_REGISTRY_USERNAME");
-    let password = reader.text("PINFOLD_REGISTRY_PASSWORD").map(Secret::new);
-    let place = reader.text("PINFOLD_REGISTRY")?;
-    let place = crate::registries::address(&place);
-    let (url, project) = place.split_once('/').unwrap_or((&place, "daytona"));
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
-    if url.is_empty() || !project.chars().all(plain) {
-        reader.reject("PINFOLD_REGISTRY", "must be <host>[:<port>][/<project>] in lower case");
-    }
-    if username.is_some() != password.is_some() {
-        reader.reject("PINFOLD_REGISTRY_USERNAME", "and PINFOLD_REGISTRY_PASSWORD must be set together");
-    }
-    Some(Registry { url: url.to_owned(), project: Some(project.to_owned()), username, password })
 }

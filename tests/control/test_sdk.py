@@ -36,8 +36,8 @@ def word(state: object) -> str:
 
 
 def settled(sandbox: Sandbox, state: str) -> bool:
-    """Whether the SDK has it in this state; its event thread may still be telling it of the way there."""
-    return bool(wait_for(f"the SDK to say {state}", lambda: word(sandbox.state) == state, 2))
+    """Whether it is in this state at once. The SDK's event thread may still be telling of the way there, so it is asked again."""
+    return bool(wait_for(f"the SDK to say {state}", lambda: sandbox.refresh_data() or word(sandbox.state) == state, 2))
 
 
 def test_create_answers_with_a_started_sandbox(sandbox: Sandbox) -> None:

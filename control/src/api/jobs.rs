@@ -197,7 +197,12 @@ async fn for_runner(
         }
     }
     let skip = query.flag("skipReconcilingSandboxes");
-    let ours = core.directory.all().into_iter().filter_map(|handle| {
+    let mut all = core.directory.all();
+    all.sort_by_cached_key(|handle| {
+        let r = handle.record();
+        (r.created_at, r.id.clone())
+    });
+    let ours = all.into_iter().filter_map(|handle| {
         let r = handle.record();
         let settled = r.job.is_none() && r.desired.as_str() == r.state.as_str();
         let wanted = states.is_empty() || states.contains(&r.state.as_str());

@@ -172,12 +172,11 @@ async fn network(call: Call, OptionalJsonBody(body): OptionalJsonBody<Network>) 
 
 fn set_network(r: &mut Record, body: Network) -> ApiResult<()> {
     let given = |list: String| Some(list).filter(|list| !list.trim().is_empty());
-    if body.network_block_all == Some(true) {
-        r.network_allow_list = None;
-        r.domain_allow_list = None;
-    }
     if let Some(block) = body.network_block_all {
         r.network_block_all = block;
+        // Everything or nothing of the address list, as recorded. Of the domains' list, too, when all is to be blocked.
+        r.network_allow_list = None;
+        r.domain_allow_list = r.domain_allow_list.take().filter(|_| !block);
     }
     if let Some(list) = body.network_allow_list {
         r.network_allow_list = given(list);

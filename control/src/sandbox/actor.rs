@@ -21,10 +21,10 @@ use crate::images::Images;
 use crate::runners::Need;
 use crate::store::images::{self as image_table, Image, ImageState};
 use crate::store::jobs::{self as job_table, JobRow};
-use crate::store::sandboxes::{self as table, JobRef, Record};
+use crate::store::sandboxes::{self as table, Record};
 use crate::store::{snapshots as snapshot_table, tokens};
 use crate::time::{now, steady, steady_of, wall};
-use crate::{events, token, wire};
+use crate::{events, wire};
 
 /// Longest pause between two tries to destroy.
 const DESTROY_RETRY_MAX: Duration = Duration::from_secs(60);
@@ -242,7 +242,7 @@ impl Actor {
         match &step {
             Step::Send(kind, state) => {
                 if let Some(runner) = next.runner_id.clone() {
-                    let job = self.compose(kind, *state, &mut next, &runner);
+                    let job = upkeep::compose(&core, kind, *state, &mut next, &runner);
                     job_table::insert(&mut tx, &job).await?;
                     sent.push(runner);
                 }
@@ -309,28 +309,6 @@ impl Actor {
             self.find_runner();
         }
         Ok(())
-    }
-
-    fn compose(&self, kind: &JobKind, state: SandboxState, next: &mut Record, runner: &str) -> JobRow {
-        match kind {
-            // A new credential with each start: old preview links and daemon tokens end here.
-            JobKind::StartSandbox => next.auth_token = token::dns_label(32),
-            JobKind::ResizeSandbox | JobKind::SnapshotSandbox if next.state != state => {
-                next.task.back = Some(next.state);
-            }
-            _ => {}
-        }
-        next.state = state;
-        let registries = &self.core.registries;
-        let registry = match kind {
-            JobKind::CreateSandbox => registries.of_image(payload::image(next)),
-            JobKind::SnapshotSandbox => registries.own(),
-            _ => None,
-        };
-        let payload = payload::compose(kind, next, &self.core.org_id, registry);
-        let job = JobRow::pending(runner, kind.clone(), "SANDBOX", &next.id, payload);
-        next.job = Some(JobRef { id: job.id.clone(), kind: kind.clone() });
-        job
     }
 
     fn publish(&mut self, next: Record, gone: bool) {

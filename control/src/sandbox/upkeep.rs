@@ -1,4 +1,4 @@
-//! Jobs beside a sandbox's own: its backup, the images that backups leave, and the container that a move leaves.
+//! Jobs for the runner: a sandbox's own, and those beside it: its backup, the images that backups leave, and the container that a move leaves.
 
 use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
@@ -6,8 +6,38 @@ use pinfold_proto::runner::job::JobKind;
 use super::payload;
 use crate::core::Core;
 use crate::store::jobs::JobRow;
-use crate::store::sandboxes::Record;
+use crate::store::sandboxes::{JobRef, Record};
 use crate::time::now;
+use crate::token;
+
+/// The sandbox's own next job, in the state that comes with it.
+pub(super) fn compose(
+    core: &Core,
+    kind: &JobKind,
+    state: SandboxState,
+    next: &mut Record,
+    runner: &str,
+) -> JobRow {
+    match kind {
+        // A new credential with each start: old preview links and daemon tokens end here.
+        JobKind::StartSandbox => next.auth_token = token::dns_label(32),
+        JobKind::ResizeSandbox | JobKind::SnapshotSandbox if next.state != state => {
+            next.task.back = Some(next.state);
+        }
+        _ => {}
+    }
+    next.state = state;
+    let registries = &core.registries;
+    let registry = match kind {
+        JobKind::CreateSandbox => registries.of_image(payload::image(next)),
+        JobKind::SnapshotSandbox => registries.own(),
+        _ => None,
+    };
+    let payload = payload::compose(kind, next, &core.org_id, registry);
+    let job = JobRow::pending(runner, kind.clone(), "SANDBOX", &next.id, payload);
+    next.job = Some(JobRef { id: job.id.clone(), kind: kind.clone() });
+    job
+}
 
 /// What is to be sent with the commit of `r`, which is changed to know of it.
 pub(super) fn jobs(core: &Core, r: &mut Record, gone: bool) -> Vec<JobRow> {

@@ -1,0 +1,267 @@
+//! Runners: their identity, their health, and which of them gets the next sandbox.
+//!
+//! Readiness is computed when it is asked for, from the time since the last healthcheck; no sweep is needed for it. [`Runners::changed`] wakes whoever
+//! waits for a runner to become ready, and [`watch()`] tells when one was lost. Between two healthchecks a runner's figures are those it reported plus what
+//! was placed there since.
+
+mod placement;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pinfold_proto::runner::health::Healthcheck;
+pub(crate) use placement::Need;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+pub(crate) use watch::watch;
+
+use crate::score::score;
+use crate::store::runners::{self as table, Runner};
+use crate::store::{Result, Store};
+use crate::time::{iso, now, steady};
+use crate::token;
+
+/// A runner that was silent for longer gets no new work.
+const STALE_AFTER_MS: i64 = 60_000;
+
+/// What a runner is to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunnerState {
+    Initializing,
+    Ready,
+    Unresponsive,
+}
+
+impl RunnerState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initializing => "initializing",
+            Self::Ready => "ready",
+            Self::Unresponsive => "unresponsive",
+        }
+    }
+}
+
+/// All runners.
+#[derive(Debug)]
+pub(crate) struct Runners {
+    store: Store,
+    /// On the steady clock.
+    booted_at: i64,
+    all: Mutex<HashMap<String, Runner>>,
+    heard: Mutex<HashMap<String, Heard>>,
+    changed: Notify,
+}
+
+/// What happened since a runner's last healthcheck.
+#[derive(Debug)]
+struct Heard {
+    /// When that was, on the steady clock.
+    at: i64,
+    /// Cores, memory and disk in GiB that were placed there since, one member a sandbox.
+    placed: Vec<[u32; 3]>,
+}
+
+impl Runners {
+    /// Loads all runners.
+    pub(crate) async fn load(store: &Store) -> Result<Self> {
+        let mut tx = store.begin().await?;
+        let all = table::all(&mut tx).await?;
+        tx.commit().await?;
+        let all = all.into_iter().map(|r| (r.id.clone(), r)).collect();
+        Ok(Self {
+            store: store.clone(),
+            booted_at: steady(),
+            all: Mutex::new(all),
+            heard: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Runner>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn save(&self, runner: Runner) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        table::put(&mut tx, &runner).await?;
+        tx.commit().await?;
+        self.lock().insert(runner.id.clone(), runner);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Registers a runner, or gives the one of this name the token.
+    pub(crate) async fn register(
+        &self,
+        name: &str,
+        region: &str,
+        tags: Vec<String>,
+        token: &str,
+    ) -> Result<Runner> {
+        let known = self.lock().values().find(|r| r.name == name).cloned();
+        let at = now();
+        let runner = match known {
+            Some(known) => {
+                Runner { token: token.to_owned(), token_hash: token::hash(token), updated_at: at, ..known }
+            }
+            None => Runner {
+                id: uuid::Uuid::new_v4().to_string(),
+                name: name.to_owned(),
+                region: region.to_owned(),
+                token: token.to_owned(),
+                token_hash: token::hash(token),
+                tags,
+                unschedulable: false,
+                draining: false,
+                health: None,
+                last_checked: None,
+                created_at: at,
+                updated_at: at,
+            },
+        };
+        self.save(runner.clone()).await?;
+        Ok(runner)
+    }
+
+    /// The runner with this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Runner> {
+        self.lock().get(id).cloned()
+    }
+
+    /// The runner with this token.
+    pub(crate) fn authenticate(&self, token: &str) -> Option<String> {
+        let hash = token::hash(token);
+        self.lock().values().find(|r| r.token_hash == hash).map(|r| r.id.clone())
+    }
+
+    /// All runners, oldest first.
+    pub(crate) fn list(&self) -> Vec<Runner> {
+        let mut all: Vec<Runner> = self.lock().values().cloned().collect();
+        all.sort_by_key(|r| r.created_at);
+        all
+    }
+
+    /// Takes a healthcheck in.
+    pub(crate) async fn healthcheck(&self, id: &str, mut health: Healthcheck) -> Result<()> {
+        let Some(mut runner) = self.get(id) else { return Ok(()) };
+        if let Some(previous) = runner.health.take() {
+            let kept = |new: Option<String>, old: Option<String>| new.filter(|text| !text.is_empty()).or(old);
+            health.domain = kept(health.domain, previous.domain);
+            health.api_url = kept(health.api_url, previous.api_url);
+            health.proxy_url = kept(health.proxy_url, previous.proxy_url);
+            health.metrics = health.metrics.or(previous.metrics);
+        }
+        runner.health = Some(health);
+        runner.last_checked = Some(now());
+        runner.updated_at = now();
+        self.heard().insert(id.to_owned(), Heard { at: steady(), placed: Vec::new() });
+        self.save(runner).await
+    }
+
+    fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a runner was last heard of, on the steady clock. After a restart of ours, one that reported before gets time to report again.
+    fn last_heard(&self, id: &str) -> i64 {
+        self.heard().get(id).map_or(self.booted_at, |heard| heard.at)
+    }
+
+    /// Changes flags of a runner.
+    pub(crate) async fn change(&self, id: &str, change: impl FnOnce(&mut Runner)) -> Result<Option<Runner>> {
+        let Some(mut runner) = self.get(id) else { return Ok(None) };
+        change(&mut runner);
+        runner.updated_at = now();
+        self.save(runner.clone()).await?;
+        Ok(Some(runner))
+    }
+
+    /// Forgets a runner.
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        table::delete(&mut tx, id).await?;
+        tx.commit().await?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    /// What a runner is right now.
+    pub(crate) fn state(&self, runner: &Runner) -> RunnerState {
+        let (Some(_), Some(health)) = (runner.last_checked, &runner.health) else {
+            return RunnerState::Initializing;
+        };
+        let healthy = health.service_health.iter().all(|service| service.healthy);
+        let recent = steady() - self.last_heard(&runner.id) <= STALE_AFTER_MS;
+        if healthy && recent { RunnerState::Ready } else { RunnerState::Unresponsive }
+    }
+
+    /// Why a runner's sandboxes cannot be reached, if they cannot.
+    pub(crate) fn lost(&self, id: &str) -> Option<String> {
+        let all = self.lock();
+        let Some(runner) = all.get(id) else { return Some("its runner does not exist any more".to_owned()) };
+        if self.state(runner) != RunnerState::Unresponsive {
+            return None;
+        }
+        let name = &runner.name;
+        let health = runner.health.as_ref();
+        let ill = health.and_then(|h| h.service_health.iter().find(|service| !service.healthy));
+        let since = runner.last_checked.map(iso).unwrap_or_default();
+        Some(match ill {
+            Some(service) if steady() - self.last_heard(id) <= STALE_AFTER_MS => {
+                format!("its runner {name} is not well: {} does not work", service.service_name)
+            }
+            _ => format!("its runner {name} has not been heard of since {since}"),
+        })
+    }
+
+    /// Waits until the runner with this token has reported since we started.
+    pub(crate) async fn reported(&self, token: &str) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before looking, so that no change is missed.
+            changed.as_mut().enable();
+            let runner = self.authenticate(token).and_then(|id| self.get(&id));
+            if runner.is_some_and(|r| self.heard().contains_key(&r.id)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A runner as the API shows it; `full` adds the token.
+    pub(crate) fn dto(&self, runner: &Runner, full: bool) -> Value {
+        let health = runner.health.as_ref();
+        let metrics = health.and_then(|h| h.metrics.clone()).unwrap_or_default();
+        let mut dto = json!({
+            "id": runner.id, "name": runner.name, "region": runner.region, "tags": runner.tags,
+            "domain": health.and_then(|h| h.domain.clone()), "apiUrl": health.and_then(|h| h.api_url.clone()),
+            "proxyUrl": health.and_then(|h| h.proxy_url.clone()),
+            "cpu": metrics.cpu, "memory": metrics.memory_gib, "disk": metrics.disk_gib,
+            "gpu": metrics.gpu, "gpuType": metrics.gpu_type,
+            "sandboxClass": "container", "runnerClass": "container", "class": "container",
+            "currentCpuUsagePercentage": metrics.current_cpu_usage_percentage,
+            "currentMemoryUsagePercentage": metrics.current_memory_usage_percentage,
+            "currentDiskUsagePercentage": metrics.current_disk_usage_percentage,
+            "currentAllocatedCpu": metrics.current_allocated_cpu,
+            "currentAllocatedMemoryGiB": metrics.current_allocated_memory_gib,
+            "currentAllocatedDiskGiB": metrics.current_allocated_disk_gib,
+            "currentSnapshotCount": metrics.current_snapshot_count,
+            "currentStartedSandboxes": metrics.current_started_sandboxes,
+            "availabilityScore": health.and_then(|h| h.metrics.as_ref()).map_or(0, score),
+            "state": self.state(runner).as_str(), "unschedulable": runner.unschedulable, "draining": runner.draining,
+            "createdAt": iso(runner.created_at), "updatedAt": iso(runner.updated_at),
+            "version": "2", "apiVersion": "2", "appVersion": health.map(|h| h.app_version.clone()),
+            "serviceHealth": health.map(|h| h.service_health.clone()).unwrap_or_default(),
+        });
+        if let (Value::Object(members), Some(at)) = (&mut dto, runner.last_checked) {
+            members.insert("lastChecked".to_owned(), iso(at).into());
+        }
+        if let (Value::Object(members), true) = (&mut dto, full) {
+            members.insert("apiKey".to_owned(), runner.token.clone().into());
+            members.insert("regionType".to_owned(), "shared".into());
+        }
+        dto
+    }
+}
