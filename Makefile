@@ -1,7 +1,7 @@
 # The commands a person has to know. `make help` lists them; the work is done by the scripts in tools/.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup engine build image up down demo test test-unit test-network test-e2e test-vm bench lint fmt deb newest
+.PHONY: help setup engine build image up down demo test test-unit test-network test-e2e test-vm bench lint fmt fuzz deb newest
 
 state := $(or $(PINFOLD_STATE),.pinfold)
 python := $(state)/venv/bin/python
@@ -51,6 +51,9 @@ test-vm: build image ## install the package on a booted machine under qemu and c
 
 bench: build image ## print our figures beside their floors
 	@$(python) bench/run.py $(ARGS)
+
+fuzz: ## fuzz the parsers of what strangers send, a minute each; ARGS="300 sftp" for other times and one target
+	@tools/fuzz $(ARGS)
 
 deb: setup ## build the Debian package
 	@tools/build --profile dist

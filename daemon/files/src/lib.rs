@@ -18,6 +18,9 @@ mod download;
 mod error;
 mod find;
 mod folder;
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod glob;
 mod info;
 mod list;

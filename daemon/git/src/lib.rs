@@ -19,6 +19,9 @@ mod commit;
 mod config;
 mod credentials;
 mod error;
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod init;

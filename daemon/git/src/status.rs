@@ -14,7 +14,7 @@ pub(crate) async fn status(Extract(context): Extract<Context>, query: Query) -> 
     context.read(move |task| read(&task.open(&path)?)).await.map(Json)
 }
 
-fn read(repository: &Repository) -> Result<Status, Failure> {
+pub(crate) fn read(repository: &Repository) -> Result<Status, Failure> {
     worktree(repository)?;
     let head =
         repository.head().map_err(|error| Failure::from(error).during("the repository has no commits"))?;

@@ -11,6 +11,9 @@ mod channel;
 mod config;
 mod connection;
 mod forward;
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_key;
 mod message;
 mod server;

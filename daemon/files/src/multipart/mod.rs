@@ -5,5 +5,7 @@
 mod disposition;
 mod reader;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use disposition::parameter;
 pub(crate) use disposition::{attachment, form_data};
 pub(crate) use reader::{Multipart, MultipartError, boundary_of};

@@ -35,6 +35,16 @@ pub(crate) async fn serve(channel: Channel, sandbox: Sandbox) {
     exit::exited(&channel, Exit::Code(0)).await;
 }
 
+/// The answers to a session's requests, one after another, without a channel: for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn answers(sandbox: Sandbox, requests: impl Iterator<Item = bytes::Bytes>) {
+    let mut server = Server { sandbox, handles: Handles::default(), names: attributes::Owners::default() };
+    for request in requests {
+        let Some(answer) = server.answer(Reader::new(request)) else { return };
+        assert!(answer.len() <= protocol::MAX_PACKET as usize + 4, "an answer of {} bytes", answer.len());
+    }
+}
+
 /// One session's state.
 struct Server {
     sandbox: Sandbox,
