@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use rustix::termios::tcgetwinsize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::table::print_line;
@@ -24,16 +25,19 @@ pub(crate) async fn show(
         lines.iter().for_each(|line| print_line(line));
         return Ok(());
     }
+    // One listener for all the time: what comes between two would be lost.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::runtime(format!("could not watch for signals: {error}")))?;
     let screen = Screen::enter();
     loop {
         screen.draw(&lines);
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
         }
         lines = tokio::select! {
             drawn = picture() => drawn.unwrap_or_else(|failure| vec![failure.to_string()]),
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
         };
     }
 }
@@ -55,7 +59,7 @@ impl Screen {
         let mut text = String::from("\x1b[H");
         for (at, line) in lines.iter().take(rows).enumerate() {
             if at > 0 {
-                text.push_str("\r\n");
+                text.push('\n');
             }
             text.extend(line.chars().take(columns));
             text.push_str("\x1b[K");
