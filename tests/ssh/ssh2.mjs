@@ -22,10 +22,13 @@ client.on('ready', async () => {
     const status = new Promise((ok) => shell.on('exit', ok))
     if ((await collect(shell)).includes('33 111') && (await status) === 3) console.log('shell')
 
-    const killed = await call(client, 'exec', 'kill -TERM $$')
-    const signal = new Promise((ok) => killed.on('exit', (code, name) => ok(name)))
-    killed.resume()
-    if ((await signal) === 'SIGTERM' || (await signal) === 'TERM') console.log('signal')
+    // Listening from within the callback: the exit may come in the same packet as the answer, before an await goes on.
+    const signal = await new Promise((ok, fail) =>
+      client.exec('kill -TERM $$', (error, killed) =>
+        error ? fail(error) : killed.on('exit', (code, name) => ok(name)).resume()
+      )
+    )
+    if (signal === 'SIGTERM' || signal === 'TERM') console.log('signal')
 
     const sftp = await call(client, 'sftp')
     await call(sftp, 'fastPut', file, `${work}/ssh2`)
