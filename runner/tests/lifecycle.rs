@@ -538,8 +538,8 @@ async fn five_hundred_sandboxes_at_rest() {
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
-    let bench = Bench::new().await;
-    let control = Arc::new(Control::default());
+    let bench = Bench::with(|c| c.poll_timeout = Duration::from_secs(12)).await;
+    let control = Arc::new(Control { calm: true.into(), ..Control::default() });
     for _ in 0..500 {
         bench.node.create(request(&SandboxId::random())).await.unwrap();
     }
