@@ -89,6 +89,8 @@ pub struct Config {
     pub container_network: Option<String>,
     /// `INTER_SANDBOX_NETWORK_ENABLED`. Off by default, not on: any sandbox could use its neighbours' toolboxes (14.1).
     pub inter_sandbox: bool,
+    /// The names of this host's GPUs, with `GPU_ENABLED`; found by `nvidia-smi` at the start.
+    pub gpus: Vec<String>,
     /// `INITIALIZE_DAEMON_TELEMETRY`, on.
     pub initialize_telemetry: bool,
     /// `PINFOLD_PRIVILEGED`, off: privileged containers, on a runtime that isolates them.
@@ -173,6 +175,7 @@ impl Config {
             runtime: None,
             container_network: None,
             inter_sandbox: false,
+            gpus: Vec::new(),
             initialize_telemetry: true,
             privileged: false,
             capabilities: Vec::new(),
@@ -279,6 +282,7 @@ impl Config {
             runtime: r.text("CONTAINER_RUNTIME"),
             container_network: r.text("CONTAINER_NETWORK"),
             inter_sandbox: r.bool("INTER_SANDBOX_NETWORK_ENABLED", d.inter_sandbox),
+            gpus: if r.bool("GPU_ENABLED", false) { crate::gpu::probe() } else { Vec::new() },
             initialize_telemetry: r.bool("INITIALIZE_DAEMON_TELEMETRY", true),
             privileged: r.bool("PINFOLD_PRIVILEGED", false),
             capabilities: capabilities

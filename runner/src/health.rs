@@ -137,8 +137,8 @@ impl Health {
             cpu: cores,
             memory_gib: memory.total as f64 / GIB,
             disk_gib: disk.total as f64 / GIB,
-            gpu: Some(0),
-            gpu_type: None,
+            gpu: u32::try_from(self.node.config.gpus.len()).ok(),
+            gpu_type: self.node.config.gpus.first().cloned(),
         })
     }
 

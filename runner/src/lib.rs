@@ -11,6 +11,7 @@ pub mod error;
 mod events;
 mod files;
 mod gateway;
+mod gpu;
 pub mod health;
 pub mod images;
 pub mod index;

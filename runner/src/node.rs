@@ -65,6 +65,8 @@ pub struct Node {
     pub counters: Counters,
     /// Sandboxes that were destroyed a moment ago: a create that was cut off may still make their container.
     pub(crate) destroyed: Mutex<HashMap<SandboxId, Instant>>,
+    /// Held while a GPU is chosen, until its container exists or runs.
+    pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
     pub(crate) volumes_changed: Notify,
 }
@@ -130,6 +132,7 @@ impl Node {
             backups: Backups::default(),
             counters: Counters::default(),
             destroyed: Mutex::default(),
+            gpu_turn: tokio::sync::Mutex::default(),
             volumes_changed: Notify::new(),
         }))
     }

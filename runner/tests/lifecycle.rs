@@ -523,6 +523,44 @@ async fn an_image_that_sandboxes_need_is_removed_after_the_last_of_them() {
     assert!(!again.engine.image_names().contains(&reference.to_owned()));
 }
 
+/// A card is one sandbox's at a time, from its create to its stop, and the sandbox has the size that goes with it.
+#[tokio::test]
+async fn a_gpu_is_given_once_and_not_taken_back_from_its_next_owner() {
+    let bench = Bench::with(|c| {
+        c.gpus = vec!["NVIDIA H100 80GB HBM3".to_owned(); 2];
+        c.privileged = true;
+    })
+    .await;
+    let ids: Vec<SandboxId> = (0..3).map(|_| SandboxId::random()).collect();
+    let with_gpu = |id: &SandboxId| CreateSandbox { gpu_quota: 1, ..request(id) };
+    let (one, two) = tokio::join!(bench.node.create(with_gpu(&ids[0])), bench.node.create(with_gpu(&ids[1])));
+    one.unwrap();
+    two.unwrap();
+    let mut given: Vec<String> = ids[..2]
+        .iter()
+        .map(|id| bench.engine.container(id.as_str()).unwrap().labels["daytona.gpu_index"].clone())
+        .collect();
+    let first = given[0].clone();
+    given.sort();
+    assert_eq!(given, ["0", "1"]);
+    let container = bench.engine.container(ids[0].as_str()).unwrap();
+    assert_eq!((container.cpu_quota, container.memory), (1_600_000, 256 << 30));
+    assert!(container.env.contains(&"CUDA_VISIBLE_DEVICES=0".to_owned()), "{:?}", container.env);
+    let refused = bench.node.create(with_gpu(&ids[2])).await.unwrap_err();
+    assert!(refused.class == Class::Conflict && refused.message.contains("free"), "{refused}");
+    assert!(bench.engine.container(ids[2].as_str()).is_none() && bench.node.records.get(&ids[2]).is_none());
+    let two_cards = CreateSandbox { gpu_quota: 2, ..request(&ids[2]) };
+    assert_eq!(bench.node.create(two_cards).await.unwrap_err().class, Class::BadRequest);
+    // Its card goes to another one while it is stopped.
+    bench.node.stop(&ids[0], StopSandbox::default()).await.unwrap();
+    bench.node.create(with_gpu(&ids[2])).await.unwrap();
+    assert_eq!(bench.engine.container(ids[2].as_str()).unwrap().labels["daytona.gpu_index"], first);
+    let taken = bench.node.start(&ids[0], StartSandbox::default()).await.unwrap_err();
+    assert!(taken.class == Class::Conflict && taken.message.contains("another sandbox"), "{taken}");
+    bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
+    bench.node.start(&ids[0], StartSandbox::default()).await.unwrap();
+}
+
 /// What 500 sandboxes cost at rest, the simulated engine included: prints the figures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes half a minute: cargo test -p pinfold-runner --test lifecycle five_hundred -- --ignored --nocapture"]

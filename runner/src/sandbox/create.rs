@@ -38,11 +38,11 @@ impl Node {
         if request.snapshot.is_empty() {
             return Err(OpError::new(Class::BadRequest, "the request names no snapshot"));
         }
-        if request.gpu_quota > 0 || request.sandbox_class.as_deref() == Some("android") {
-            return Err(OpError::new(
-                Class::BadRequest,
-                "this runner has neither GPUs nor android devices to give",
-            ));
+        if request.sandbox_class.as_deref() == Some("android") {
+            return Err(OpError::new(Class::BadRequest, "this runner has no android devices to give"));
+        }
+        if request.gpu_quota > 1 {
+            return Err(OpError::new(Class::BadRequest, "a sandbox gets one GPU at most"));
         }
         policy::parse(&wanted_network(&request))?;
         let node = self.clone();
@@ -112,7 +112,22 @@ impl Node {
         }
         let endpoint = self.take_address(id)?;
         let record = wanted(request, Some(endpoint.ip));
-        let spec = definition::container(self, request, &image, &binds, endpoint);
+        let mut gpu_turn = None;
+        let gpu = match request.gpu_quota {
+            0 => None,
+            _ => {
+                gpu_turn = Some(self.gpu_turn.lock().await);
+                let chosen = self.free_gpu(id).await;
+                Some(match chosen {
+                    Ok(index) => index,
+                    Err(error) => {
+                        self.undo_create(id, endpoint, false).await;
+                        return Err(error);
+                    }
+                })
+            }
+        };
+        let spec = definition::container(self, request, &image, &binds, endpoint, gpu);
         let creating = Instant::now();
         let create = async {
             self.create_container(id, &spec)
@@ -127,6 +142,7 @@ impl Node {
                 .map_err(|e| e.during("enforcing the network policy", creating))
         };
         let (made, enforced, recorded) = tokio::join!(create, enforce, self.records.put(id, record.clone()));
+        drop(gpu_turn);
         let container_id = match (made, enforced.and(recorded)) {
             (Ok(container_id), Ok(())) => container_id,
             (made, refused) => {

@@ -12,6 +12,9 @@ use crate::node::Node;
 /// Bytes in a GiB; the contract's "GB" are GiB.
 pub(crate) const GIB: i64 = 1 << 30;
 
+/// Cores, memory and disk (GiB) of a sandbox with a GPU, whatever was asked for.
+const GPU_SIZE: (u32, u32, u32) = (16, 256, 512);
+
 /// Capabilities that a sandbox keeps: the engine's usual ones without raw sockets (spoofing on the bridge) and device nodes.
 const CAPABILITIES: [&str; 12] = [
     "CHOWN",
@@ -129,8 +132,22 @@ pub(crate) fn container(
     image: &Image,
     binds: &[String],
     endpoint: Endpoint,
+    gpu: Option<u32>,
 ) -> ContainerSpec {
     let config = &node.config;
+    // The one card that a sandbox sees is its device 0, whatever it is on the host.
+    let mut env = environment(request, image);
+    let mut labels = labels(request, image);
+    let (mut cpu, mut memory, mut storage) = (request.cpu_quota, request.memory_quota, request.storage_quota);
+    if let Some(index) = gpu {
+        for name in ["NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"] {
+            env.retain(|entry| entry.split('=').next() != Some(name));
+            env.push(format!("{name}=0"));
+        }
+        labels.insert(crate::gpu::LABEL.to_owned(), index.to_string());
+        (cpu, memory, storage) = GPU_SIZE;
+    }
+    let privileged = config.privileged && gpu.is_none();
     let daemon_bind = format!("{}:{DAEMON_PATH}:ro", node.daemon.path().display());
     let (entrypoint, cmd, working_dir) = if config.use_snapshot_entrypoint {
         (Some(request.entrypoint.clone()).filter(|e| !e.is_empty()), None, None)
@@ -143,21 +160,21 @@ pub(crate) fn container(
     ContainerSpec {
         name: request.id.clone(),
         image: request.snapshot.clone(),
-        env: environment(request, image),
-        labels: labels(request, image),
+        env,
+        labels,
         entrypoint,
         cmd,
         working_dir,
         binds: std::iter::once(daemon_bind).chain(binds.iter().cloned()).collect(),
-        privileged: config.privileged,
-        cap_add: if config.privileged { Vec::new() } else { kept.collect() },
-        cap_drop: if config.privileged { Vec::new() } else { vec!["ALL".to_owned()] },
+        privileged,
+        cap_add: if privileged { Vec::new() } else { kept.collect() },
+        cap_drop: if privileged { Vec::new() } else { vec!["ALL".to_owned()] },
         security_opt: if config.no_new_privileges {
             vec!["no-new-privileges".to_owned()]
         } else {
             Vec::new()
         },
-        limits: limits(node, request.cpu_quota, request.memory_quota, request.storage_quota),
+        limits: limits(node, cpu, memory, storage),
         runtime: config.runtime.clone(),
         extra_hosts: if otel_on_host {
             vec!["host.docker.internal:host-gateway".to_owned()]
@@ -167,7 +184,7 @@ pub(crate) fn container(
         dns: node.config.dns.iter().map(ToString::to_string).collect(),
         networks: attachments(node, endpoint, None),
         devices: Vec::new(),
-        cdi_devices: Vec::new(),
+        cdi_devices: gpu.map(|index| format!("nvidia.com/gpu={index}")).into_iter().collect(),
         platform: node.platform(),
     }
 }

@@ -12,6 +12,7 @@ use pinfold_proto::well_known::DAEMON_PATH;
 
 use super::{Urgency, quota, readiness};
 use crate::error::{Class, OpError, OpResult};
+use crate::gpu;
 use crate::index::{Ending, SandboxState, state_of};
 use crate::node::Node;
 use crate::policy;
@@ -80,6 +81,7 @@ impl Node {
     ) -> OpResult<Started> {
         let began = Instant::now();
         self.backups.cancel(id);
+        let mut gpu_turn = None;
         let (mut address, daemon_is_entrypoint, status) = match known {
             Known::Fresh { address, daemon_is_entrypoint } => {
                 (Some(address), daemon_is_entrypoint, ContainerStatus::Created)
@@ -90,6 +92,10 @@ impl Node {
                     .inspect(id.as_str())
                     .await
                     .map_err(|e| OpError::from(e).during("inspecting", began))?;
+                if let Some(label) = found.labels.get(gpu::LABEL).filter(|l| !l.is_empty()) {
+                    gpu_turn = Some(self.gpu_turn.lock().await);
+                    self.check_gpu(id, label).await?;
+                }
                 let entrypoint = found.entrypoint.as_slice() == [DAEMON_PATH];
                 self.learn(id, &found);
                 self.index.change(id, |s| s.busy = true);
@@ -134,6 +140,7 @@ impl Node {
                 started.map_err(|e| OpError::from(e).during("starting the container", began))?;
             }
         }
+        drop(gpu_turn);
         if address.is_none() {
             let found = self
                 .engine

@@ -3,7 +3,12 @@
 //! Needs root, Docker, a busybox binary, and a daemon (`make build`, or PINFOLD_DAEMON_BINARY). Everything it makes is named `pf-runner-*`, or
 //! is a sandbox that it removes.
 #![cfg(feature = "engine-tests")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that prints what it measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test that prints what it measured"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
