@@ -127,10 +127,13 @@ def test_kill_9_in_the_middle_of_creates(stack, daytona):
     for thread in threads:
         thread.join(70)
 
-    def settled() -> bool:
-        return all(s.state.value in ("started", "error", "stopped") for s in daytona.list())
+    def unsettled() -> list[str]:
+        made = [s for s in daytona.list() if s.id not in before]
+        return [f"{s.id} is {s.state.value}" for s in made if s.state.value not in ("started", "error", "stopped")]
 
-    eventually(settled, "every sandbox to settle", 90)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not unsettled(), "every sandbox to settle", 90)
+    assert unsettled() == []
     listed = {s.id for s in daytona.list()}
     for sandbox in list(daytona.list()):
         if sandbox.id not in before:
