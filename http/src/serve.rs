@@ -10,6 +10,7 @@ use axum::extract::ConnectInfo;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -17,6 +18,10 @@ use tower::ServiceExt;
 /// Longest time between two requests on one connection. Proxies reuse connections that idled up to 30 s, so ours stay open longer.
 /// hyper has no idle timer apart from the header-read deadline, which starts when a connection waits for its next request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The most bytes that are read at once, and that a request's head may have. musl's allocator maps each buffer of 128 KiB or more anew, and hyper would
+/// go up to 400 KiB: faulting those pages took half of the daemon's time in an upload.
+const READ_BUFFER: usize = 64 << 10;
 
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +56,11 @@ pub async fn serve(
             },
         };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(connection(stream, peer, router.clone(), closed.clone()));
+        let (router, mut closed) = (router.clone(), closed.clone());
+        tokio::spawn(async move {
+            // The receiver lives as long as the connection: it is what the end waits for.
+            serve_connection(stream, peer, router, async { drop(closed.changed().await) }).await;
+        });
     }
     drop(listener);
     drop(closed);
@@ -62,11 +71,12 @@ pub async fn serve(
     }
 }
 
-async fn connection(
-    stream: tokio::net::TcpStream,
+/// Serves `router` on one connection until it ends. When `stop` resolves, the request under way is the last.
+pub async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
-    mut closed: watch::Receiver<()>,
+    stop: impl Future<Output = ()>,
 ) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
@@ -80,12 +90,12 @@ async fn connection(
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(READ_BUFFER);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
-        _ = closed.changed() => {
+        () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -4,16 +4,12 @@
 //! name or by the address that was dialled, and held in memory.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,7 +17,6 @@ use rustls::server::{Acceptor, ClientHello};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::keys::secret_file;
 
@@ -31,8 +26,6 @@ pub(crate) const CA_FILE: &str = "storage-ca.pem";
 const CA_KEY_FILE: &str = "storage-ca.key";
 /// A client that does not finish its handshake holds a task; not for long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Above the idle time of our callers' pools.
-const HEADER_READ: Duration = Duration::from_secs(75);
 /// Names that certificates are held for. A client may ask for any.
 const MAX_NAMES: usize = 64;
 
@@ -128,24 +121,13 @@ pub(crate) async fn serve(
 
 async fn connection(stream: TcpStream, authority: &Authority, router: Router) -> Result<(), Failed> {
     let _ = stream.set_nodelay(true);
-    let dialled = stream.local_addr()?.ip();
+    let (dialled, peer) = (stream.local_addr()?.ip(), stream.peer_addr()?);
     let handshake = async {
         let asked = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let config = authority.config(&asked_for(&asked.client_hello(), dialled))?;
         Ok::<_, Failed>(asked.into_stream(config).await?)
     };
     let stream = tokio::time::timeout(HANDSHAKE, handshake).await??;
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
-        async move {
-            let request: Request = request.map(axum::body::Body::new);
-            Ok::<_, Infallible>(match router.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            })
-        }
-    });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
-    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
+    pinfold_http::serve_connection(stream, peer, router, std::future::pending()).await;
+    Ok(())
 }
