@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from control_harness import Split
+from control_harness import Split, wait_for
 
 SHIM = """
 #define _GNU_SOURCE
@@ -109,6 +109,7 @@ def test_a_snapshot_that_nobody_uses_for_two_weeks_becomes_inactive(stepped: Ste
     assert refused.status_code == 400 and "inactive" in refused.json()["message"]
     assert stepped.api.post("/snapshots/idle/activate").json()["state"] == "pending"
     stepped.manual.do("PULL_SNAPSHOT")
+    wait_for("the snapshot to be active again", lambda: stepped.api.get("/snapshots/idle").json()["state"] == "active")
     pending = stepped.background("POST", "/sandbox", json={"snapshot": "idle"})
     stepped.manual.do("CREATE_SANDBOX")
     answer = pending.result(10)

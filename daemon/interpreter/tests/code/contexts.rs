@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{DEADLINE, Server, processes, processes_in, sandbox};
+use crate::harness::{DEADLINE, Server, commands_with, processes, processes_in, sandbox};
 
 async fn start() -> Server {
     Server::start(pinfold_interpreter::router(processes(), 8)).await
@@ -215,8 +215,7 @@ async fn contexts_are_listed_deleted_and_refused() {
     let path = format!("/process/interpreter/context/{id}");
     let (status, answer) = server.call("DELETE", &path, "").await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    let left = std::process::Command::new("pgrep").args(["-f", "sleep 4712"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "its children went with it");
+    assert_eq!(commands_with("sleep 4712"), [""; 0], "its children went with it");
     assert_eq!(running.finish().await.code(), 1001);
     assert_eq!(waiting.finish().await.code(), 1008);
     assert_eq!(server.execute(&json!({"code":"1","contextId":id})).await.code(), 1008);

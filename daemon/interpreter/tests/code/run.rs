@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, processes, processes_in, sandbox};
+use crate::harness::{Server, commands_with, processes, processes_in, sandbox};
 
 async fn start() -> Server {
     Server::start(pinfold_interpreter::router(processes(), 8)).await
@@ -126,8 +126,7 @@ async fn a_timeout_kills_everything_and_is_408() {
     assert_eq!((status, &answer["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("PROCESS_EXECUTION_TIMEOUT")));
     assert!(answer["message"].as_str().unwrap().contains("timeout"));
     assert!(began.elapsed() < Duration::from_secs(5));
-    let left = std::process::Command::new("pgrep").args(["-f", "sleep 4711"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    assert_eq!(commands_with("sleep 4711"), [""; 0]);
 }
 
 #[tokio::test]
