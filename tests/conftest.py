@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,10 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox  # noqa: E402
 
 from stack import STATE, Background, Stack, StackError, tables  # noqa: E402
+
+# A run in the background of a script, or under nohup, ignores these signals, and so would everything that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # 143 is how a process says that SIGTERM asked it to end, and that it did so in order.
 ENDED_IN_ORDER = (0, 143)

@@ -171,11 +171,14 @@ def test_logs_that_are_followed_end_with_ctrl_c(environment, make_sandbox):
     sandbox = make_sandbox()
     command = [BINARY, "sandbox", "logs", "-f", sandbox.id]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as following:
-        with pytest.raises(subprocess.TimeoutExpired):
-            following.wait(1)
-        following.send_signal(signal.SIGINT)
-        assert following.wait(5) in (-signal.SIGINT, 130)
-        assert following.stderr.read() == ""
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                following.wait(1)
+            following.send_signal(signal.SIGINT)
+            assert following.wait(5) in (-signal.SIGINT, 130)
+            assert following.stderr.read() == ""
+        finally:
+            following.kill()
 
 
 def test_logs_of_what_is_missing_or_stopped(pinfold, make_sandbox):
