@@ -29,7 +29,11 @@ pub(crate) enum Needle<'t> {
 
 impl<'t> Needle<'t> {
     pub(crate) fn new(text: &'t str, any_case: bool) -> Self {
-        if any_case { Self::AnyCase(text.as_bytes()) } else { Self::Exact(Box::new(memmem::Finder::new(text))) }
+        if any_case {
+            Self::AnyCase(text.as_bytes())
+        } else {
+            Self::Exact(Box::new(memmem::Finder::new(text)))
+        }
     }
 
     fn find(&self, haystack: &[u8]) -> Option<usize> {
