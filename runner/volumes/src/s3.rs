@@ -44,6 +44,8 @@ pub struct S3Volumes {
     base: PathBuf,
     credentials: S3Credentials,
     exclusion: Duration,
+    /// When a volume was last asked for. The time of its directory does not tell: while it is mounted, that is the bucket's.
+    asked_for: std::sync::Mutex<HashMap<VolumeId, Instant>>,
     locks: std::sync::Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -63,9 +65,27 @@ impl Client {
 }
 
 impl S3Volumes {
-    /// Volumes mounted at `<base>/daytona-volume-<id>`; [`VolumeStore::cleanup`] leaves directories alone that changed less than `exclusion` ago.
+    /// Volumes mounted at `<base>/daytona-volume-<id>`; [`VolumeStore::cleanup`] leaves those alone that changed, or were asked for, less than
+    /// `exclusion` ago: the sandbox that wants one may not be known yet.
     pub fn new(base: impl Into<PathBuf>, credentials: S3Credentials, exclusion: Duration) -> Self {
-        Self { base: base.into(), credentials, exclusion, locks: std::sync::Mutex::default() }
+        Self {
+            base: base.into(),
+            credentials,
+            exclusion,
+            asked_for: std::sync::Mutex::default(),
+            locks: std::sync::Mutex::default(),
+        }
+    }
+
+    fn note_asked_for(&self, volume: &VolumeId) {
+        let mut asked_for = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        asked_for.retain(|_, at| at.elapsed() < self.exclusion);
+        asked_for.insert(volume.clone(), Instant::now());
+    }
+
+    fn was_asked_for(&self, volume: &VolumeId) -> bool {
+        let asked_for = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        asked_for.get(volume).is_some_and(|at| at.elapsed() < self.exclusion)
     }
 
     fn path_of(&self, volume: &VolumeId) -> PathBuf {
@@ -183,6 +203,7 @@ impl VolumeStore for S3Volumes {
     async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError> {
         let lock = self.lock_of(volume);
         let _mounting = lock.lock().await;
+        self.note_asked_for(volume);
         let path = self.path_of(volume);
         match probe(&path).await {
             Health::Live => return Ok(path),
@@ -242,6 +263,9 @@ impl VolumeStore for S3Volumes {
             }
             let lock = self.lock_of(&volume);
             let _mounting = lock.lock().await;
+            if self.was_asked_for(&volume) {
+                continue;
+            }
             let path = entry.path();
             if probe(&path).await != Health::Absent {
                 unmount(&path).await?;
