@@ -19,10 +19,6 @@ use tower::ServiceExt;
 /// hyper has no idle timer apart from the header-read deadline, which starts when a connection waits for its next request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The most bytes that are read at once, and that a request's head may have. musl's allocator maps each buffer of 128 KiB or more anew, and hyper would
-/// go up to 400 KiB: faulting those pages took half of the daemon's time in an upload.
-const READ_BUFFER: usize = 64 << 10;
-
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -90,7 +86,7 @@ pub async fn serve_connection(
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(READ_BUFFER);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

@@ -24,9 +24,6 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 /// Unused connections kept for each upstream.
 const POOL_SIZE: usize = 100;
 
-/// The most bytes that are read from an upstream at once, as our servers do: larger buffers are mapped anew for each read, and leave the cache.
-const READ_BUFFER: usize = 64 << 10;
-
 /// A reverse proxy with its pool of connections. Cheap to clone; clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Proxy {
@@ -92,7 +89,6 @@ impl Proxy {
                 .pool_idle_timeout(POOL_IDLE)
                 .pool_max_idle_per_host(kept)
                 .http1_title_case_headers(true)
-                .http1_max_buf_size(READ_BUFFER)
                 .set_host(false)
                 .build(Connector { timeout })
         };
