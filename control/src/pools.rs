@@ -4,7 +4,7 @@
 //! fill is tried again after a pause.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pinfold_http::{ApiError, ApiResult};
@@ -16,20 +16,21 @@ use crate::api::{compose_warm, store_failed};
 use crate::core::Core;
 use crate::runners::Need;
 use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
+use crate::store::mirror::Mirror;
 use crate::store::sandboxes::Record;
 use crate::store::snapshots::Snapshot;
-use crate::store::warm_pools::{self as table, WarmPool};
+use crate::store::warm_pools::WarmPool;
 use crate::store::{Result, Store};
 use crate::time::{iso, now};
 
 /// Pause after a fill that failed.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// All pools, by id.
+/// All pools.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    store: Store,
-    all: Mutex<HashMap<String, WarmPool>>,
+    /// The pools themselves. The sandboxes of one that is removed go with the next fill.
+    pub(crate) all: Mirror<WarmPool>,
     errors: Mutex<HashMap<String, String>>,
     /// One fill at a time, so that two do not make what one would.
     filling: tokio::sync::Mutex<()>,
@@ -38,50 +39,7 @@ pub(crate) struct Pools {
 impl Pools {
     /// Loads all pools.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let mut tx = store.begin().await?;
-        let all = table::all(&mut tx).await?;
-        tx.commit().await?;
-        let all = all.into_iter().map(|pool| (pool.id.clone(), pool)).collect();
-        Ok(Self {
-            store: store.clone(),
-            all: Mutex::new(all),
-            errors: Mutex::default(),
-            filling: Default::default(),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, WarmPool>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All pools, oldest first.
-    pub(crate) fn list(&self) -> Vec<WarmPool> {
-        let mut all: Vec<WarmPool> = self.lock().values().cloned().collect();
-        all.sort_by_key(|pool| pool.created_at);
-        all
-    }
-
-    /// The pool with this id.
-    pub(crate) fn get(&self, id: &str) -> Option<WarmPool> {
-        self.lock().get(id).cloned()
-    }
-
-    /// Stores a pool.
-    pub(crate) async fn put(&self, pool: WarmPool) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::put(&mut tx, &pool).await?;
-        tx.commit().await?;
-        self.lock().insert(pool.id.clone(), pool);
-        Ok(())
-    }
-
-    /// Removes a pool; its sandboxes go with the next fill.
-    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::delete(&mut tx, id).await?;
-        tx.commit().await?;
-        self.lock().remove(id);
-        Ok(())
+        Ok(Self { all: Mirror::load(store).await?, errors: Mutex::default(), filling: Default::default() })
     }
 
     fn failed(&self, id: &str, reason: Option<String>) {
@@ -131,7 +89,7 @@ async fn fill_all(core: &Arc<Core>) {
         let mut again = false;
         {
             let _one = core.pools.filling.lock().await;
-            let pools = core.pools.list();
+            let pools = core.pools.all.list();
             let known = |r: &Record| {
                 r.warm_pool_id.as_ref().is_some_and(|id| pools.iter().any(|pool| pool.id == *id))
             };
@@ -216,7 +174,7 @@ pub(crate) async fn claim(
         && wanted.gpu == 0
         && wanted.linked_sandbox_id.is_none()
         && wanted.os_user == "daytona";
-    let pools = core.pools.list();
+    let pools = core.pools.all.list();
     let Some(pool) =
         pools.iter().find(|pool| plain && (pool.snapshot == snapshot.name || pool.snapshot == snapshot.id))
     else {
@@ -296,7 +254,7 @@ pub(crate) async fn create(core: &Arc<Core>, snapshot: &str, size: u32) -> ApiRe
         created_at: at,
         updated_at: at,
     };
-    core.pools.put(pool.clone()).await.map_err(store_failed)?;
+    core.pools.all.put(pool.clone()).await.map_err(store_failed)?;
     fill(core);
     Ok(pool)
 }

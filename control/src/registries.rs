@@ -2,13 +2,13 @@
 //!
 //! Without one of our own, what runners make stays in their engines' stores, and only they can use it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use pinfold_proto::id::Secret;
 use pinfold_proto::runner::payload;
 
-use crate::store::registries::{self as table, Registry};
+use crate::store::mirror::Mirror;
+use crate::store::registries::Registry;
 use crate::store::{Result, Store};
 use crate::time::iso;
 
@@ -20,53 +20,15 @@ const PROJECT: &str = "daytona";
 /// All registries. Clones share everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Registries {
-    store: Store,
     own: Option<payload::Registry>,
-    all: Arc<Mutex<HashMap<String, Registry>>>,
+    /// Those of the users.
+    pub(crate) all: Arc<Mirror<Registry>>,
 }
 
 impl Registries {
     /// Loads all registries. `own` is the configured one.
     pub(crate) async fn load(store: &Store, own: Option<payload::Registry>) -> Result<Self> {
-        let mut tx = store.begin().await?;
-        let all = table::all(&mut tx).await?;
-        tx.commit().await?;
-        let all = all.into_iter().map(|r| (r.id.clone(), r)).collect();
-        Ok(Self { store: store.clone(), own, all: Arc::new(Mutex::new(all)) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Registry>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All registries, oldest first.
-    pub(crate) fn list(&self) -> Vec<Registry> {
-        let mut all: Vec<Registry> = self.lock().values().cloned().collect();
-        all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        all
-    }
-
-    /// The registry with this id.
-    pub(crate) fn get(&self, id: &str) -> Option<Registry> {
-        self.lock().get(id).cloned()
-    }
-
-    /// Stores a registry.
-    pub(crate) async fn put(&self, registry: Registry) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::put(&mut tx, &registry).await?;
-        tx.commit().await?;
-        self.lock().insert(registry.id.clone(), registry);
-        Ok(())
-    }
-
-    /// Forgets a registry.
-    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::delete(&mut tx, id).await?;
-        tx.commit().await?;
-        self.lock().remove(id);
-        Ok(())
+        Ok(Self { own, all: Arc::new(Mirror::load(store).await?) })
     }
 
     /// Our own registry, if one is configured.
@@ -96,14 +58,14 @@ impl Registries {
         if self.holds(reference) {
             return self.own();
         }
-        let all = self.lock();
+        let all = self.all.lock();
         let fitting = all.values().filter(|r| below(reference, &place(r)));
         fitting.max_by_key(|r| (place(r).len(), r.updated_at)).map(wire)
     }
 
     /// What opens the registries that a build's base images may be in.
     pub(crate) fn sources(&self) -> Vec<payload::Registry> {
-        self.own.iter().cloned().chain(self.list().iter().map(wire)).collect()
+        self.own.iter().cloned().chain(self.all.list().iter().map(wire)).collect()
     }
 }
 

@@ -96,7 +96,7 @@ fn idle_snapshots(core: &Core, before: i64) -> Vec<Snapshot> {
     let mut idle = core.snapshots.list();
     idle.retain(|s| s.state == SnapshotState::Active && !s.general);
     idle.retain(|s| s.last_used_at.unwrap_or(0).max(s.updated_at) < before);
-    let pools = core.pools.list();
+    let pools = core.pools.all.list();
     idle.retain(|s| !pools.iter().any(|pool| pool.snapshot == s.name || pool.snapshot == s.id));
     idle.retain(|s| core.directory.scan(|r, _| (r.image == s.reference).then_some(())).is_empty());
     idle

@@ -1,50 +1,36 @@
 //! Volumes: directories at the runners, named by id, that outlive sandboxes. They are ready as soon as they have a row.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::volume as wire;
 use pinfold_proto::runner::payload::VolumeMount;
 
 use crate::api::store_failed;
-use crate::store::volumes::{self as table, Volume};
+use crate::store::mirror::{Mirror, Row};
+use crate::store::volumes::Volume;
 use crate::store::{Result, Store};
 use crate::time::{iso, now};
 
-/// All volumes, by id.
+/// All volumes.
 #[derive(Debug)]
 pub(crate) struct Volumes {
     store: Store,
-    all: Mutex<HashMap<String, Volume>>,
+    all: Mirror<Volume>,
 }
 
 impl Volumes {
     /// Loads all volumes.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let mut tx = store.begin().await?;
-        let all = table::all(&mut tx).await?;
-        tx.commit().await?;
-        Ok(Self {
-            store: store.clone(),
-            all: Mutex::new(all.into_iter().map(|v| (v.id.clone(), v)).collect()),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Volume>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { store: store.clone(), all: Mirror::load(store).await? })
     }
 
     /// All volumes, oldest first.
     pub(crate) fn list(&self) -> Vec<Volume> {
-        let mut all: Vec<Volume> = self.lock().values().cloned().collect();
-        all.sort_by_key(|v| v.created_at);
-        all
+        self.all.list()
     }
 
     /// The volume with this id or name.
     pub(crate) fn find(&self, id_or_name: &str) -> Option<Volume> {
-        let all = self.lock();
+        let all = self.all.lock();
         all.get(id_or_name).or_else(|| all.values().find(|v| v.name == id_or_name)).cloned()
     }
 
@@ -56,22 +42,18 @@ impl Volumes {
         let volume = Volume { id, name, created_at: at, updated_at: at, last_used_at: None };
         let mut tx = self.store.begin().await.map_err(store_failed)?;
         // Under the writer's lock, so two creates of one name cannot both pass.
-        if self.lock().values().any(|v| v.name == volume.name) {
+        if self.all.lock().values().any(|v| v.name == volume.name) {
             return Err(ApiError::conflict(format_args!("a volume named {:?} exists already", volume.name)));
         }
-        table::put(&mut tx, &volume).await.map_err(store_failed)?;
+        volume.put(&mut tx).await.map_err(store_failed)?;
         tx.commit().await.map_err(store_failed)?;
-        self.lock().insert(volume.id.clone(), volume.clone());
+        self.all.lock().insert(volume.id.clone(), volume.clone());
         Ok(volume)
     }
 
     /// Removes a volume.
     pub(crate) async fn delete(&self, id: &str) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::delete(&mut tx, id).await?;
-        tx.commit().await?;
-        self.lock().remove(id);
-        Ok(())
+        self.all.remove(id).await
     }
 
     /// Checks the mounts of a create and puts ids in the place of names.
@@ -104,10 +86,10 @@ impl Volumes {
             .collect();
         let mut tx = self.store.begin().await?;
         for volume in &used {
-            table::put(&mut tx, volume).await?;
+            volume.put(&mut tx).await?;
         }
         tx.commit().await?;
-        let mut all = self.lock();
+        let mut all = self.all.lock();
         for volume in used {
             all.insert(volume.id.clone(), volume);
         }

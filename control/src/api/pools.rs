@@ -40,7 +40,7 @@ fn size(pool: i64) -> ApiResult<u32> {
 }
 
 async fn list(State(core): State<Arc<Core>>, _user: User) -> Json<Vec<Value>> {
-    Json(core.pools.list().iter().map(|pool| dto(&core, pool)).collect())
+    Json(core.pools.all.list().iter().map(|pool| dto(&core, pool)).collect())
 }
 
 async fn create(
@@ -66,18 +66,18 @@ async fn resize(
     JsonBody(body): JsonBody<Body>,
 ) -> ApiResult<Json<Value>> {
     user.may("write:sandboxes")?;
-    let mut pool = core.pools.get(&id).ok_or_else(|| missing(&id))?;
+    let mut pool = core.pools.all.get(&id).ok_or_else(|| missing(&id))?;
     pool.pool = size(body.pool)?;
     pool.updated_at = now();
-    core.pools.put(pool.clone()).await.map_err(store_failed)?;
+    core.pools.all.put(pool.clone()).await.map_err(store_failed)?;
     pools::fill(&core);
     Ok(Json(dto(&core, &pool)))
 }
 
 async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>) -> ApiResult<StatusCode> {
     user.may("delete:sandboxes")?;
-    core.pools.get(&id).ok_or_else(|| missing(&id))?;
-    core.pools.remove(&id).await.map_err(store_failed)?;
+    core.pools.all.get(&id).ok_or_else(|| missing(&id))?;
+    core.pools.all.remove(&id).await.map_err(store_failed)?;
     pools::fill(&core);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -74,18 +74,18 @@ fn take(core: &Core, registry: &mut Registry, body: Body) -> ApiResult<()> {
     if address(url).is_empty() || url.contains(char::is_whitespace) {
         return Err(ApiError::bad_request(format_args!("{url:?} is not the address of a registry")));
     }
-    if core.registries.list().iter().any(|other| other.name == *name && other.id != *id) {
+    if core.registries.all.list().iter().any(|other| other.name == *name && other.id != *id) {
         return Err(ApiError::conflict(format_args!("a registry named {name:?} exists already")));
     }
     Ok(())
 }
 
 async fn list(State(core): State<Arc<Core>>, _user: User) -> Json<Vec<Value>> {
-    Json(core.registries.list().iter().map(dto).collect())
+    Json(core.registries.all.list().iter().map(dto).collect())
 }
 
 async fn one(State(core): State<Arc<Core>>, _user: User, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(dto(&core.registries.get(&id).ok_or_else(|| missing(&id))?)))
+    Ok(Json(dto(&core.registries.all.get(&id).ok_or_else(|| missing(&id))?)))
 }
 
 async fn create(
@@ -108,7 +108,7 @@ async fn create(
     };
     take(&core, &mut registry, body)?;
     let shown = dto(&registry);
-    core.registries.put(registry).await.map_err(store_failed)?;
+    core.registries.all.put(registry).await.map_err(store_failed)?;
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
@@ -119,18 +119,18 @@ async fn update(
     JsonBody(body): JsonBody<Body>,
 ) -> ApiResult<Json<Value>> {
     user.may("write:registries")?;
-    let mut registry = core.registries.get(&id).ok_or_else(|| missing(&id))?;
+    let mut registry = core.registries.all.get(&id).ok_or_else(|| missing(&id))?;
     take(&core, &mut registry, body)?;
     registry.updated_at = now();
     let shown = dto(&registry);
-    core.registries.put(registry).await.map_err(store_failed)?;
+    core.registries.all.put(registry).await.map_err(store_failed)?;
     Ok(Json(shown))
 }
 
 async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>) -> ApiResult<StatusCode> {
     user.may("delete:registries")?;
-    core.registries.get(&id).ok_or_else(|| missing(&id))?;
-    core.registries.remove(&id).await.map_err(store_failed)?;
+    core.registries.all.get(&id).ok_or_else(|| missing(&id))?;
+    core.registries.all.remove(&id).await.map_err(store_failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 pub(crate) use watch::watch;
 
 use crate::score::score;
-use crate::store::runners::{self as table, Runner};
+use crate::store::mirror::Mirror;
+use crate::store::runners::Runner;
 use crate::store::{Result, Store};
 use crate::time::{iso, now, steady};
 use crate::token;
@@ -46,10 +47,9 @@ impl RunnerState {
 /// All runners.
 #[derive(Debug)]
 pub(crate) struct Runners {
-    store: Store,
     /// On the steady clock.
     booted_at: i64,
-    all: Mutex<HashMap<String, Runner>>,
+    all: Mirror<Runner>,
     heard: Mutex<HashMap<String, Heard>>,
     changed: Notify,
 }
@@ -66,28 +66,16 @@ struct Heard {
 impl Runners {
     /// Loads all runners.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let mut tx = store.begin().await?;
-        let all = table::all(&mut tx).await?;
-        tx.commit().await?;
-        let all = all.into_iter().map(|r| (r.id.clone(), r)).collect();
         Ok(Self {
-            store: store.clone(),
             booted_at: steady(),
-            all: Mutex::new(all),
+            all: Mirror::load(store).await?,
             heard: Mutex::default(),
             changed: Notify::new(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Runner>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn save(&self, runner: Runner) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::put(&mut tx, &runner).await?;
-        tx.commit().await?;
-        self.lock().insert(runner.id.clone(), runner);
+        self.all.put(runner).await?;
         self.changed.notify_waiters();
         Ok(())
     }
@@ -100,7 +88,7 @@ impl Runners {
         tags: Vec<String>,
         token: &str,
     ) -> Result<Runner> {
-        let known = self.lock().values().find(|r| r.name == name).cloned();
+        let known = self.all.lock().values().find(|r| r.name == name).cloned();
         let at = now();
         let runner = match known {
             Some(known) => {
@@ -127,20 +115,18 @@ impl Runners {
 
     /// The runner with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Runner> {
-        self.lock().get(id).cloned()
+        self.all.get(id)
     }
 
     /// The runner with this token.
     pub(crate) fn authenticate(&self, token: &str) -> Option<String> {
         let hash = token::hash(token);
-        self.lock().values().find(|r| r.token_hash == hash).map(|r| r.id.clone())
+        self.all.lock().values().find(|r| r.token_hash == hash).map(|r| r.id.clone())
     }
 
     /// All runners, oldest first.
     pub(crate) fn list(&self) -> Vec<Runner> {
-        let mut all: Vec<Runner> = self.lock().values().cloned().collect();
-        all.sort_by_key(|r| r.created_at);
-        all
+        self.all.list()
     }
 
     /// Takes a healthcheck in.
@@ -180,11 +166,7 @@ impl Runners {
 
     /// Forgets a runner.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let mut tx = self.store.begin().await?;
-        table::delete(&mut tx, id).await?;
-        tx.commit().await?;
-        self.lock().remove(id);
-        Ok(())
+        self.all.remove(id).await
     }
 
     /// What a runner is right now.
@@ -199,7 +181,7 @@ impl Runners {
 
     /// Why a runner's sandboxes cannot be reached, if they cannot.
     pub(crate) fn lost(&self, id: &str) -> Option<String> {
-        let all = self.lock();
+        let all = self.all.lock();
         let Some(runner) = all.get(id) else { return Some("its runner does not exist any more".to_owned()) };
         if self.state(runner) != RunnerState::Unresponsive {
             return None;

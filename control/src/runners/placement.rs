@@ -74,7 +74,7 @@ impl Runners {
     ///
     /// The score alone would fill one runner after the other, because by the contract's formula a runner is the better the more of it is promised.
     pub(crate) fn choose(&self, need: &Need) -> Option<Runner> {
-        let all = self.lock();
+        let all = self.all.lock();
         let fit = |r: &Runner| {
             let usable = r.region == need.region && !r.unschedulable && !r.draining;
             let allowed = need.only.as_ref().is_none_or(|only| only.contains(&r.id));
@@ -118,7 +118,7 @@ impl Runners {
     /// Whether any runner of the region has such GPUs, ready or not.
     pub(crate) fn has_gpu(&self, need: &Need) -> bool {
         let metrics = |r: &Runner| r.health.as_ref().and_then(|h| h.metrics.clone()).unwrap_or_default();
-        self.lock().values().any(|r| r.region == need.region && need.fits(&metrics(r)).is_some())
+        self.all.lock().values().any(|r| r.region == need.region && need.fits(&metrics(r)).is_some())
     }
 
     /// [`Runners::choose`], waiting for as long as it takes.

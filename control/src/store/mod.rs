@@ -11,6 +11,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod meta;
 mod migrate;
+pub(crate) mod mirror;
 pub(crate) mod registries;
 pub(crate) mod runners;
 pub(crate) mod sandboxes;

@@ -1,7 +1,8 @@
 //! Table `registries`: where images are pulled from with a name and a password.
 
-use sqlx::Row;
+use sqlx::Row as _;
 
+use super::mirror::Row;
 use super::{Conn, Result};
 
 /// A registry.
@@ -18,48 +19,55 @@ pub(crate) struct Registry {
     pub(crate) updated_at: i64,
 }
 
-/// Inserts or replaces a registry.
-pub(crate) async fn put(conn: &mut Conn, r: &Registry) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO registries (id, name, url, username, password, project, kind, created_at, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name, url = excluded.url, username = excluded.username,
-         password = excluded.password, project = excluded.project, updated_at = excluded.updated_at",
-    )
-    .bind(&r.id)
-    .bind(&r.name)
-    .bind(&r.url)
-    .bind(&r.username)
-    .bind(&r.password)
-    .bind(&r.project)
-    .bind(&r.kind)
-    .bind(r.created_at)
-    .bind(r.updated_at)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
+impl Row for Registry {
+    fn id(&self) -> &str {
+        &self.id
+    }
 
-/// Removes a registry.
-pub(crate) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM registries WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
-}
+    fn created_at(&self) -> i64 {
+        self.created_at
+    }
 
-/// All registries.
-pub(crate) async fn all(conn: &mut Conn) -> Result<Vec<Registry>> {
-    let rows = sqlx::query("SELECT * FROM registries").fetch_all(conn).await?;
-    let registry = |row: &sqlx::sqlite::SqliteRow| {
-        Ok(Registry {
-            id: row.try_get("id")?,
-            name: row.try_get("name")?,
-            url: row.try_get("url")?,
-            username: row.try_get("username")?,
-            password: row.try_get("password")?,
-            project: row.try_get("project")?,
-            kind: row.try_get("kind")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-        })
-    };
-    rows.iter().map(registry).collect()
+    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
+        let rows = sqlx::query("SELECT * FROM registries").fetch_all(conn).await?;
+        let registry = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Registry {
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                url: row.try_get("url")?,
+                username: row.try_get("username")?,
+                password: row.try_get("password")?,
+                project: row.try_get("project")?,
+                kind: row.try_get("kind")?,
+                created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
+            })
+        };
+        rows.iter().map(registry).collect()
+    }
+
+    async fn put(&self, conn: &mut Conn) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO registries (id, name, url, username, password, project, kind, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, url = excluded.url, username = excluded.username,
+             password = excluded.password, project = excluded.project, updated_at = excluded.updated_at",
+        )
+        .bind(&self.id)
+        .bind(&self.name)
+        .bind(&self.url)
+        .bind(&self.username)
+        .bind(&self.password)
+        .bind(&self.project)
+        .bind(&self.kind)
+        .bind(self.created_at)
+        .bind(self.updated_at)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
+        sqlx::query("DELETE FROM registries WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
+    }
 }

@@ -1,8 +1,9 @@
 //! Table `runners`: nodes that take jobs, and their last healthcheck.
 
 use pinfold_proto::runner::health::Healthcheck;
-use sqlx::Row;
+use sqlx::Row as _;
 
+use super::mirror::Row;
 use super::{Conn, Result, from_json, json};
 
 /// A runner. Its token is kept, because the edge has to present it to the runner.
@@ -30,57 +31,64 @@ impl Runner {
     }
 }
 
-/// Inserts or replaces a runner.
-pub(crate) async fn put(conn: &mut Conn, r: &Runner) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO runners (id, name, region, token_hash, token, tags, unschedulable, draining, health, last_checked,
-         created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, token = excluded.token, tags = excluded.tags,
-         unschedulable = excluded.unschedulable, draining = excluded.draining, health = excluded.health,
-         last_checked = excluded.last_checked, updated_at = excluded.updated_at",
-    )
-    .bind(&r.id)
-    .bind(&r.name)
-    .bind(&r.region)
-    .bind(&r.token_hash)
-    .bind(&r.token)
-    .bind(json(&r.tags))
-    .bind(i64::from(r.unschedulable))
-    .bind(i64::from(r.draining))
-    .bind(r.health.as_ref().map(json))
-    .bind(r.last_checked)
-    .bind(r.created_at)
-    .bind(r.updated_at)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
+impl Row for Runner {
+    fn id(&self) -> &str {
+        &self.id
+    }
 
-/// Removes a runner, and what it was to do and had.
-pub(crate) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM runners WHERE id = ?").bind(id).execute(&mut *conn).await?;
-    sqlx::query("DELETE FROM jobs WHERE runner_id = ?").bind(id).execute(&mut *conn).await?;
-    sqlx::query("DELETE FROM runner_images WHERE runner_id = ?").bind(id).execute(conn).await.map(|_| ())
-}
+    fn created_at(&self) -> i64 {
+        self.created_at
+    }
 
-/// All runners.
-pub(crate) async fn all(conn: &mut Conn) -> Result<Vec<Runner>> {
-    let rows = sqlx::query("SELECT * FROM runners").fetch_all(conn).await?;
-    let runner = |row: &sqlx::sqlite::SqliteRow| {
-        Ok(Runner {
-            id: row.try_get("id")?,
-            name: row.try_get("name")?,
-            region: row.try_get("region")?,
-            token: row.try_get("token")?,
-            token_hash: row.try_get("token_hash")?,
-            tags: from_json(row.try_get("tags")?)?,
-            unschedulable: row.try_get::<i64, _>("unschedulable")? != 0,
-            draining: row.try_get::<i64, _>("draining")? != 0,
-            health: row.try_get::<Option<&str>, _>("health")?.map(from_json).transpose()?,
-            last_checked: row.try_get("last_checked")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-        })
-    };
-    rows.iter().map(runner).collect()
+    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
+        let rows = sqlx::query("SELECT * FROM runners").fetch_all(conn).await?;
+        let runner = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Runner {
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                region: row.try_get("region")?,
+                token: row.try_get("token")?,
+                token_hash: row.try_get("token_hash")?,
+                tags: from_json(row.try_get("tags")?)?,
+                unschedulable: row.try_get::<i64, _>("unschedulable")? != 0,
+                draining: row.try_get::<i64, _>("draining")? != 0,
+                health: row.try_get::<Option<&str>, _>("health")?.map(from_json).transpose()?,
+                last_checked: row.try_get("last_checked")?,
+                created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
+            })
+        };
+        rows.iter().map(runner).collect()
+    }
+
+    async fn put(&self, conn: &mut Conn) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO runners (id, name, region, token_hash, token, tags, unschedulable, draining, health, last_checked,
+             created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, token = excluded.token, tags = excluded.tags,
+             unschedulable = excluded.unschedulable, draining = excluded.draining, health = excluded.health,
+             last_checked = excluded.last_checked, updated_at = excluded.updated_at",
+        )
+        .bind(&self.id)
+        .bind(&self.name)
+        .bind(&self.region)
+        .bind(&self.token_hash)
+        .bind(&self.token)
+        .bind(json(&self.tags))
+        .bind(i64::from(self.unschedulable))
+        .bind(i64::from(self.draining))
+        .bind(self.health.as_ref().map(json))
+        .bind(self.last_checked)
+        .bind(self.created_at)
+        .bind(self.updated_at)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
+        sqlx::query("DELETE FROM runners WHERE id = ?").bind(id).execute(&mut *conn).await?;
+        sqlx::query("DELETE FROM jobs WHERE runner_id = ?").bind(id).execute(&mut *conn).await?;
+        sqlx::query("DELETE FROM runner_images WHERE runner_id = ?").bind(id).execute(conn).await.map(|_| ())
+    }
 }

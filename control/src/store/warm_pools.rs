@@ -1,7 +1,8 @@
 //! Table `warm_pools`.
 
-use sqlx::Row;
+use sqlx::Row as _;
 
+use super::mirror::Row;
 use super::{Conn, Result, small};
 
 /// A number of started sandboxes that wait for someone to claim them.
@@ -15,40 +16,47 @@ pub(crate) struct WarmPool {
     pub(crate) updated_at: i64,
 }
 
-/// Inserts or updates a pool.
-pub(crate) async fn put(conn: &mut Conn, pool: &WarmPool) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO warm_pools (id, snapshot, region, pool, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, updated_at = excluded.updated_at",
-    )
-    .bind(&pool.id)
-    .bind(&pool.snapshot)
-    .bind(&pool.region)
-    .bind(i64::from(pool.pool))
-    .bind(pool.created_at)
-    .bind(pool.updated_at)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
+impl Row for WarmPool {
+    fn id(&self) -> &str {
+        &self.id
+    }
 
-/// Removes a pool.
-pub(crate) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM warm_pools WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
-}
+    fn created_at(&self) -> i64 {
+        self.created_at
+    }
 
-/// All pools.
-pub(crate) async fn all(conn: &mut Conn) -> Result<Vec<WarmPool>> {
-    let rows = sqlx::query("SELECT * FROM warm_pools").fetch_all(conn).await?;
-    let pool = |row: &sqlx::sqlite::SqliteRow| {
-        Ok(WarmPool {
-            id: row.try_get("id")?,
-            snapshot: row.try_get("snapshot")?,
-            region: row.try_get("region")?,
-            pool: small(row.try_get("pool")?),
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-        })
-    };
-    rows.iter().map(pool).collect()
+    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
+        let rows = sqlx::query("SELECT * FROM warm_pools").fetch_all(conn).await?;
+        let pool = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(WarmPool {
+                id: row.try_get("id")?,
+                snapshot: row.try_get("snapshot")?,
+                region: row.try_get("region")?,
+                pool: small(row.try_get("pool")?),
+                created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
+            })
+        };
+        rows.iter().map(pool).collect()
+    }
+
+    async fn put(&self, conn: &mut Conn) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO warm_pools (id, snapshot, region, pool, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET pool = excluded.pool, updated_at = excluded.updated_at",
+        )
+        .bind(&self.id)
+        .bind(&self.snapshot)
+        .bind(&self.region)
+        .bind(i64::from(self.pool))
+        .bind(self.created_at)
+        .bind(self.updated_at)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
+        sqlx::query("DELETE FROM warm_pools WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
+    }
 }

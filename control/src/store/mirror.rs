@@ -1,0 +1,73 @@
+//! A small table that is held in memory whole: readers never wait for the disk, and nobody sees a change before it is committed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Conn, Result, Store};
+
+/// A row of such a table.
+pub(crate) trait Row: Clone + Send + Sync + Sized {
+    /// What it is found by.
+    fn id(&self) -> &str;
+    /// When it came about.
+    fn created_at(&self) -> i64;
+    /// All rows.
+    fn all(conn: &mut Conn) -> impl Future<Output = Result<Vec<Self>>> + Send;
+    /// Inserts or replaces this row.
+    fn put(&self, conn: &mut Conn) -> impl Future<Output = Result<()>> + Send;
+    /// Removes a row.
+    fn delete(conn: &mut Conn, id: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Mirror<R> {
+    store: Store,
+    rows: Mutex<HashMap<String, R>>,
+}
+
+impl<R: Row> Mirror<R> {
+    /// Reads the table.
+    pub(crate) async fn load(store: &Store) -> Result<Self> {
+        let mut tx = store.begin().await?;
+        let rows = R::all(&mut tx).await?;
+        tx.commit().await?;
+        let rows = rows.into_iter().map(|row| (row.id().to_owned(), row)).collect();
+        Ok(Self { store: store.clone(), rows: Mutex::new(rows) })
+    }
+
+    /// The rows by id.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, R>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All rows, oldest first.
+    pub(crate) fn list(&self) -> Vec<R> {
+        let mut all: Vec<R> = self.lock().values().cloned().collect();
+        all.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
+        all
+    }
+
+    /// The row with this id.
+    pub(crate) fn get(&self, id: &str) -> Option<R> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Stores a row.
+    pub(crate) async fn put(&self, row: R) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        row.put(&mut tx).await?;
+        tx.commit().await?;
+        self.lock().insert(row.id().to_owned(), row);
+        Ok(())
+    }
+
+    /// Removes a row.
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        R::delete(&mut tx, id).await?;
+        tx.commit().await?;
+        self.lock().remove(id);
+        Ok(())
+    }
+}
