@@ -22,7 +22,7 @@ from support import eventually
 AUTHOR = ("Ada", "ada@example.org")
 
 # git's own HTTP back end behind a password: what a private host does, without one.
-SERVER = '''
+SERVER = """
 import base64, http.server, os
 class Handler(http.server.CGIHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
@@ -38,7 +38,7 @@ class Handler(http.server.CGIHTTPRequestHandler):
         if self.headers.get("Git-Protocol"): os.environ["GIT_PROTOCOL"] = self.headers["Git-Protocol"]
         super().run_cgi()
 http.server.ThreadingHTTPServer(("127.0.0.1", 8418), Handler).serve_forever()
-'''
+"""
 
 
 def sh(sandbox, command: str) -> str:

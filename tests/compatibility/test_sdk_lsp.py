@@ -8,7 +8,7 @@ from daytona import DaytonaError, LspCompletionPosition, LspLanguageId
 from support import eventually
 
 PYTHON = 'class Greeter:\n    def greet(self) -> str:\n        return "hi"\n\n\nGreeter().gr\n'
-TYPESCRIPT = 'export class Counter {\n  count = 0;\n  increment() { this.count++; }\n}\n\nnew Counter().incr\n'
+TYPESCRIPT = "export class Counter {\n  count = 0;\n  increment() { this.count++; }\n}\n\nnew Counter().incr\n"
 
 
 @pytest.fixture(

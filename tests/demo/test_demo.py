@@ -11,9 +11,7 @@ from support import REPO
 
 def run(stack, **changed: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | stack.client_environment() | changed
-    return subprocess.run(
-        [sys.executable, REPO / "tools" / "demo.py"], env=environment, capture_output=True, text=True, timeout=170, check=False
-    )
+    return subprocess.run([sys.executable, REPO / "tools" / "demo.py"], env=environment, capture_output=True, text=True, timeout=170, check=False)
 
 
 def test_every_step_of_the_demo_answers_right(stack):

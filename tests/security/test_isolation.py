@@ -41,7 +41,7 @@ def test_the_daemon_is_mounted_read_only(sandbox):
 
 def test_no_secret_of_ours_is_inside(stack, sandbox):
     places = "env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'; cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '; cat /proc/mounts"
-    seen = sandbox.process.exec(f"sudo sh -c \"{places}\"").result
+    seen = sandbox.process.exec(f'sudo sh -c "{places}"').result
     assert stack.key not in seen
     configured = json.dumps(inspect(sandbox.id)["Config"])
     assert stack.key not in configured

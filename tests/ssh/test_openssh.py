@@ -44,9 +44,7 @@ def test_rsync_both_ways(server: Server, tmp_path: Path) -> None:
     for source, target in [(f"{tmp_path}/tree/", there), (f"{there}/", f"{tmp_path}/back")]:
         subprocess.run(["rsync", "-a", "--delete", "-e", server.transport, source, target], check=True, timeout=120)
     subprocess.run(["diff", "-r", tmp_path / "tree", tmp_path / "back"], check=True)
-    again = subprocess.run(
-        ["rsync", "-ai", "--checksum", "-e", server.transport, f"{tmp_path}/tree/", there], check=True, capture_output=True, timeout=120
-    )
+    again = subprocess.run(["rsync", "-ai", "--checksum", "-e", server.transport, f"{tmp_path}/tree/", there], check=True, capture_output=True, timeout=120)
     assert again.stdout == b"", "a second run had something to do"
 
 
@@ -118,9 +116,7 @@ def test_algorithms(server: Server, option: str) -> None:
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
 def test_other_keys(server: Server, tmp_path: Path, kind: str) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"], check=True)
-    done = subprocess.run(
-        ["ssh", "-p", str(server.port), *server.options[2:], "-i", tmp_path / "key", "x@127.0.0.1", "echo in"], capture_output=True, timeout=60
-    )
+    done = subprocess.run(["ssh", "-p", str(server.port), *server.options[2:], "-i", tmp_path / "key", "x@127.0.0.1", "echo in"], capture_output=True, timeout=60)
     assert done.stdout == b"in\n", done.stderr
 
 
