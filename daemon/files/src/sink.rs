@@ -1,4 +1,7 @@
 //! Writing a stream of chunks to a [`Target`] without blocking the runtime: while one batch is written, the next one is gathered.
+//!
+//! Chunks are copied rather than kept. The connection reads into one buffer for as long as nobody holds a part of it; with parts held it takes a
+//! fresh one for each read, and the kernel then clears and maps every page of it, which costs more than all copying.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,22 +12,23 @@ use tokio::task::JoinHandle;
 use crate::folder;
 use crate::target::Target;
 
-/// Bytes gathered before they are written. At most twice as many are held.
+/// Bytes gathered before they are written. Two batches are held, each larger than this by one chunk at most.
 const BATCH: usize = 512 << 10;
 
 /// A file being received.
 #[derive(Debug)]
 pub(crate) struct Sink {
     target: State,
-    gathered: Vec<Bytes>,
-    size: usize,
+    gathered: Vec<u8>,
+    /// The memory of the batch before, for the next one.
+    spare: Vec<u8>,
     total: u64,
 }
 
 #[derive(Debug)]
 enum State {
     Idle(Target),
-    Writing(JoinHandle<io::Result<Target>>),
+    Writing(JoinHandle<io::Result<(Target, Vec<u8>)>>),
     Failed,
 }
 
@@ -48,15 +52,16 @@ impl Sink {
         });
         let target =
             opened.await.map_err(|e| WriteError { step: "create", source: io::Error::other(e) })??;
-        Ok(Self { target: State::Idle(target), gathered: Vec::new(), size: 0, total: 0 })
+        Ok(Self { target: State::Idle(target), gathered: Vec::new(), spare: Vec::new(), total: 0 })
     }
 
     /// Takes the next bytes.
     pub(crate) async fn push(&mut self, chunk: Bytes) -> Result<(), WriteError> {
-        self.size += chunk.len();
         self.total += chunk.len() as u64;
-        self.gathered.push(chunk);
-        if self.size < BATCH {
+        self.gathered.extend_from_slice(&chunk);
+        // Before waiting: the connection reads on meanwhile, into the same buffer if this was its last part.
+        drop(chunk);
+        if self.gathered.len() < BATCH {
             return Ok(());
         }
         let target = self.idle().await?;
@@ -69,7 +74,7 @@ impl Sink {
         let mut target = self.idle().await?;
         let rest = std::mem::take(&mut self.gathered);
         let finished = tokio::task::spawn_blocking(move || {
-            write_all(&mut target, &rest).map_err(|source| WriteError { step: "write", source })?;
+            target.write_all(&rest).map_err(|source| WriteError { step: "write", source })?;
             target.finish().map_err(|source| WriteError { step: "close", source })
         });
         finished.await.map_err(|e| WriteError { step: "close", source: io::Error::other(e) })??;
@@ -77,11 +82,11 @@ impl Sink {
     }
 
     fn write(&mut self, mut target: Target) {
-        let batch = std::mem::take(&mut self.gathered);
-        self.size = 0;
+        let mut batch = std::mem::replace(&mut self.gathered, std::mem::take(&mut self.spare));
         self.target = State::Writing(tokio::task::spawn_blocking(move || {
-            write_all(&mut target, &batch)?;
-            Ok(target)
+            target.write_all(&batch)?;
+            batch.clear();
+            Ok((target, batch))
         }));
     }
 
@@ -90,12 +95,13 @@ impl Sink {
         let failed = |source| WriteError { step: "write", source };
         match std::mem::replace(&mut self.target, State::Failed) {
             State::Idle(target) => Ok(target),
-            State::Writing(task) => task.await.map_err(|e| failed(io::Error::other(e)))?.map_err(failed),
+            State::Writing(task) => {
+                let written = task.await.map_err(|e| failed(io::Error::other(e)))?;
+                let (target, memory) = written.map_err(failed)?;
+                self.spare = memory;
+                Ok(target)
+            }
             State::Failed => Err(failed(io::Error::other("an earlier write failed"))),
         }
     }
-}
-
-fn write_all(target: &mut Target, batch: &[Bytes]) -> io::Result<()> {
-    batch.iter().try_for_each(|chunk| target.write_all(chunk))
 }
