@@ -64,6 +64,12 @@ impl Log {
     }
 }
 
+/// Sends the warnings of one of the daemon's own helper processes to the standard error that they share.
+pub fn to_standard_error() {
+    let text = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_writer(io::stderr);
+    let _ = tracing_subscriber::registry().with(LevelFilter::WARN).with(text).try_init();
+}
+
 fn write(lines: &Receiver<Message>, dropped: &AtomicU64, file: LogFile) {
     let mut out = io::stdout();
     let mut file = Rotating::open(file);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pinfold_daemon::cli::{Invocation, print_log};
 use pinfold_daemon::config::Config;
-use pinfold_daemon::logging::Log;
+use pinfold_daemon::logging::{self, Log};
 use pinfold_daemon::telemetry::{self, Layer, Records, Telemetry};
 use pinfold_daemon::{Listeners, SPARE_THREAD, Servers, VERSION, sandbox};
 use pinfold_settings::ProcessEnv;
@@ -16,6 +16,10 @@ use pinfold_settings::ProcessEnv;
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    if pinfold_git::is_engine() {
+        logging::to_standard_error();
+        return pinfold_git::engine();
+    }
     let config = match Config::read(&ProcessEnv) {
         Ok(config) => config,
         Err(error) => return failed(2, &error),

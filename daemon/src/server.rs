@@ -1,6 +1,7 @@
 //! The servers while they run, and their end.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,9 @@ const END: Duration = Duration::from_millis(8500);
 /// How long the runtime keeps an idle thread for blocking work. One of them is never idle so long: in a fork storm, when no thread can be started any
 /// more, whoever wants to end the storm still has one.
 pub const SPARE_THREAD: Duration = Duration::from_secs(20);
+
+/// What git's operations run in: this program again, whatever its file is called by now.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Everything that runs once the ports are bound.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl Servers {
             .merge(pinfold_pty::router(sandbox.clone(), config.most.ptys, config.pty_idle))
             .merge(pinfold_interpreter::router(processes.clone(), config.most.contexts))
             .merge(pinfold_files::router(sandbox.clone()))
-            .merge(pinfold_git::router(sandbox.clone()))
+            .merge(pinfold_git::router(sandbox.clone(), Path::new(OWN_PROGRAM)))
             .merge(pinfold_lsp::router(sandbox.clone(), config.most.servers));
         let toolbox = if config.describe { toolbox.merge(describe::router()) } else { toolbox };
         Self {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,33 @@ def test_the_largest_is_the_victim(daemon, name):
     assert [c["active"] for c in daemon.get("/process/interpreter/context").json()["contexts"] if c["id"] == made["id"]] == [True]
     daemon.delete(f"/process/interpreter/context/{made['id']}")
     session.delete()
+
+
+def peak(daemon: Daemon) -> int:
+    """MiB, the most that the daemon has had since its start."""
+    pid = inspect(daemon.container)["State"]["Pid"]
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) >> 10
+
+
+def test_pain_c27_git_without_memory_fails_alone(daemon, name):
+    """A file that does not fit kills the operation's process: the error says so, nothing half is left, and the daemon has not even grown."""
+    base = f"/tmp/{name}"
+    script = f"git init -q -b main {base}/big; cd {base}/big; truncate -s 600M zeros; echo a >a; git -c core.bigFileThreshold=1m add ."
+    made = daemon.execute(f"{script} && git -c user.name=A -c user.email=a@x commit -qm big", timeout=100)
+    assert made["exitCode"] == 0, made
+    before = peak(daemon)
+    for _ in range(2):
+        answer = daemon.post("/git/clone", {"url": f"{base}/big", "path": f"{base}/copy"}, timeout=100)
+        assert (answer.status_code, answer.json()["code"]) == (500, "GIT_OUT_OF_MEMORY"), answer.text
+        assert "no memory left" in answer.json()["message"] and str(MEMORY) in answer.json()["message"]
+        answers_at_once(daemon)
+    # Neither the clone nor what it grew in.
+    assert daemon.execute(f"ls -A {base}")["result"] == "big\n"
+    assert peak(daemon) - before < 8, f"the daemon grew by {peak(daemon) - before} MiB"
+    # The repository is as it was, and the next operation has its turn.
+    status = daemon.get("/git/status", params={"path": f"{base}/big"})
+    assert status.json()["fileStatus"] == [], status.text
+    assert daemon.running("pinfold-git") == []
 
 
 def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):

@@ -15,7 +15,7 @@ use crate::status::short;
 
 pub(crate) async fn list(State(context): State<Context>, query: Query) -> ApiResult<Json<BranchList>> {
     let path = query.required("path")?.to_owned();
-    context.read(move |task| names(&task.open(&path)?)).await.map(Json)
+    context.run(move |task| names(&task.open(&path)?)).await.map(Json)
 }
 
 fn names(repository: &Repository) -> Result<BranchList, Failure> {
@@ -41,7 +41,7 @@ pub(crate) async fn create(
     let BranchRequest { path, name } = request;
     required(&[("path", &path), ("name", &name)])?;
     context
-        .write(&path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             if !git2::Branch::name_is_valid(&name)? {
                 return Err(Failure::invalid(format!("{name:?} is not a valid branch name")));
@@ -75,7 +75,7 @@ pub(crate) async fn delete(
     let BranchRequest { path, name } = request;
     required(&[("path", &path), ("name", &name)])?;
     context
-        .write(&path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             let mut branch =
                 repository.find_branch(&name, BranchType::Local).map_err(|_| no_branch(&name))?;
@@ -110,7 +110,7 @@ pub(crate) async fn checkout(
     let CheckoutRequest { path, branch: name } = request;
     required(&[("path", &path), ("branch", &name)])?;
     context
-        .write(&path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             let full = format!("refs/heads/{name}");
             if let Ok(reference) = repository.find_reference(&full) {

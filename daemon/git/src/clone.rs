@@ -1,115 +1,43 @@
-//! `POST /git/clone`: one branch of a remote, complete at its path or not there at all.
+//! `POST /git/clone`: one branch of a remote, in a directory that the daemon has made and moves to its place afterwards.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use axum::extract::State;
 use git2::build::CheckoutBuilder;
 use git2::{BranchType, Repository};
-use pinfold_http::{ApiResult, JsonBody};
+use http::HeaderMap;
+use percent_encoding::percent_decode;
+use pinfold_http::{ApiError, ApiResult, JsonBody};
 use pinfold_proto::toolbox::git::CloneRequest;
 
 use crate::branches;
 use crate::error::{Failure, Kind};
+use crate::front::DIRECTORY;
 use crate::guard;
 use crate::remote::{Address, Cli, Heads, Login, Wire};
 use crate::repository::{Context, Task};
-use crate::required;
 
 pub(crate) async fn clone(
     State(context): State<Context>,
+    headers: HeaderMap,
     JsonBody(mut request): JsonBody<CloneRequest>,
 ) -> ApiResult<()> {
-    required(&[("url", &request.url), ("path", &request.path)])?;
+    let directory = headers.get(DIRECTORY).map(|path| percent_decode(path.as_bytes()).collect::<Vec<u8>>());
+    let directory = directory.ok_or_else(|| ApiError::bad_request("there is no directory to fill"))?;
     let login = Login::given(request.username.take(), request.password.take());
     context
-        .write(&request.path.clone(), move |task| {
+        .run(move |task| {
             let address = Address::of(&request.url, task)?;
-            let place = Place::find(&task.sandbox.resolve(&request.path))?;
             let mut wire = Wire::new(task, &address, login.clone(), request.insecure_skip_tls);
             let legacy = task.sandbox.environment.get("DAYTONA_EXPERIMENTAL_USE_GIT_CLONE_CLI");
             if legacy.is_some_and(|value| value == "true") && Cli::installed(task) {
                 wire.through_cli(login);
             }
-            fill(task, &wire, &address, &request, place.directory())?;
-            place.keep()
+            fill(task, &wire, &address, &request, Path::new(OsStr::from_bytes(&directory)))
         })
         .await
-}
-
-/// Where the clone grows until it is complete.
-enum Place {
-    /// Beside its path, which does not exist yet: one rename makes it appear.
-    Beside { growing: tempfile::TempDir, path: PathBuf },
-    /// In a directory that exists and is empty, and may be a mount point or somebody's working directory.
-    Inside { path: PathBuf, complete: bool },
-}
-
-impl Place {
-    fn find(path: &Path) -> Result<Self, Failure> {
-        let taken = |what| Failure::new(Kind::Conflict, format!("{} {what}", path.display()));
-        match std::fs::read_dir(path) {
-            Ok(mut entries) => match entries.next() {
-                None => Ok(Self::Inside { path: path.to_owned(), complete: false }),
-                Some(_) if Repository::open(path).is_ok() => Err(taken("already is a git repository")),
-                Some(_) => Err(taken("exists and is not empty")),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let parent = path.parent().ok_or_else(|| taken("has no parent"))?;
-                let step =
-                    |error| Failure::from(error).during(&format!("could not make {}", parent.display()));
-                std::fs::create_dir_all(parent).map_err(step)?;
-                let mut builder = tempfile::Builder::new();
-                // Not the private mode of temporary directories: it becomes the clone's.
-                builder
-                    .prefix(".pinfold-clone-")
-                    .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-                Ok(Self::Beside { growing: builder.tempdir_in(parent).map_err(step)?, path: path.to_owned() })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-                Err(taken("is not a directory"))
-            }
-            Err(error) => Err(Failure::from(error).during(&format!("could not look at {}", path.display()))),
-        }
-    }
-
-    fn directory(&self) -> &Path {
-        match self {
-            Self::Beside { growing, .. } => growing.path(),
-            Self::Inside { path, .. } => path,
-        }
-    }
-
-    /// Makes the clone appear.
-    fn keep(mut self) -> Result<(), Failure> {
-        match &mut self {
-            Self::Inside { complete, .. } => *complete = true,
-            Self::Beside { growing, path } => {
-                std::fs::rename(growing.path(), &*path).map_err(|error| {
-                    Failure::from(error).during(&format!("could not move the clone to {}", path.display()))
-                })?;
-                growing.disable_cleanup(true);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Place {
-    /// An incomplete clone leaves an empty directory empty. One that grows beside is a `TempDir`, which removes itself.
-    fn drop(&mut self) {
-        let Self::Inside { path, complete: false } = self else { return };
-        for entry in std::fs::read_dir(&*path).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let removed = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            if let Err(error) = removed {
-                tracing::warn!(path = %path.display(), %error, "part of a failed clone remains");
-            }
-        }
-    }
 }
 
 /// What is checked out first.

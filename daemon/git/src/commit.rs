@@ -20,8 +20,7 @@ pub(crate) async fn commit(
         ("author", &request.author),
         ("email", &request.email),
     ])?;
-    let hash =
-        context.write(&request.path.clone(), move |task| make(task.open(&request.path)?, &request)).await?;
+    let hash = context.run(move |task| make(task.open(&request.path)?, &request)).await?;
     Ok(Json(CommitResponse { hash }))
 }
 

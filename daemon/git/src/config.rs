@@ -12,7 +12,7 @@ use crate::error::Failure;
 use crate::repository::{Context, Task};
 use crate::required;
 
-const SYSTEM: &str = "/etc/gitconfig";
+pub(crate) const SYSTEM: &str = "/etc/gitconfig";
 
 pub(crate) async fn get(State(context): State<Context>, query: Query) -> ApiResult<Json<ConfigResponse>> {
     let key = query.required("key")?.to_owned();
@@ -27,7 +27,7 @@ pub(crate) async fn get(State(context): State<Context>, query: Query) -> ApiResu
         }
     };
     let value = context
-        .read(move |task| {
+        .run(move |task| {
             valid_key(&key)?;
             match open(task, scope, &path)?.get_entry(&key) {
                 Ok(entry) => Ok(Some(String::from_utf8_lossy(entry.value_bytes()).into_owned())),
@@ -63,9 +63,8 @@ async fn store(
     path: String,
     values: Vec<(String, String)>,
 ) -> ApiResult<()> {
-    let lock = lock(&context, scope, &path);
     context
-        .write(&lock, move |task| {
+        .run(move |task| {
             let mut config = open(task, scope, &path)?;
             for (key, value) in values {
                 valid_key(&key)?;
@@ -77,15 +76,6 @@ async fn store(
             Ok(())
         })
         .await
-}
-
-/// What serialises writers of a scope.
-fn lock(context: &Context, scope: ConfigScope, path: &str) -> String {
-    match scope {
-        ConfigScope::Global => context.sandbox.home.join(".gitconfig").to_string_lossy().into_owned(),
-        ConfigScope::System => SYSTEM.to_owned(),
-        ConfigScope::Local => path.to_owned(),
-    }
 }
 
 /// A section, perhaps a subsection, and a name.

@@ -28,9 +28,8 @@ pub(crate) async fn authenticate(
     JsonBody(request): JsonBody<AuthenticateRequest>,
 ) -> ApiResult<()> {
     required(&[("username", &request.username), ("password", &request.password)])?;
-    let lock = context.sandbox.home.join(".gitconfig").to_string_lossy().into_owned();
     context
-        .write(&lock, move |task| {
+        .run(move |task| {
             let or = |value: &str, default: &str| {
                 if value.is_empty() { default.to_owned() } else { value.to_owned() }
             };

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     RemoteRejected,
     Conflict,
     Invalid,
+    /// The sandbox has no memory left for it.
+    OutOfMemory,
     Internal,
 }
 
@@ -83,6 +85,7 @@ impl From<git2::Error> for Failure {
             (ErrorCode::InvalidSpec, _) | (_, ErrorClass::Invalid) => Kind::Invalid,
             (ErrorCode::BareRepo, _) => Kind::Invalid,
             (ErrorCode::Certificate | ErrorCode::Timeout, _) => Kind::Transport,
+            (_, ErrorClass::NoMemory) => Kind::OutOfMemory,
             (_, ErrorClass::Net | ErrorClass::Ssl | ErrorClass::Http | ErrorClass::Ssh) => Kind::Transport,
             _ => Kind::Internal,
         };
@@ -112,6 +115,8 @@ impl From<Failure> for ApiError {
             Kind::RemoteRejected => (StatusCode::UNPROCESSABLE_ENTITY, "GIT_REMOTE_REJECTED"),
             Kind::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            // Not 503: the same again needs the same memory.
+            Kind::OutOfMemory => (StatusCode::INTERNAL_SERVER_ERROR, "GIT_OUT_OF_MEMORY"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_SERVER_ERROR"),
         };
         // Any step may name a URL.

@@ -24,7 +24,7 @@ pub(crate) async fn history(State(context): State<Context>, query: Query) -> Api
     let limit = query.parsed::<usize>("limit")?.unwrap_or(usize::MAX);
     // Opened first, so that a missing repository or commit is an error status and not a broken body.
     let repository = context
-        .read(move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             repository
                 .head()

@@ -16,7 +16,7 @@ pub(crate) async fn init(
 ) -> ApiResult<StatusCode> {
     required(&[("path", &request.path)])?;
     context
-        .write(&request.path.clone(), move |task| {
+        .run(move |task| {
             let mut options = RepositoryInitOptions::new();
             options.bare(request.bare).mkpath(true).external_template(false);
             let branch = &request.initial_branch;

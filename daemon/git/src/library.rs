@@ -1,6 +1,7 @@
 //! One-time set-up of libgit2, whose options are global to the process.
 #![allow(unsafe_code)]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -57,7 +58,14 @@ fn configure(home: &Path) -> Result<(), git2::Error> {
 /// The directory in which libgit2 finds [`FRUGAL`]; none if it cannot be made.
 fn defaults(home: &Path) -> Option<PathBuf> {
     let directory = home.join(".daytona/git");
+    let file = directory.join("config");
+    if std::fs::read(&file).is_ok_and(|text| text == FRUGAL.as_bytes()) {
+        return Some(directory);
+    }
     std::fs::create_dir_all(&directory).ok()?;
-    std::fs::write(directory.join("config"), FRUGAL).ok()?;
+    // At once: other operations may be reading it.
+    let mut new = tempfile::NamedTempFile::new_in(&directory).ok()?;
+    new.write_all(FRUGAL.as_bytes()).ok()?;
+    new.persist(&file).ok()?;
     Some(directory)
 }

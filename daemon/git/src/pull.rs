@@ -20,7 +20,7 @@ pub(crate) async fn pull(
     required(&[("path", &request.path)])?;
     let login = Login::given(request.username.take(), request.password.take());
     context
-        .write(&request.path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&request.path)?;
             worktree(&repository)?;
             let fetched = fetch(task, &repository, &request, login)?;

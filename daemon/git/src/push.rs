@@ -25,7 +25,7 @@ pub(crate) async fn push(
     required(&[("path", &request.path)])?;
     let login = Login::given(request.username.take(), request.password.take());
     context
-        .write(&request.path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&request.path)?;
             let branch = if request.branch.is_empty() {
                 let detached = || Failure::no_branch("HEAD is detached: there is no current branch to push");

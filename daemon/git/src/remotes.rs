@@ -14,7 +14,7 @@ use crate::required;
 pub(crate) async fn list(State(context): State<Context>, query: Query) -> ApiResult<Json<RemoteList>> {
     let path = query.required("path")?.to_owned();
     context
-        .read(move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             let mut remotes = Vec::new();
             for name in repository.remotes()?.iter_bytes() {
@@ -36,7 +36,7 @@ pub(crate) async fn add(
     let AddRemoteRequest { path, name, url, fetch, overwrite } = request;
     required(&[("path", &path), ("name", &name), ("url", &url)])?;
     context
-        .write(&path.clone(), move |task| {
+        .run(move |task| {
             let repository = task.open(&path)?;
             if !git2::Remote::is_valid_name(&name) {
                 return Err(Failure::invalid(format!("{name:?} is not a valid remote name")));

@@ -1,24 +1,24 @@
-//! Opening repositories, one writer at a time, off the runtime's threads.
+//! Opening repositories, off the runtime's threads.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::convert::Infallible;
+use std::path::Path;
 
 use git2::Repository;
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_spawn::Sandbox;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Failure, Kind};
 use crate::library;
 
-/// What every route is made from.
+/// What every route of the engine is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    pub(crate) sandbox: Sandbox,
-    locks: Arc<Mutex<HashMap<PathBuf, Weak<AsyncMutex<()>>>>>,
+    sandbox: Sandbox,
+    /// Held by every operation until it has really ended.
+    busy: mpsc::Sender<Infallible>,
 }
 
 /// What one operation gets: where it runs, and whether anybody still waits for it.
@@ -30,40 +30,23 @@ pub(crate) struct Task {
 }
 
 impl Context {
-    pub(crate) fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, locks: Arc::default() }
+    /// The receiver ends when the routes are gone and no operation runs any more.
+    pub(crate) fn new(sandbox: Sandbox) -> (Self, mpsc::Receiver<Infallible>) {
+        let (busy, idle) = mpsc::channel(1);
+        (Self { sandbox, busy }, idle)
     }
 
-    /// Runs an operation that only reads.
-    pub(crate) async fn read<T: Send + 'static>(
+    /// Runs an operation, which is cancelled when its caller is dropped.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&Task) -> Result<T, Failure> + Send + 'static,
-    ) -> ApiResult<T> {
-        self.run(None, operation).await
-    }
-
-    /// Runs an operation that changes the repository at `path`, after those before it.
-    pub(crate) async fn write<T: Send + 'static>(
-        &self,
-        path: &str,
-        operation: impl FnOnce(&Task) -> Result<T, Failure> + Send + 'static,
-    ) -> ApiResult<T> {
-        let lock = self.lock(&self.sandbox.resolve(path));
-        let guard = lock.lock_owned().await;
-        self.run(Some(guard), operation).await
-    }
-
-    /// The operation is cancelled when its caller is dropped, and holds the lock until it has really ended.
-    async fn run<T: Send + 'static>(
-        &self,
-        guard: Option<OwnedMutexGuard<()>>,
         operation: impl FnOnce(&Task) -> Result<T, Failure> + Send + 'static,
     ) -> ApiResult<T> {
         let cancel = CancellationToken::new();
         let task = Task { sandbox: self.sandbox.clone(), cancel: cancel.clone(), runtime: Handle::current() };
         let _on_drop = cancel.drop_guard();
+        let busy = self.busy.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let _guard = guard;
+            let _busy = busy;
             library::set_up(&task.sandbox.home)?;
             operation(&task)
         });
@@ -71,19 +54,6 @@ impl Context {
             .await
             .map_err(|error| ApiError::internal(format_args!("the git operation broke off: {error}")))?;
         result.map_err(ApiError::from)
-    }
-
-    /// The lock of the repository, the same for every spelling of its path.
-    fn lock(&self, path: &Path) -> Arc<AsyncMutex<()>> {
-        let path = path.canonicalize().unwrap_or_else(|_| path.components().collect());
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = locks.get(&path).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::default();
-        locks.insert(path, Arc::downgrade(&lock));
-        lock
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) async fn reset(
     JsonBody(request): JsonBody<ResetRequest>,
 ) -> ApiResult<()> {
     required(&[("path", &request.path)])?;
-    context.write(&request.path.clone(), move |task| run(task, &task.open(&request.path)?, &request)).await
+    context.run(move |task| run(task, &task.open(&request.path)?, &request)).await
 }
 
 fn run(task: &Task, repository: &Repository, request: &ResetRequest) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ pub(crate) async fn restore(
     if request.files.is_empty() {
         return Err(ApiError::invalid_body("files is required"));
     }
-    context.write(&request.path.clone(), move |task| run(task, &task.open(&request.path)?, &request)).await
+    context.run(move |task| run(task, &task.open(&request.path)?, &request)).await
 }
 
 fn run(task: &Task, repository: &Repository, request: &RestoreRequest) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ pub(crate) async fn add(
 ) -> ApiResult<()> {
     let AddRequest { path, files } = request;
     required(&[("path", &path)])?;
-    context.write(&path.clone(), move |task| stage(task, &task.open(&path)?, &files)).await
+    context.run(move |task| stage(task, &task.open(&path)?, &files)).await
 }
 
 /// Stages all of `files` or none.

@@ -11,7 +11,7 @@ use crate::repository::{Context, worktree};
 
 pub(crate) async fn status(Extract(context): Extract<Context>, query: Query) -> ApiResult<Json<Status>> {
     let path = query.required("path")?.to_owned();
-    context.read(move |task| read(&task.open(&path)?)).await.map(Json)
+    context.run(move |task| read(&task.open(&path)?)).await.map(Json)
 }
 
 pub(crate) fn read(repository: &Repository) -> Result<Status, Failure> {

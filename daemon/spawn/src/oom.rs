@@ -72,8 +72,7 @@ impl Kills {
     pub fn since(&self, before: u64) -> bool {
         let now = self.count();
         if self.reported.fetch_max(now, Ordering::Relaxed) < now {
-            let limit = Kernel::default().own().and_then(|group| group.memory_limit()).ok().flatten();
-            let limit_bytes = limit.map(|limit| limit.value);
+            let limit_bytes = Self::limit();
             tracing::warn!(
                 total = now,
                 limit_bytes,
@@ -81,6 +80,11 @@ impl Kills {
             );
         }
         now > before
+    }
+
+    /// The most memory that this sandbox may have, in bytes, if that is limited.
+    pub fn limit() -> Option<u64> {
+        Kernel::default().own().and_then(|group| group.memory_limit()).ok().flatten().map(|limit| limit.value)
     }
 
     /// Looks whether there were new ones, for the log's sake: call it when something died as the kernel's victims do.

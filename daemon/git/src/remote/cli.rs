@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use git2::{Oid, Repository};
@@ -94,7 +93,7 @@ impl<'t> Cli<'t> {
         self.task.sandbox.environment.apply(&mut command, []);
         let directory =
             repository.map_or(&*self.task.sandbox.work_dir, |r| r.workdir().unwrap_or_else(|| r.path()));
-        command.current_dir(directory).process_group(0);
+        command.current_dir(directory);
         command
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C")

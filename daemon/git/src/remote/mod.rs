@@ -3,7 +3,6 @@
 mod address;
 mod cli;
 pub(crate) mod http;
-mod limit;
 mod login;
 mod stream;
 mod tls;
@@ -17,7 +16,6 @@ use crate::repository::Task;
 
 pub(crate) use address::{Address, without_logins};
 pub(crate) use cli::Cli;
-use limit::Limit;
 pub(crate) use login::Login;
 
 /// Most that is kept of what the remote prints, for error texts.
@@ -30,7 +28,6 @@ pub(crate) struct Wire<'t> {
     session: Arc<http::Session>,
     cli: Option<Cli<'t>>,
     local: bool,
-    limit: Option<Limit>,
     printed: Mutex<String>,
 }
 
@@ -53,15 +50,7 @@ impl<'t> Wire<'t> {
     pub(crate) fn new(task: &'t Task, address: &Address, login: Option<Login>, insecure: bool) -> Self {
         let session = Arc::new(http::Session::new(task, login.clone(), insecure));
         let cli = Cli::wanted(address, task).then(|| Cli::new(task, login.clone(), insecure));
-        Self {
-            task,
-            login,
-            session,
-            cli,
-            local: address.is_local(),
-            limit: Limit::start(task),
-            printed: Mutex::default(),
-        }
+        Self { task, login, session, cli, local: address.is_local(), printed: Mutex::default() }
     }
 
     /// Carries this operation through the git binary.
@@ -211,9 +200,6 @@ impl<'t> Wire<'t> {
 
     /// Takes the request's credentials out of the text; those of URLs go when it becomes an answer.
     fn hide(&self, mut failure: Failure) -> Failure {
-        if let Some(passed) = self.limit.as_ref().and_then(Limit::failure) {
-            return passed;
-        }
         if let Some(login) = &self.login {
             failure.message = login.hide(&failure.message);
         }

@@ -4,9 +4,11 @@
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -38,6 +40,19 @@ pub(crate) static HOME: LazyLock<TempDir> = LazyLock::new(|| {
     home
 });
 
+static ENGINES: AtomicU32 = AtomicU32::new(0);
+
+/// The process of an operation. target/<profile>/deps/<test> → target/<profile>/examples/git_engine
+pub(crate) fn engine() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let engine = test.parent().and_then(Path::parent).unwrap().join("examples/git_engine");
+    assert!(
+        engine.exists(),
+        "examples are built by `cargo test` as a whole, and by `cargo build --examples`"
+    );
+    engine
+}
+
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
     pub(crate) routes: Router,
@@ -50,6 +65,18 @@ impl World {
     }
 
     pub(crate) fn with(variables: &[(&str, &str)]) -> Self {
+        Self::with_engine(variables, engine())
+    }
+
+    /// Operations run in this shell script instead of the engine.
+    pub(crate) fn scripted(script: &str) -> Self {
+        let file = HOME.path().join(format!("engine-{}", ENGINES.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self::with_engine(&[], file)
+    }
+
+    fn with_engine(variables: &[(&str, &str)], engine: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = HOME.path().to_str().unwrap();
         let path = std::env::var("PATH").unwrap();
@@ -67,7 +94,7 @@ impl World {
             home: HOME.path().into(),
         };
         let layer = axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors);
-        let routes = pinfold_git::router(sandbox.clone()).layer(layer);
+        let routes = pinfold_git::router(sandbox.clone(), engine).layer(layer);
         Self { sandbox, routes, folder }
     }
 
