@@ -3,6 +3,7 @@
 //! A handler returns [`ApiError`]; the [`render_errors`] layer, which knows the request's path and the contract's flavour, writes the body. So no
 //! handler formats an error, and no answer of status 400 or above leaves without a code and a message.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 #[error("{message}")]
 pub struct ApiError {
     status: StatusCode,
-    code: Option<&'static str>,
+    code: Option<Cow<'static, str>>,
     message: String,
     retry_after: Option<u32>,
     extra: Map<String, Value>,
@@ -30,7 +31,7 @@ impl ApiError {
     pub fn new(status: StatusCode, message: impl Display) -> Self {
         Self {
             status,
-            code: code_of(status.as_u16()),
+            code: code_of(status.as_u16()).map(Cow::Borrowed),
             message: message.to_string(),
             retry_after: None,
             extra: Map::new(),
@@ -86,8 +87,8 @@ impl ApiError {
 
     /// Replaces the generic code by one that says more.
     #[must_use]
-    pub fn code(mut self, code: &'static str) -> Self {
-        self.code = Some(code);
+    pub fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.code = Some(code.into());
         self
     }
 
@@ -116,8 +117,8 @@ impl ApiError {
     }
 
     /// The stable code, if the status or the caller gave one.
-    pub fn code_str(&self) -> Option<&'static str> {
-        self.code
+    pub fn code_str(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// The body as a control plane, a runner or a daemon writes it.
@@ -126,7 +127,7 @@ impl ApiError {
         let body = ErrorBody {
             status_code: self.status.as_u16(),
             message: self.message.clone(),
-            code: self.code.map(str::to_owned),
+            code: self.code.as_deref().map(str::to_owned),
             timestamp: jiff::Timestamp::now().to_string(),
             path: path.to_owned(),
             method: Some(method.to_owned()),
@@ -180,9 +181,9 @@ pub async fn render_errors(
     let mut response = next.run(request).await;
     let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() else { return response };
     if error.status.is_server_error() {
-        tracing::warn!(%method, path, status = error.status.as_u16(), code = error.code, error = error.message, "request failed");
+        tracing::warn!(%method, path, status = error.status.as_u16(), code = error.code_str(), error = error.message, "request failed");
     } else {
-        tracing::debug!(%method, path, status = error.status.as_u16(), code = error.code, error = error.message, "request refused");
+        tracing::debug!(%method, path, status = error.status.as_u16(), code = error.code_str(), error = error.message, "request refused");
     }
     let body = error.body(style, method.as_str(), &path).to_string();
     // What the handler said besides the error stays, such as the `Content-Range` of a 416.

@@ -14,14 +14,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::response::Response;
-use http::Request;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Request, StatusCode};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use pinfold_http::{ApiError, ApiResult};
+use pinfold_proto::error::ErrorBody;
 use pinfold_spawn::oom::Kills;
 use pinfold_spawn::{Exit, Process, SpawnError, is_no_room};
 use tokio::net::UnixStream;
@@ -35,6 +36,8 @@ use crate::error::{Failure, Kind};
 
 /// How long an engine that nobody listens to any more has to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(2);
+/// Largest error.
+const ERROR: usize = 1 << 20;
 
 /// An engine that waits for its request.
 pub(super) struct Child {
@@ -88,6 +91,9 @@ impl Child {
             return Err(out_of_memory());
         }
         let (head, body) = answer.into_parts();
+        if head.status.is_client_error() || head.status.is_server_error() {
+            return Err(failure(head.status, Body::new(body)).await);
+        }
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = head.status;
         if let Some(kind) = head.headers.get(CONTENT_TYPE) {
@@ -121,6 +127,16 @@ impl Child {
             (None, exit) => format!("ended with {}", exit.shell_code()),
         };
         ApiError::internal(format_args!("git's process {how} before it answered"))
+    }
+}
+
+/// The engine's error, to be written and logged like the daemon's own.
+async fn failure(status: StatusCode, body: Body) -> ApiError {
+    let body = to_bytes(body, ERROR).await.unwrap_or_default();
+    match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { message, code: Some(code), .. }) => ApiError::new(status, message).code(code),
+        Ok(ErrorBody { message, code: None, .. }) => ApiError::new(status, message),
+        Err(error) => ApiError::internal(format_args!("git's process broke its answer off: {error}")),
     }
 }
 

@@ -3,9 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::response::Response;
 use git2::Repository;
 use http::HeaderValue;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
@@ -21,10 +19,8 @@ use crate::required;
 
 /// The header that tells the engine where the clone grows, percent-encoded.
 pub(crate) const DIRECTORY: &str = "pinfold-directory";
-/// Largest answer: nothing, or an error.
-const ANSWER: usize = 1 << 20;
 
-pub(super) async fn clone(State(front): State<Front>, request: Request) -> ApiResult<Response> {
+pub(super) async fn clone(State(front): State<Front>, request: Request) -> ApiResult<()> {
     let asked = Asked::read(request).await?;
     let CloneRequest { url, path, .. } = json::first_value(&asked.body).map_err(ApiError::invalid_body)?;
     required(&[("url", &url), ("path", &path)])?;
@@ -36,7 +32,7 @@ pub(super) async fn clone(State(front): State<Front>, request: Request) -> ApiRe
         let path = front.sandbox.resolve(&path);
         let place = spawn_blocking(move || Place::find(&path)).await.map_err(broke_off)??;
         let answer = fill(&front, asked, place.directory(), &gone).await;
-        let complete = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+        let complete = answer.is_ok();
         // An incomplete clone is removed on the same thread, when the closure drops it.
         let settled = spawn_blocking(move || if complete { place.keep() } else { Ok(()) });
         settled.await.map_err(broke_off)??;
@@ -51,30 +47,17 @@ fn broke_off(error: tokio::task::JoinError) -> ApiError {
 }
 
 /// Has `directory` filled, unless the client is `gone`. When this returns nobody writes to it any more.
-async fn fill(
-    front: &Front,
-    mut asked: Asked,
-    directory: &Path,
-    gone: &CancellationToken,
-) -> ApiResult<Response> {
+async fn fill(front: &Front, mut asked: Asked, directory: &Path, gone: &CancellationToken) -> ApiResult<()> {
     let encoded = percent_encode(directory.as_os_str().as_bytes(), NON_ALPHANUMERIC).to_string();
     asked.directory = HeaderValue::from_str(&encoded).ok();
     let mut child = Child::start(front, None, front.limit()).await?;
     let answer = tokio::select! {
         biased;
         () = gone.cancelled() => Err(Failure::cancelled().into()),
-        answer = whole(&mut child, asked) => answer,
+        answer = child.ask(asked) => answer.map(drop),
     };
     child.gone().await;
     answer
-}
-
-async fn whole(child: &mut Child, asked: Asked) -> ApiResult<Response> {
-    let (head, body) = child.ask(asked).await?.into_parts();
-    let body = to_bytes(body, ANSWER)
-        .await
-        .map_err(|error| ApiError::internal(format_args!("the engine's answer broke off: {error}")))?;
-    Ok(Response::from_parts(head, Body::from(body)))
 }
 
 /// Where the clone grows until it is complete.
