@@ -111,7 +111,7 @@ def test_pain_c27_git_without_memory_fails_alone(daemon, name):
     # The repository is as it was, and the next operation has its turn.
     status = daemon.get("/git/status", params={"path": f"{base}/big"})
     assert status.json()["fileStatus"] == [], status.text
-    assert daemon.running("pinfold-git") == []
+    eventually(lambda: daemon.running("pinfold-git") == [], "the last of git's processes to end")
 
 
 def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):

@@ -439,9 +439,9 @@ def test_pain_c26_modes_are_kept_and_special_files_are_told(daemon, name):
 
 
 def test_pain_c27_git_takes_no_memory_of_the_daemon(make_daemon):
-    """Clone, commit and push of 54 MB that do not compress run beside the daemon, which does not grow."""
+    """Clone, commit and push of 24 MB that do not compress run beside the daemon, which does not grow."""
     daemon, base = make_daemon(SANDBOX), "/tmp/git"
-    files = "for i in 1 2 3 4 5 6; do head -c 9000000 /dev/urandom > f$i; done"
+    files = "for i in 1 2; do head -c 12000000 /dev/urandom > f$i; done"
     script = f"git init -q -b main {base}/big; git init -q --bare {base}/hub; cd {base}/big; {files}; git add .; git -c user.name=A -c user.email=a@x commit -qm big"
     assert daemon.execute(script, timeout=100)["exitCode"] == 0
     before = reset_peak(daemon)
