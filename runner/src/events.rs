@@ -25,9 +25,11 @@ pub(crate) async fn follow(node: Arc<Node>, stop: CancellationToken) {
     loop {
         let mut events = node.engine.events();
         // Listed after subscribing, so that nothing falls in between.
-        if let Err(error) = sync(&node).await {
-            tracing::warn!(%error, "could not list the node's sandboxes");
+        match sync(&node).await {
+            Ok(()) => enforce(&node).await,
+            Err(error) => tracing::warn!(%error, "could not list the node's sandboxes"),
         }
+        node.news.raise();
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SYNC, SYNC);
         let ended = loop {
             tokio::select! {
@@ -77,8 +79,9 @@ async fn apply(node: &Arc<Node>, event: Event) {
         }
         "die" => died(node, &id, &event).await,
         "destroy" if !busy && known.is_some() => {
-            tracing::info!(sandbox = %id, "a sandbox was removed by someone else");
+            tracing::warn!(sandbox = %id, "a sandbox was removed by someone else");
             node.forget(&id).await;
+            node.news.vanished(&id);
         }
         "create" if !busy && node.was_destroyed(&id) => {
             tracing::warn!(sandbox = %id, "a create that was cut off made its container after all; removing it");
@@ -90,6 +93,11 @@ async fn apply(node: &Arc<Node>, event: Event) {
             if let Err(error) = refresh(node, &id).await {
                 tracing::warn!(sandbox = %id, %error, "could not look at a sandbox after an event");
             }
+            // Started by someone else: its policy has been in force since it was made, unless the rules were lost meanwhile.
+            if event.action == "start" {
+                enforce_one(node, &id).await;
+            }
+            node.news.raise();
         }
         _ => {}
     }
@@ -120,10 +128,11 @@ async fn died(node: &Node, id: &SandboxId, event: &Event) {
             s.state = state_of(s.status, s.ending.as_ref());
         }
     });
-    let ended = node.index.get(id).filter(|s| !s.busy).and_then(|s| s.ending).filter(|e| !e.is_expected());
-    if let Some(ending) = ended {
+    let Some(ended) = node.index.get(id).filter(|s| !s.busy) else { return };
+    if let Some(ending) = ended.ending.filter(|e| !e.is_expected()) {
         tracing::warn!(sandbox = %id, reason = ending.reason(), "a sandbox ended unexpectedly");
     }
+    node.news.raise();
 }
 
 /// Reads one sandbox from the engine into the index.
@@ -182,14 +191,19 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
 
 /// Puts the recorded policy of every running sandbox in force; what is in force already costs nothing.
 async fn enforce(node: &Node) {
-    for (id, sandbox) in node.index.all() {
-        let running = matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused);
-        if running
-            && !sandbox.busy
-            && let Err(error) = node.reinforce(&id, sandbox.address).await
-        {
-            tracing::error!(sandbox = %id, %error, "a running sandbox's network policy is not in force");
-        }
+    for (id, _) in node.index.all() {
+        enforce_one(node, &id).await;
+    }
+}
+
+async fn enforce_one(node: &Node, id: &SandboxId) {
+    let Some(sandbox) = node.index.get(id) else { return };
+    let running = matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused);
+    if running
+        && !sandbox.busy
+        && let Err(error) = node.reinforce(id, sandbox.address).await
+    {
+        tracing::error!(sandbox = %id, %error, "a running sandbox's network policy is not in force");
     }
 }
 
@@ -218,6 +232,7 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
     for id in node.records.ids() {
         if node.index.get(&id).is_none() && !matches!(node.adopt(&id).await, Ok(true) | Err(_)) {
             node.forget(&id).await;
+            node.news.vanished(&id);
         }
     }
     node.reclaim().await

@@ -22,6 +22,11 @@ pub(crate) async fn replace(path: &Path, bytes: Vec<u8>) -> std::io::Result<()> 
     .await
 }
 
+/// Whether `path` is what a [`replace`] that was killed left beside its file.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "tmp")
+}
+
 /// Removes `path`; one that is not there is a success.
 pub(crate) async fn remove(path: &Path) -> std::io::Result<()> {
     let path = path.to_owned();

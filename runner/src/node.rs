@@ -21,6 +21,7 @@ use crate::observe::Counters;
 use crate::policy::NetworkPolicy;
 use crate::records::Records;
 use crate::sandbox::{Backups, Owners};
+use crate::sync::News;
 use crate::volumes::{SHORTEST_CLEANUP, Volumes};
 
 /// The isolated sandbox network (runner contract 9.1).
@@ -69,6 +70,8 @@ pub struct Node {
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
     pub(crate) volumes_changed: Notify,
+    /// What the control plane has to hear.
+    pub(crate) news: News,
 }
 
 impl std::fmt::Debug for Node {
@@ -134,6 +137,7 @@ impl Node {
             destroyed: Mutex::default(),
             gpu_turn: tokio::sync::Mutex::default(),
             volumes_changed: Notify::new(),
+            news: News::default(),
         }))
     }
 

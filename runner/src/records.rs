@@ -50,6 +50,10 @@ impl Records {
         let mut map = HashMap::new();
         for entry in std::fs::read_dir(dir).map_err(failed)?.flatten() {
             let path = entry.path();
+            if files::is_unfinished(&path) {
+                std::fs::remove_file(&path).map_err(failed)?;
+                continue;
+            }
             let Some(id) =
                 path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<SandboxId>().ok())
             else {

@@ -1,80 +1,119 @@
-//! Tells the control plane what became of sandboxes it believes to run, and removes what it will never ask to remove.
+//! Tells the control plane what became of sandboxes it believes to run or to be stopped, and removes what it will never ask to remove.
 //!
-//! Only `stopped`, `error` and `destroyed` are ever pushed: any other state would park the sandbox where nothing resolves it (runner contract
-//! 5.2 and 17.5). A sandbox is reported gone only after several looks at an engine that answers.
+//! Only `started`, `stopped` and `error` are ever pushed: any other state would park the sandbox where nothing resolves it (runner contract
+//! 5.2 and 17.5). That a sandbox is gone is believed at once when the engine said so of a container that we knew, and does not find it; of one
+//! that we never knew, only after several looks at an engine that answers.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::recovery::is_recoverable;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::index::SandboxState;
-use crate::jobs::ControlPlane;
+use crate::jobs::{ControlPlane, RemoteSandbox};
 use crate::node::Node;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Every so many rounds, sandboxes that were given up in `error` are removed.
 const SWEEP_EVERY: u32 = 6;
-/// Looks at an answering engine before a sandbox counts as gone.
+/// Looks at an answering engine before a sandbox that we never knew counts as gone.
 const CONFIRM: u32 = 3;
+/// Between news and the report of it, so that a host which loses many sandboxes at once asks only so often.
+const SETTLE: Duration = Duration::from_millis(200);
 
-/// Runs until `stop`; also at once when a sandbox ends unexpectedly.
+/// What happened to sandboxes although no operation of ours did it.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    raised: Notify,
+    vanished: Mutex<HashSet<SandboxId>>,
+}
+
+impl News {
+    /// Something changed that the control plane should hear of at once.
+    pub(crate) fn raise(&self) {
+        self.raised.notify_one();
+    }
+
+    /// The engine said that a sandbox's container was removed.
+    pub(crate) fn vanished(&self, id: &SandboxId) {
+        self.lost().insert(id.clone());
+        self.raise();
+    }
+
+    /// Forgets those that the control plane no longer asks for, and those that are back.
+    fn retain(&self, keep: impl Fn(&SandboxId) -> bool) {
+        self.lost().retain(|id| keep(id));
+    }
+
+    fn has_vanished(&self, id: &SandboxId) -> bool {
+        self.lost().contains(id)
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<SandboxId>> {
+        self.vanished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until `stop`; also at once when there is news.
 pub async fn run(node: Arc<Node>, control: Arc<dyn ControlPlane>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut missing = HashMap::new();
     let mut round = 0_u32;
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = crash(&node) => {}
+        let ticked = tokio::select! {
+            _ = tick.tick() => true,
+            () = node.news.raised.notified() => false,
             () = stop.cancelled() => return,
+        };
+        if !ticked {
+            // What dies is often removed right after.
+            tokio::time::sleep(SETTLE).await;
         }
-        push(&node, &*control, &mut missing).await;
-        if round.is_multiple_of(SWEEP_EVERY) {
-            sweep(&node, &*control).await;
+        push(&node, &*control, &mut missing, ticked).await;
+        if ticked {
+            if round.is_multiple_of(SWEEP_EVERY) {
+                sweep(&node, &*control).await;
+            }
+            round = round.wrapping_add(1);
         }
-        round = round.wrapping_add(1);
     }
 }
 
-/// Returns when a sandbox newly shows as ended although nobody asked.
-async fn crash(node: &Node) {
-    let ended = || {
-        node.index
-            .all()
-            .into_iter()
-            .filter(|(_, s)| !s.busy && s.state == SandboxState::Error)
-            .map(|(id, _)| id)
-    };
-    let before: std::collections::HashSet<SandboxId> = ended().collect();
-    let mut changes = node.index.changes();
-    while changes.changed().await.is_ok() {
-        if ended().any(|id| !before.contains(&id)) {
-            return;
-        }
-        // The index changes with every step of every sandbox; once in a while is soon enough.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    std::future::pending().await
-}
-
-async fn push(node: &Arc<Node>, control: &dyn ControlPlane, missing: &mut HashMap<SandboxId, u32>) {
+async fn push(
+    node: &Arc<Node>,
+    control: &dyn ControlPlane,
+    missing: &mut HashMap<SandboxId, u32>,
+    ticked: bool,
+) {
     let believed = match control.sandboxes(true).await {
         Ok(believed) => believed,
         Err(error) => return tracing::debug!(%error, "could not ask which sandboxes should run here"),
     };
+    let believed: Vec<(SandboxId, RemoteSandbox)> =
+        believed.into_iter().filter_map(|remote| Some((remote.id.parse().ok()?, remote))).collect();
+    let asked: HashSet<&SandboxId> = believed.iter().map(|(id, _)| id).collect();
+    node.news.retain(|id| asked.contains(id) && node.index.get(id).is_none());
     let mut still_missing = HashMap::new();
-    for id in believed.iter().filter_map(|s| s.id.parse::<SandboxId>().ok()) {
+    for (id, remote) in believed {
+        let runs = remote.state == "started";
         let Some(sandbox) = node.index.get(&id) else {
-            let looks = missing.get(&id).copied().unwrap_or(0) + 1;
+            let known = node.news.has_vanished(&id);
+            // A stopped sandbox that we never knew may be on its way here from another runner.
+            if !known && !runs {
+                continue;
+            }
+            let looks = missing.get(&id).copied().unwrap_or(0) + u32::from(ticked);
             // The engine has the last word: "not found", and nothing else, is gone.
             let gone = matches!(node.engine.inspect(id.as_str()).await, Err(error) if error.is_not_found());
-            if gone && looks >= CONFIRM {
+            if gone && (known || looks >= CONFIRM) {
+                // The event of its removal may have been missed.
+                node.forget(&id).await;
                 report(control, &id, "error", Some("the sandbox's container no longer exists on its runner"))
                     .await;
             } else if gone {
@@ -86,8 +125,9 @@ async fn push(node: &Arc<Node>, control: &dyn ControlPlane, missing: &mut HashMa
             continue;
         }
         match sandbox.state {
-            SandboxState::Stopped => report(control, &id, "stopped", None).await,
-            SandboxState::Error => {
+            SandboxState::Started if !runs => report(control, &id, "started", None).await,
+            SandboxState::Stopped if runs => report(control, &id, "stopped", None).await,
+            SandboxState::Error if runs => {
                 let reason =
                     sandbox.ending.map(|e| e.reason()).unwrap_or_else(|| "the sandbox failed".to_owned());
                 let output = crate::sandbox::last_output(node, &id).await;

@@ -66,8 +66,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError>;
     /// Reports this node's health.
     async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError>;
-    /// This runner's sandboxes: all of them, or those believed started and settled.
-    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError>;
+    /// This runner's sandboxes: all of them, or those believed to be settled as started or stopped.
+    async fn sandboxes(&self, settled: bool) -> Result<Vec<RemoteSandbox>, ApiCallError>;
     /// Corrects a sandbox's state.
     async fn push_state(
         &self,
@@ -167,8 +167,8 @@ impl ControlPlane for HttpControlPlane {
         answer(self.request(Method::POST, "/runners/healthcheck").json(body)).await.map(drop)
     }
 
-    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
-        let query = if started_only { "?states=started&skipReconcilingSandboxes=true" } else { "" };
+    async fn sandboxes(&self, settled: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
+        let query = if settled { "?states=started,stopped&skipReconcilingSandboxes=true" } else { "" };
         let listed: Vec<Value> =
             decoded(self.request(Method::GET, &format!("/sandbox/for-runner{query}"))).await?;
         Ok(listed.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect())

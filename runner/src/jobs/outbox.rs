@@ -50,6 +50,10 @@ impl Outbox {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let mut pending = HashMap::new();
         for entry in std::fs::read_dir(dir).map_err(failed)?.flatten() {
+            if files::is_unfinished(&entry.path()) {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+                continue;
+            }
             if entry.path().extension().is_none_or(|e| e != "json") {
                 continue;
             }

@@ -30,7 +30,8 @@ pub async fn poll(
     stop: CancellationToken,
 ) {
     let suspicion = Arc::new(Suspicion::default());
-    // Its first listing finds what an earlier run of this process left.
+    // An earlier run's last poll may go on claiming for nobody if that run was killed; the first listing finds what it left running.
+    suspicion.raise(Instant::now() + timeout + Duration::from_secs(1));
     let lister =
         tokio::spawn(list_on_demand(control.clone(), executor.clone(), suspicion.clone(), stop.clone()));
     let mut pause = FIRST_PAUSE;

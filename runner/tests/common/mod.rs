@@ -351,9 +351,10 @@ impl ControlPlane for Control {
         Ok(())
     }
 
-    async fn sandboxes(&self, started_only: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
+    async fn sandboxes(&self, settled: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
         let remote = self.remote.lock().unwrap();
-        Ok(remote.iter().filter(|s| !started_only || s.state == "started").cloned().collect())
+        let rests = |s: &RemoteSandbox| matches!(s.state.as_str(), "started" | "stopped");
+        Ok(remote.iter().filter(|s| !settled || rests(s)).cloned().collect())
     }
 
     async fn push_state(

@@ -5,13 +5,17 @@
     reason = "tests that fail say where, and one prints what it measured"
 )]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod figures;
+mod images;
+mod reports;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, Control, IMAGE, create_payload, eventually};
-use pinfold_engine::{ContainerStatus, EngineError, Fault};
+use pinfold_engine::{ContainerStatus, Engine, EngineError, Fault};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{
     CreateBackup, CreateSandbox, NetworkSettings, RecoverSandbox, ResizeSandbox, SnapshotSandbox,
@@ -234,75 +238,12 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
 }
 
 #[tokio::test]
-async fn crashes_and_disappearances_are_reported_with_reasons() {
-    let bench = Bench::new().await;
-    let control = std::sync::Arc::new(Control::default());
-    let (_, stop, task) = bench.serve(control.clone()).await;
-    let (crashed, oom, quiet) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
-    for id in [&crashed, &oom, &quiet] {
-        bench.node.create(request(id)).await.unwrap();
-        let remote = RemoteSandbox {
-            id: id.to_string(),
-            state: "started".to_owned(),
-            desired_state: "started".to_owned(),
-        };
-        control.remote.lock().unwrap().push(remote);
-    }
-    bench.engine.exit(quiet.as_str(), 0, false);
-    bench.engine.exit(crashed.as_str(), 3, false);
-    bench.engine.exit(oom.as_str(), 137, true);
-    let pushed =
-        |id: &SandboxId| control.pushed.lock().unwrap().iter().find(|(s, _, _)| s == id.as_str()).cloned();
-    eventually("three state reports", || [&crashed, &oom, &quiet].iter().all(|id| pushed(id).is_some()))
-        .await;
-    let (_, state, reason) = pushed(&crashed).unwrap();
-    assert!(
-        state == "error"
-            && reason.as_deref().is_some_and(|r| r.contains("code 3") && r.contains("last output")),
-        "{reason:?}"
-    );
-    assert!(pushed(&oom).unwrap().2.unwrap().contains("out of memory"));
-    assert_eq!((pushed(&quiet).unwrap().1.as_str(), pushed(&quiet).unwrap().2), ("stopped", None));
-    let pushed = control.pushed.lock().unwrap().clone();
-    assert!(
-        pushed.iter().all(|(_, state, _)| ["stopped", "error", "destroyed"].contains(&state.as_str())),
-        "{pushed:?}"
-    );
-    stop.cancel();
-    task.await.unwrap();
-}
-
-#[tokio::test]
-async fn sandboxes_deleted_in_error_are_removed_without_being_asked() {
-    let bench = Bench::new().await;
-    let (left, kept) = (SandboxId::random(), SandboxId::random());
-    for id in [&left, &kept] {
-        bench.node.create(request(id)).await.unwrap();
-    }
-    let control = std::sync::Arc::new(Control::default());
-    for (id, desired) in [(&left, "destroyed"), (&kept, "started")] {
-        let remote = RemoteSandbox {
-            id: id.to_string(),
-            state: "error".to_owned(),
-            desired_state: desired.to_owned(),
-        };
-        control.remote.lock().unwrap().push(remote);
-    }
-    let (_, stop, task) = bench.serve(control).await;
-    eventually("the sweep", || bench.engine.container(left.as_str()).is_none()).await;
-    assert!(bench.engine.container(kept.as_str()).is_some());
-    stop.cancel();
-    task.await.unwrap();
-}
-
-#[tokio::test]
 async fn a_node_that_starts_again_knows_its_sandboxes_and_thaws_frozen_ones() {
     let bench = Bench::new().await;
     let (running, frozen) = (SandboxId::random(), SandboxId::random());
     for id in [&running, &frozen] {
         bench.node.create(request(id)).await.unwrap();
     }
-    use pinfold_engine::Engine;
     bench.engine.pause(frozen.as_str()).await.unwrap();
     let Bench { engine, dir, .. } = bench;
     let again = Bench::over(engine, dir, |_| {}).await;
@@ -357,53 +298,6 @@ async fn recovery_needs_a_reason_and_has_an_end() {
 }
 
 #[tokio::test]
-async fn snapshots_thaw_on_every_path_and_work_without_a_registry() {
-    let bench = Bench::new().await;
-    let id = SandboxId::random();
-    bench.node.create(request(&id)).await.unwrap();
-    let wanted = || SnapshotSandbox { name: "s".to_owned(), ..SnapshotSandbox::default() };
-    let made = bench.node.snapshot(&id, wanted()).await.unwrap();
-    assert_eq!(made.reference.unwrap(), format!("daytona-{}:daytona", made.hash));
-    bench.engine.fail_next("commit", Fault::Error(broken()));
-    assert!(bench.node.snapshot(&id, wanted()).await.is_err());
-    assert_eq!(bench.engine.container(id.as_str()).unwrap().status, ContainerStatus::Running);
-    assert_eq!(bench.node.index.get(&id).unwrap().state, SandboxState::Started);
-}
-
-#[tokio::test]
-async fn a_stop_cancels_the_backup() {
-    let bench = Bench::new().await;
-    let id = SandboxId::random();
-    bench.node.create(request(&id)).await.unwrap();
-    bench.engine.fail_next("commit", Fault::Hang);
-    let (node, owned) = (bench.node.clone(), id.clone());
-    let wanted = CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: None };
-    let backup = tokio::spawn(async move { node.backup(&owned, wanted).await });
-    eventually("the commit", || bench.engine.calls("commit") == 1).await;
-    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
-    assert!(backup.await.unwrap().unwrap_err().message.contains("cancelled"));
-}
-
-#[tokio::test]
-async fn pain_31_one_pull_serves_everyone_who_waits_for_it() {
-    let bench = Bench::new().await;
-    bench.engine.delay("pull", Duration::from_millis(50));
-    let creates = (0..8).map(|_| {
-        let wanted = CreateSandbox { snapshot: "pulled:1".to_owned(), ..request(&SandboxId::random()) };
-        bench.node.create(wanted)
-    });
-    for result in futures_util::future::join_all(creates).await {
-        result.unwrap();
-    }
-    assert_eq!(bench.engine.calls("pull"), 1);
-    assert!(bench.node.snapshot_exists("pulled:1").await.unwrap());
-    assert!(
-        !bench.node.snapshot_exists("pulled:10").await.unwrap()
-            && !bench.node.snapshot_exists(IMAGE.trim_end_matches(":1")).await.unwrap()
-    );
-}
-
-#[tokio::test]
 async fn a_container_that_appears_after_its_destroy_is_removed() {
     let bench = Bench::new().await;
     let (_, stop, task) = bench.serve(std::sync::Arc::new(Control::default())).await;
@@ -411,116 +305,12 @@ async fn a_container_that_appears_after_its_destroy_is_removed() {
     bench.node.create(request(&id)).await.unwrap();
     bench.node.destroy(&id).await.unwrap();
     // As when the engine finishes a create whose caller was cancelled.
-    use pinfold_engine::Engine;
     let late =
         pinfold_engine::ContainerSpec { name: id.to_string(), image: IMAGE.to_owned(), ..Default::default() };
     bench.engine.create(&late).await.unwrap();
     eventually("the removal", || bench.engine.container(id.as_str()).is_none()).await;
     stop.cancel();
     task.await.unwrap();
-}
-
-#[tokio::test]
-async fn an_image_made_here_is_never_replaced_by_a_strangers() {
-    let bench = Bench::new().await;
-    bench.engine.add_image("team/box:latest", common::image());
-    let create =
-        |snapshot: &str| CreateSandbox { snapshot: snapshot.to_owned(), ..request(&SandboxId::random()) };
-    bench.node.create(create("team/box:latest")).await.unwrap();
-    assert_eq!(bench.engine.calls("pull"), 0);
-    // One that came from a registry may be newer there; a registry that is away does not keep it from running.
-    let pulled =
-        pinfold_engine::Image { digests: vec!["team/pulled@sha256:00".to_owned()], ..common::image() };
-    bench.engine.add_image("team/pulled:latest", pulled);
-    bench.engine.fail_next("pull", Fault::Error(broken()));
-    bench.node.create(create("team/pulled:latest")).await.unwrap();
-    assert_eq!(bench.engine.calls("pull"), 1);
-}
-
-/// What the runner itself costs, with an engine that takes no time: `cargo test -p pinfold-runner --test lifecycle overhead -- --ignored
-/// --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn overhead() {
-    let bench = Bench::new().await;
-    bench.node.create(request(&SandboxId::random())).await.unwrap();
-    let mut all = Vec::new();
-    for _ in 0..200 {
-        let began = std::time::Instant::now();
-        bench.node.create(request(&SandboxId::random())).await.unwrap();
-        all.push(began.elapsed());
-    }
-    all.sort();
-    println!("create, one after another: median {:?}, p95 {:?}", all[100], all[190]);
-    let began = std::time::Instant::now();
-    let creates = (0..200).map(|_| {
-        let (node, wanted) = (bench.node.clone(), request(&SandboxId::random()));
-        tokio::spawn(async move { node.create(wanted).await })
-    });
-    for created in futures_util::future::join_all(creates).await {
-        created.unwrap().unwrap();
-    }
-    println!("200 creates side by side: {:?}", began.elapsed());
-    let control = std::sync::Arc::new(Control::default());
-    let (_, stop, task) = bench.serve(control.clone()).await;
-    let began = std::time::Instant::now();
-    let ids: Vec<SandboxId> = (0..200).map(|_| SandboxId::random()).collect();
-    let jobs: Vec<String> =
-        ids.iter().map(|id| control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(id)))).collect();
-    for job in &jobs {
-        control.result(job).await;
-    }
-    println!("200 CREATE_SANDBOX jobs until their results: {:?}", began.elapsed());
-    stop.cancel();
-    task.await.unwrap();
-}
-
-/// Pain B22: what is unhealthy has a reason, and what is only missing is named without taking the node out of service.
-#[tokio::test]
-async fn pain_22_every_service_is_named_and_the_unhealthy_one_has_a_reason() {
-    let bench = Bench::with(|c| c.cpu_interval = Duration::from_millis(20)).await;
-    let control = Arc::new(Control::default());
-    let away = EngineError::Unreachable { what: "ping".to_owned(), message: "no socket".to_owned() };
-    let (_, stop, task) = bench.serve(control.clone()).await;
-    let last = |healthy: bool| {
-        let reports = control.health.lock().unwrap();
-        let report = reports.last().filter(|r| r.service_health[0].healthy == healthy)?;
-        Some(report.service_health.clone())
-    };
-    eventually("a healthy report", || last(true).is_some()).await;
-    let services = last(true).unwrap();
-    let names: Vec<&str> = services.iter().map(|s| s.service_name.as_str()).collect();
-    assert_eq!(names, ["docker", "network-policy", "volumes", "disk", "disk-quota"]);
-    assert!(services.iter().all(|s| s.healthy), "{services:?}");
-    let quota = services[4].error_reason.as_deref().unwrap_or_default();
-    assert!(quota.contains("overlay2 on extfs"), "an engine without quotas says so: {services:?}");
-    for _ in 0..500 {
-        bench.engine.fail_next("ping", Fault::Error(away.clone()));
-    }
-    eventually("the engine's end to be reported", || last(false).is_some()).await;
-    let reason = last(false).unwrap()[0].error_reason.clone().unwrap();
-    assert!(reason.contains("no socket"), "{reason}");
-    stop.cancel();
-    task.await.unwrap();
-}
-
-/// A snapshot whose image sandboxes still need goes with the last of them, also after a restart.
-#[tokio::test]
-async fn an_image_that_sandboxes_need_is_removed_after_the_last_of_them() {
-    let bench = Bench::new().await;
-    let id = SandboxId::random();
-    let reference = "daytona-needed:1";
-    bench.engine.add_image(reference, common::image());
-    let wanted = CreateSandbox { snapshot: reference.to_owned(), ..request(&id) };
-    bench.node.create(wanted).await.unwrap();
-    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
-    bench.node.remove_snapshot(reference).await.unwrap();
-    assert!(bench.engine.image_names().contains(&reference.to_owned()), "a stopped sandbox needs it");
-    let Bench { engine, dir, .. } = bench;
-    let again = Bench::over(engine, dir, |_| {}).await;
-    again.node.destroy(&id).await.unwrap();
-    again.node.reclaim().await.unwrap();
-    assert!(!again.engine.image_names().contains(&reference.to_owned()));
 }
 
 /// A card is one sandbox's at a time, from its create to its stop, and the sandbox has the size that goes with it.
@@ -559,36 +349,4 @@ async fn a_gpu_is_given_once_and_not_taken_back_from_its_next_owner() {
     assert!(taken.class == Class::Conflict && taken.message.contains("another sandbox"), "{taken}");
     bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
     bench.node.start(&ids[0], StartSandbox::default()).await.unwrap();
-}
-
-/// What 500 sandboxes cost at rest, the simulated engine included: prints the figures.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute: cargo test -p pinfold-runner --test lifecycle five_hundred -- --ignored --nocapture"]
-async fn five_hundred_sandboxes_at_rest() {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    };
-    // Clock ticks of this process; there are a hundred a second.
-    let ticks = || {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let bench = Bench::with(|c| c.poll_timeout = Duration::from_secs(12)).await;
-    let control = Arc::new(Control { calm: true.into(), ..Control::default() });
-    for _ in 0..500 {
-        bench.node.create(request(&SandboxId::random())).await.unwrap();
-    }
-    let (_, stop, task) = bench.serve(control).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (before, seconds) = (ticks(), 20_u64);
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let percent = (ticks() - before) as f64 / seconds as f64;
-    println!("500 sandboxes at rest: {percent:.2} % of a core, {} MiB resident", resident());
-    assert!(percent < 2.0, "{percent} % of a core");
-    assert!(resident() < 64, "{} MiB", resident());
-    stop.cancel();
-    task.await.unwrap();
 }

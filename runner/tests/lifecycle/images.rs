@@ -1,0 +1,86 @@
+//! Snapshots, backups and the images that sandboxes need.
+
+use super::*;
+
+#[tokio::test]
+async fn snapshots_thaw_on_every_path_and_work_without_a_registry() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let wanted = || SnapshotSandbox { name: "s".to_owned(), ..SnapshotSandbox::default() };
+    let made = bench.node.snapshot(&id, wanted()).await.unwrap();
+    assert_eq!(made.reference.unwrap(), format!("daytona-{}:daytona", made.hash));
+    bench.engine.fail_next("commit", Fault::Error(broken()));
+    assert!(bench.node.snapshot(&id, wanted()).await.is_err());
+    assert_eq!(bench.engine.container(id.as_str()).unwrap().status, ContainerStatus::Running);
+    assert_eq!(bench.node.index.get(&id).unwrap().state, SandboxState::Started);
+}
+
+#[tokio::test]
+async fn a_stop_cancels_the_backup() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.engine.fail_next("commit", Fault::Hang);
+    let (node, owned) = (bench.node.clone(), id.clone());
+    let wanted = CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: None };
+    let backup = tokio::spawn(async move { node.backup(&owned, wanted).await });
+    eventually("the commit", || bench.engine.calls("commit") == 1).await;
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    assert!(backup.await.unwrap().unwrap_err().message.contains("cancelled"));
+}
+
+#[tokio::test]
+async fn pain_31_one_pull_serves_everyone_who_waits_for_it() {
+    let bench = Bench::new().await;
+    bench.engine.delay("pull", Duration::from_millis(50));
+    let creates = (0..8).map(|_| {
+        let wanted = CreateSandbox { snapshot: "pulled:1".to_owned(), ..request(&SandboxId::random()) };
+        bench.node.create(wanted)
+    });
+    for result in futures_util::future::join_all(creates).await {
+        result.unwrap();
+    }
+    assert_eq!(bench.engine.calls("pull"), 1);
+    assert!(bench.node.snapshot_exists("pulled:1").await.unwrap());
+    assert!(
+        !bench.node.snapshot_exists("pulled:10").await.unwrap()
+            && !bench.node.snapshot_exists(IMAGE.trim_end_matches(":1")).await.unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_image_made_here_is_never_replaced_by_a_strangers() {
+    let bench = Bench::new().await;
+    bench.engine.add_image("team/box:latest", common::image());
+    let create =
+        |snapshot: &str| CreateSandbox { snapshot: snapshot.to_owned(), ..request(&SandboxId::random()) };
+    bench.node.create(create("team/box:latest")).await.unwrap();
+    assert_eq!(bench.engine.calls("pull"), 0);
+    // One that came from a registry may be newer there; a registry that is away does not keep it from running.
+    let pulled =
+        pinfold_engine::Image { digests: vec!["team/pulled@sha256:00".to_owned()], ..common::image() };
+    bench.engine.add_image("team/pulled:latest", pulled);
+    bench.engine.fail_next("pull", Fault::Error(broken()));
+    bench.node.create(create("team/pulled:latest")).await.unwrap();
+    assert_eq!(bench.engine.calls("pull"), 1);
+}
+
+/// A snapshot whose image sandboxes still need goes with the last of them, also after a restart.
+#[tokio::test]
+async fn an_image_that_sandboxes_need_is_removed_after_the_last_of_them() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    let reference = "daytona-needed:1";
+    bench.engine.add_image(reference, common::image());
+    let wanted = CreateSandbox { snapshot: reference.to_owned(), ..request(&id) };
+    bench.node.create(wanted).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    bench.node.remove_snapshot(reference).await.unwrap();
+    assert!(bench.engine.image_names().contains(&reference.to_owned()), "a stopped sandbox needs it");
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    again.node.destroy(&id).await.unwrap();
+    again.node.reclaim().await.unwrap();
+    assert!(!again.engine.image_names().contains(&reference.to_owned()));
+}

@@ -1,0 +1,182 @@
+"""A real `pinfold run` between a simulated control plane and a watched engine, and what it may have left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+
+from plane import Plane
+from stack import BINARY, STATE, free_port
+from support import busybox, docker, eventually
+from watched_engine import WatchedEngine
+
+TOKEN = "runner-token"
+
+
+class Registry:
+    """Debian's `docker-registry`, for what is pushed and pulled."""
+
+    def __init__(self, directory: Path) -> None:
+        self.host = f"127.0.0.1:{free_port()}"
+        settings = directory / "registry.yml"
+        # JSON is YAML.
+        settings.write_text(json.dumps({"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(directory / "registry")}}, "http": {"addr": self.host}}))
+        self.process = subprocess.Popen(["docker-registry", "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(self.answers, "the registry to answer")
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection(self.host, timeout=5)
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        return False
+
+    def account(self) -> dict:
+        return {"url": self.host, "project": "p", "username": "", "password": ""}
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Node:
+    """The runner. It outlives any number of kills, and its directory and sandboxes with it."""
+
+    def __init__(self, **environment: str) -> None:
+        (STATE / "tmp").mkdir(parents=True, exist_ok=True)
+        # Sockets have short names.
+        self.directory = Path(tempfile.mkdtemp(prefix="node-", dir=STATE / "tmp"))
+        self.data = self.directory / "data"
+        self.log = self.directory / "pinfold.log"
+        self.plane = Plane()
+        self.engine = WatchedEngine(self.directory / "docker.sock")
+        self.image = busybox()
+        self.port = free_port()
+        self.extra = environment
+        self.process: subprocess.Popen[bytes] | None = None
+        self.dead = threading.Event()
+        #: Every sandbox that was asked for.
+        self.made: set[str] = set()
+
+    def environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
+        return inherited | {
+            "DAYTONA_API_URL": self.plane.url,
+            "DAYTONA_RUNNER_TOKEN": TOKEN,
+            "DOCKER_HOST": f"unix://{self.engine.path}",
+            "API_PORT": str(self.port),
+            "PINFOLD_LISTEN": "127.0.0.1",
+            "RUNNER_DOMAIN": "127.0.0.1",
+            "PINFOLD_DATA_DIR": str(self.data),
+            "POLL_TIMEOUT": "2s",
+        } | self.extra
+
+    def start(self) -> None:
+        """Starts it and waits until it has repaired what it found, and serves."""
+        self.dead.clear()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([BINARY, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True)
+        eventually(self.answers, "the runner to answer", 30)
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        with contextlib.suppress(OSError):
+            return self.ask("GET", "/", timeout=2)[0] == 200
+        return False
+
+    def kill(self) -> None:
+        """kill -9; harmless when it is dead already."""
+        assert self.process is not None
+        self.process.kill()
+        self.dead.set()
+
+    def buried(self) -> None:
+        """Waits for the end of a kill."""
+        assert self.process is not None
+        assert self.process.wait(10) == -signal.SIGKILL
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(40)
+
+    def ask(self, method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, str]:
+        """A request as the pushing generation's control plane, or the edge proxy, makes it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def run(self, sandbox: str, command: str) -> str:
+        """Runs a command in a sandbox through its daemon."""
+        status, text = self.ask("POST", f"/sandboxes/{sandbox}/toolbox/process/execute", {"command": f"sh -c '{command}'"})
+        assert status == 200, text
+        return json.loads(text)["result"]
+
+    def create_payload(self, sandbox: str, **more: object) -> dict:
+        """What a control plane sends, nulls included."""
+        self.made.add(sandbox)
+        return {
+            "id": sandbox, "name": "box", "userId": "o", "organizationId": "o", "regionId": "us", "snapshot": self.image, "osUser": "root",
+            "cpuQuota": 1, "memoryQuota": 1, "storageQuota": 3, "gpuQuota": 0, "env": {}, "volumes": [], "entrypoint": ["sleep", "infinity"],
+            "networkBlockAll": False, "networkAllowList": None, "domainAllowList": None, "metadata": None, "authToken": "t", "registry": None,
+        } | more  # fmt: skip
+
+    def job(self, kind: str, resource: str, payload: dict | None = None) -> dict:
+        """Has a job done that must succeed."""
+        ended = self.plane.result(self.plane.push(kind, resource, payload))
+        assert ended["status"] == "COMPLETED", ended
+        return ended
+
+    def sandbox(self, **more: object) -> str:
+        """A sandbox that runs."""
+        sandbox = str(uuid.uuid4())
+        self.job("CREATE_SANDBOX", sandbox, self.create_payload(sandbox, **more))
+        return sandbox
+
+    def containers(self) -> dict[str, str]:
+        """Our containers on the engine, by name, with their state."""
+        listed = [line.split() for line in docker("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()]
+        return {name: state for name, state in listed if name[:36] in self.made}
+
+    def judged(self) -> set[str]:
+        """The addresses that have rules in the kernel."""
+        listed = subprocess.run(["nft", "list", "map", "inet", "pinfold", "sandboxes"], check=False, capture_output=True, text=True).stdout
+        return {word for word in listed.split() if word.count(".") == 3}
+
+    def rules(self, sandbox: str) -> str:
+        """The rules that judge one sandbox's packets, without their counts."""
+        chain = f"sb_{sandbox.replace('-', '')}"
+        listed = subprocess.run(["nft", "-s", "list", "chain", "inet", "pinfold", chain], check=False, capture_output=True, text=True)
+        return listed.stdout
+
+    def left(self) -> list[str]:
+        """Whatever there is of sandboxes in the engine, the kernel and the data directory."""
+        tables = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+        chains = [line.strip() for line in tables.splitlines() if "chain sb_" in line or "set sb_" in line]
+        networks = [n for n in docker("network", "ls", "--format", "{{.Name}}").split() if n.startswith("daytona-link-")]
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if f"{self.data}/" in line]
+        files = [str(f.relative_to(self.data)) for folder in ("sandboxes", "outbox") for f in (self.data / folder).glob("*")]
+        images = [i for i in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split() if i.startswith("daytona-from-sandbox-")]
+        return [*self.containers(), *self.judged(), *chains, *networks, *mounts, *files, *images]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+            self.process.wait(10)
+        for name in self.containers():
+            docker("rm", "-f", "-v", name, check=False)
+        self.plane.close()
+        self.engine.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
