@@ -69,16 +69,20 @@ class Node:
 
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
-        return inherited | {
-            "DAYTONA_API_URL": self.plane.url,
-            "DAYTONA_RUNNER_TOKEN": TOKEN,
-            "DOCKER_HOST": f"unix://{self.engine.path}",
-            "API_PORT": str(self.port),
-            "PINFOLD_LISTEN": "127.0.0.1",
-            "RUNNER_DOMAIN": "127.0.0.1",
-            "PINFOLD_DATA_DIR": str(self.data),
-            "POLL_TIMEOUT": "2s",
-        } | self.extra
+        return (
+            inherited
+            | {
+                "DAYTONA_API_URL": self.plane.url,
+                "DAYTONA_RUNNER_TOKEN": TOKEN,
+                "DOCKER_HOST": f"unix://{self.engine.path}",
+                "API_PORT": str(self.port),
+                "PINFOLD_LISTEN": "127.0.0.1",
+                "RUNNER_DOMAIN": "127.0.0.1",
+                "PINFOLD_DATA_DIR": str(self.data),
+                "POLL_TIMEOUT": "2s",
+            }
+            | self.extra
+        )
 
     def start(self) -> None:
         """Starts it and waits until it has repaired what it found, and serves."""
@@ -170,6 +174,12 @@ class Node:
         files = [str(f.relative_to(self.data)) for folder in ("sandboxes", "outbox") for f in (self.data / folder).glob("*")]
         images = [i for i in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split() if i.startswith("daytona-from-sandbox-")]
         return [*self.containers(), *self.judged(), *chains, *networks, *mounts, *files, *images]
+
+    def nothing_left(self) -> None:
+        """A result's file goes a moment after its acknowledgement, everything else before it."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.left(), "nothing to be left", 5)
+        assert self.left() == []
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +13,9 @@ ENDED = ("COMPLETED", "FAILED")
 
 
 class Plane:
-    """The API that a runner of the polling generation calls (runner contract 2.2), on a loopback port of its own."""
+    """The API that a runner of the polling generation calls (runner contract 2.2), on a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.changed = threading.Condition()
         #: Every job by its id, as the API would show it.
         self.jobs: dict[str, dict] = {}
@@ -30,18 +29,25 @@ class Plane:
         self.on_result: Callable[[str], bool] = lambda _: False
         #: Called with the claimed jobs before they are sent. True: the connection is cut instead.
         self.on_claim: Callable[[list[dict]], bool] = lambda _: False
-        #: Polls of a runner that was killed go on and claim for nobody, as the original's do (runner contract 17.1), until this is raised.
-        self.era = 0
+        #: Open polls, oldest first, which is the order they are served in. One of a runner that was killed stays, and claims for nobody, as
+        #: the original's do (runner contract 17.1).
+        self.polls: list[object] = []
         #: Gone: connections are taken and cut, as a proxy before a dead API does.
         self.gone = False
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"plane": self}))
+        self.server = ThreadingHTTPServer((host, 0), type("Handler", (_Handler,), {"plane": self}))
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
+        self.url = f"http://{host}:{self.server.server_address[1]}/api"
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    def leave(self, gone: bool = True) -> None:
+        """Goes away, or comes back."""
+        with self.changed:
+            self.gone = gone
+            self.changed.notify_all()
 
     def push(self, kind: str, resource: str, payload: dict | None = None) -> str:
         """Makes a job. Returns its id."""
@@ -63,18 +69,26 @@ class Plane:
     def forget_polls(self) -> None:
         """Ends the polls that are open."""
         with self.changed:
-            self.era += 1
+            self.polls.clear()
             self.changed.notify_all()
 
-    def claim(self, limit: int, timeout: float, era: int) -> list[dict]:
+    def claim(self, limit: int, timeout: float) -> list[dict]:
+        """One poll."""
+        poll = object()
+
         def pending() -> list[dict]:
-            return [j for j in self.jobs.values() if j["status"] == "PENDING"]
+            return [j for j in self.jobs.values() if j["status"] == "PENDING"] if self.polls[:1] == [poll] else []
 
         with self.changed:
-            self.changed.wait_for(lambda: pending() or era != self.era, timeout)
-            taken = pending()[:limit] if era == self.era else []
+            self.polls.append(poll)
+            # It ends early when the API is about to be gone, or it would outlive it.
+            self.changed.wait_for(lambda: pending() or self.gone or poll not in self.polls, timeout)
+            taken = pending()[:limit]
             for job in taken:
                 job["status"] = "IN_PROGRESS"
+            if poll in self.polls:
+                self.polls.remove(poll)
+            self.changed.notify_all()
             return [dict(job) for job in taken]
 
     def end(self, job: str, update: dict) -> int:
@@ -120,10 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
         match url.path.removeprefix("/api"):
             case "/jobs/poll":
-                # A poll ends early when the API is about to be gone, or it would outlive it.
-                jobs, deadline, era = [], time.monotonic() + float(query["timeout"]), self.plane.era
-                while not jobs and not self.plane.gone and era == self.plane.era and (left := deadline - time.monotonic()) > 0:
-                    jobs = self.plane.claim(int(query["limit"]), min(left, 0.5), era)
+                jobs = self.plane.claim(int(query["limit"]), float(query["timeout"]))
                 if self.plane.gone or (jobs and self.plane.on_claim(jobs)):
                     return self.cut()
                 return self.answer(200, {"jobs": jobs})

@@ -7,6 +7,7 @@ effect is there and nobody knows. Other moments are those at which a file or the
 from __future__ import annotations
 
 import contextlib
+import http.client
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ def kept(node: Node) -> Iterator[str]:
     yield sandbox
     node.engine.reset()
     node.job("DESTROY_SANDBOX", sandbox)
-    assert node.left() == []
+    node.nothing_left()
 
 
 @dataclass
@@ -243,7 +244,7 @@ def test_killed_at_each_step_of_creates_and_destroys(node):
     for sandbox in made:
         node.engine.reset()
         node.job("DESTROY_SANDBOX", sandbox)
-    assert node.left() == []
+    node.nothing_left()
 
 
 def test_killed_while_it_changes_a_policy(node, kept):
@@ -266,13 +267,58 @@ def test_killed_while_it_changes_a_policy(node, kept):
         assert node.rules(kept) == wanted
 
 
-def test_a_job_that_the_dead_runners_poll_has_claimed_is_found_soon(node):
+def test_a_job_that_the_dead_runners_poll_claims_is_found_soon(node):
     """A control plane does not notice that a poll's client is gone, and claims the next job for nobody (runner contract 17.1)."""
+    eventually(lambda: node.plane.polls, "a poll to be open")
     node.kill()
     node.buried()
-    job = node.plane.push("STOP_SANDBOX", str(uuid.uuid4()), {})
-    eventually(lambda: node.plane.jobs[job]["status"] == "IN_PROGRESS", "the orphaned poll to claim it")
     node.start()
-    late = node.plane.push("STOP_SANDBOX", str(uuid.uuid4()), {})
-    for waiting in (job, late):
-        assert node.plane.result(waiting, 8)["status"] == "COMPLETED"
+    job = node.plane.push("STOP_SANDBOX", str(uuid.uuid4()), {})
+    assert len(node.plane.polls) >= 2, "the dead runner's poll is still the first"
+    assert node.plane.result(job, 8)["status"] == "COMPLETED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.route])
+def test_killed_at_each_step_of_a_request(pushed_to, registry, name):
+    """The other generation: the control plane asks by HTTP, loses the connection, and asks again."""
+    node, case, account = pushed_to, CASES[name], registry.account()
+    sandbox = str(uuid.uuid4())
+    assert node.ask("POST", "/sandboxes", node.create_payload(sandbox, networkBlockAll=True))[0] == 201
+    assert node.run(sandbox, "echo precious > /work; cat /work") == "precious\n"
+    path, payload = f"/sandboxes/{sandbox}/{case.route}", case.payload(node, sandbox, account)
+    for step in range(MOST_STEPS):
+        node.engine.reset()
+        if case.running is not None and inspect(sandbox)["State"]["Running"] != case.running:
+            assert node.ask("POST", f"/sandboxes/{sandbox}/{'start' if case.running else 'stop'}", {})[0] == 200
+        dies_at(node, step)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            assert node.ask("POST", path, payload)[0] == 200
+            break
+        bury(node)
+        node.start()
+        status, text = node.ask("POST", path, payload)
+        assert status == 200, f"{name}, killed after step {step}: {status} {text}"
+        intact(node, sandbox, f"{name}, killed after step {step}")
+    assert step > 0, "it was never killed"
+    for _ in range(2):
+        dies_at(node, 0)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            assert node.ask("POST", f"/sandboxes/{sandbox}/destroy")[0] == 200
+            break
+        bury(node)
+        node.start()
+    node.nothing_left()
+
+
+@pytest.fixture
+def pushed_to(node: Node) -> Iterator[Node]:
+    """The runner in the generation that is asked by HTTP."""
+    node.stop()
+    node.extra["API_VERSION"] = "0"
+    node.start()
+    yield node
+    node.engine.reset()
+    node.stop()
+    del node.extra["API_VERSION"]
+    node.start()

@@ -57,6 +57,15 @@ def test_block_all(make_sandbox, outside):
     assert sandbox.process.exec("echo toolbox still answers").exit_code == 0
 
 
+def test_a_container_that_somebody_starts_has_its_policy(make_sandbox, outside):
+    """Behind our back, and asked before anybody can have noticed."""
+    sandbox = make_sandbox(network_block_all=True)
+    sandbox.stop()
+    docker("start", sandbox.id)
+    attempt = f"import socket; socket.create_connection(('{OUTSIDE}', 8080), 2)"
+    assert subprocess.run(["docker", "exec", sandbox.id, "python3", "-c", attempt], check=False, capture_output=True).returncode == 1
+
+
 def test_an_allow_list(make_sandbox, outside):
     sandbox = make_sandbox(network_allow_list=f"{OUTSIDE}/32")
     assert reaches(sandbox)
