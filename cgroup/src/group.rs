@@ -166,6 +166,18 @@ fn slice(name: &str) -> PathBuf {
 }
 
 impl Group {
+    /// What is around a systemd service, for a member of one; itself for others.
+    pub(crate) fn without_service(mut self) -> Self {
+        for place in [&mut self.cpu, &mut self.cpuacct, &mut self.cpuset, &mut self.memory, &mut self.pids] {
+            let Ok(place) = place else { continue };
+            let is_service = place.directory.extension().is_some_and(|kind| kind == "service");
+            if let Some(around) = place.directory.parent().filter(|_| is_service && place.directory != place.top) {
+                place.directory = around.to_owned();
+            }
+        }
+        self
+    }
+
     /// The processor time this cgroup may use each second, in cores; `None` without a quota.
     pub fn cpu_limit(&self) -> Result<Option<Limit<Amount>>, Missing> {
         let place = self.cpu.as_ref().map_err(Clone::clone)?;

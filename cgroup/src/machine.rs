@@ -11,7 +11,8 @@ use crate::{Amount, Group, Kernel, Percent};
 /// Whose use counts where no cgroup sets a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The whole machine's: for a runner, to whose sandboxes the machine belongs.
+    /// The whole machine's: for a runner, to whose sandboxes the machine belongs. What limits the runner's own systemd service does not limit them,
+    /// because the engine keeps its containers beside the service and not in it; what limits the slice around both does.
     Node,
     /// This process's cgroup's: for a daemon, which speaks for its container.
     Container,
@@ -53,9 +54,13 @@ impl Machine {
         &self.kernel
     }
 
-    /// This process's cgroup; `None` where there are no cgroups at all.
+    /// This process's cgroup, for a node without its unit; `None` where there are no cgroups at all.
     fn group(&self) -> Result<Option<Group>, Missing> {
-        optional(self.kernel.own())
+        let own = optional(self.kernel.own())?;
+        Ok(match self.scope {
+            Scope::Node => own.map(Group::without_service),
+            Scope::Container => own,
+        })
     }
 
     /// The processors this process may run on, at least one.

@@ -83,9 +83,12 @@ fn a_v2_slice_limits_its_members() {
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/memory.stat", "file 700\ninactive_file 1073741824\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/cpu.max", "150000 100000\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/cpu.stat", "usage_usec 7000000\nuser_usec 1\n"),
-        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/memory.max", "max\n"),
+        // What limits the service alone does not limit the sandboxes beside it.
+        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/memory.max", "1073741824\n"),
+        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/cpu.max", "10000 100000\n"),
+        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/cpuset.cpus.effective", "0-2\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/memory.current", "1\n"),
-        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/cpuset.cpus.effective", "0-2\n"),
+        ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/cpuset.cpus.effective", "0\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/memory.events", "oom 2\noom_kill 3\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/pids.max", "max\n"),
         ("sys/fs/cgroup/tenants.slice/tenants-a.slice/pinfold.service/pids.current", "17\n"),
@@ -98,7 +101,7 @@ fn a_v2_slice_limits_its_members() {
     assert_eq!((memory.total, memory.used, memory.cache), (4 * GIB, GIB, 700));
     let group = kernel.own().expect("a cgroup");
     let limit = group.memory_limit().expect("readable").expect("limited");
-    ends(&limit.at, "tenants.slice/tenants-a.slice");
+    ends(&limit.at, "tenants.slice/tenants-a.slice/pinfold.service");
     assert_eq!(group.oom_kills(), Ok(3));
     assert_eq!(group.pids(), Ok(17));
     assert_eq!(group.pids_limit().expect("readable").expect("limited").value, 512);

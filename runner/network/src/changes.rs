@@ -8,6 +8,8 @@ use crate::{Cidr, Endpoint, Policy};
 const LIST_ELEMENT: u16 = 1;
 /// `NFT_SET_TIMEOUT`.
 const TIMEOUT: u32 = 0x10;
+/// Most addresses that one sandbox's names may have opened at once: a wildcard must not let it fill the kernel's memory.
+const MOST_RESOLVED: u32 = 4096;
 /// nft's number for addresses, so that it can show the set.
 const IPV4_ADDRESS: u32 = 7;
 const DROP: u32 = 0;
@@ -106,7 +108,8 @@ impl Change {
 
     fn names(&mut self, key: &str) {
         let set = attributes().text(1, TABLE).text(2, &names_of(key)).number(3, TIMEOUT);
-        self.ask(Ask::NewSet, set.number(4, IPV4_ADDRESS).number(5, 4).number(10, 1));
+        let set = set.number(4, IPV4_ADDRESS).number(5, 4).number(10, 1);
+        self.ask(Ask::NewSet, set.nested(9, attributes().number(1, MOST_RESOLVED)));
     }
 
     fn element(&mut self, ask: Ask, set: &str, element: Attributes) {

@@ -267,6 +267,7 @@ async fn install_fixed(
     if let Err(error) = nft::apply(&ruleset::isolation(bridge)).await {
         tracing::debug!(%error, "this kernel cannot filter on the bridge itself; bridged packets go through the IP rules");
         bridged_packets_through_ip_rules().await?;
+        nft::apply(&ruleset::arp_isolation(bridge)).await.map_err(FirewallError::Install)?;
     }
     count_fixed(kernel)
 }

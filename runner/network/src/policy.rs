@@ -157,6 +157,25 @@ impl Policy {
     pub fn is_closed(&self) -> bool {
         self.networks.is_some()
     }
+
+    /// Whether a listed name may open `address`: who owns a name must not choose a machine of the operator's own network by it (DNS rebinding).
+    /// One that the networks list is open anyway.
+    pub(crate) fn may_resolve_to(&self, address: Ipv4Addr) -> bool {
+        let listed = self.networks.iter().flatten().any(|network| network.contains(address));
+        listed || is_of_the_internet(address)
+    }
+}
+
+/// Whether an address is one of the public internet (IANA's special-purpose registry, RFC 6890), or of documentation, which nobody has.
+fn is_of_the_internet(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    let special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || matches!((a, b), (0 | 240.., _) | (100, 64..=127) | (192, 0) | (198, 18 | 19));
+    // 192.0.0.0/24 is special; the rest of 192.0.0.0/16 is not.
+    !special || (a, b) == (192, 0) && address.octets()[2] != 0
 }
 
 fn entries(list: Option<&str>) -> impl Iterator<Item = &str> {
@@ -190,6 +209,22 @@ mod tests {
         for bad in ["", "*", "*.", "a..b", "-a.com", "a b.com", "*.*.com", "a;b", "\"x"] {
             assert!(bad.parse::<Domain>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_open_nothing_of_the_operators_own() {
+        let open = |policy: &Policy, text: &str| policy.may_resolve_to(text.parse().unwrap());
+        let listed = Policy::parse(None, Some("10.1.0.0/16"), Some("example.com"), false).unwrap();
+        for public in ["1.1.1.1", "93.184.216.34", "192.0.2.7", "198.51.100.7", "100.128.0.1", "239.0.0.0"] {
+            assert_eq!(open(&listed, public), !public.starts_with("239"), "{public}");
+        }
+        for own in [
+            "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255",
+            "192.0.0.8", "192.168.1.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+        ] {
+            assert!(!open(&listed, own), "{own}");
+        }
+        assert!(open(&listed, "10.1.2.3"), "what is listed by address is open anyway");
     }
 
     #[test]

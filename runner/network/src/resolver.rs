@@ -2,24 +2,27 @@
 //!
 //! The rules redirect every DNS query of a sandbox with a domain list to this resolver, whichever server the query was meant for. It answers only for names that the list
 //! allows, and before it answers it lets the sandbox reach the addresses it is about to name, for as long as the record lives. So there is no way to an address that was not
-//! looked up, and when this process is gone names stop resolving and nothing opens.
+//! looked up, and when this process is gone names stop resolving and nothing opens. A name that leads to a machine of the operator's own network is refused, since its owner
+//! could name any (DNS rebinding).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 
-use crate::Firewall;
+use crate::{Firewall, Policy};
 
 /// Longest wait for an upstream server's answer.
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
-/// Most queries in flight; more are dropped, and clients ask again.
+/// Most queries in flight, and most of one sandbox, so that it cannot take the others' share; more are dropped, and clients ask again. A TCP connection is one for
+/// as long as it lasts.
 const MAX_IN_FLIGHT: usize = 256;
+const MAX_OF_ONE: usize = 32;
 /// An address stays reachable at least this long, in seconds: clients connect some time after they looked it up.
 const MIN_LIFETIME: u32 = 60;
 /// … and at most this long, however long the record says it lives.
@@ -40,7 +43,21 @@ pub struct ResolverError {
 pub struct Resolver {
     firewall: Arc<Firewall>,
     upstreams: Vec<SocketAddr>,
-    in_flight: Semaphore,
+    in_flight: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One query in flight, until it is dropped.
+#[derive(Debug)]
+struct InFlight(Arc<Resolver>, IpAddr);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut all = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.1) {
+            *count -= 1;
+        }
+        all.retain(|_, count| *count > 0);
+    }
 }
 
 /// What a query deserves.
@@ -48,7 +65,7 @@ enum Verdict {
     /// Answer this without asking anybody.
     Answer(Vec<u8>),
     /// Ask upstream on behalf of this sandbox.
-    Forward { sandbox: String },
+    Forward { sandbox: String, policy: Policy },
 }
 
 impl Resolver {
@@ -61,7 +78,7 @@ impl Resolver {
         let failed = |source| ResolverError { address, source };
         let udp = Arc::new(UdpSocket::bind(address).await.map_err(failed)?);
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let resolver = Arc::new(Self { firewall, upstreams, in_flight: Semaphore::new(MAX_IN_FLIGHT) });
+        let resolver = Arc::new(Self { firewall, upstreams, in_flight: Mutex::default() });
         Ok(async move {
             tokio::join!(Arc::clone(&resolver).serve_udp(udp), resolver.serve_tcp(tcp));
         })
@@ -71,10 +88,11 @@ impl Resolver {
         let mut buffer = [0; MAX_DATAGRAM];
         loop {
             let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
+            let Some(counted) = self.begin(peer.ip()) else { continue };
             let query = buffer[..length].to_vec();
             let (resolver, socket) = (Arc::clone(&self), Arc::clone(&socket));
             tokio::spawn(async move {
-                let Ok(_permit) = resolver.in_flight.try_acquire() else { return };
+                let _counted = counted;
                 if let Some(answer) = resolver.answer(&query, peer.ip(), Transport::Udp).await {
                     let _ = socket.send_to(&answer, peer).await;
                 }
@@ -88,9 +106,10 @@ impl Resolver {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
+            let Some(counted) = self.begin(peer.ip()) else { continue };
             let resolver = Arc::clone(&self);
             tokio::spawn(async move {
-                let Ok(_permit) = resolver.in_flight.try_acquire() else { return };
+                let _counted = counted;
                 while let Ok(Ok(query)) =
                     tokio::time::timeout(UPSTREAM_DEADLINE, read_framed(&mut stream)).await
                 {
@@ -105,11 +124,24 @@ impl Resolver {
         }
     }
 
+    /// Counts a query of `from`; `None` when there are too many already.
+    fn begin(self: &Arc<Self>, from: IpAddr) -> Option<InFlight> {
+        let mut all = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.values().sum::<usize>() >= MAX_IN_FLIGHT {
+            return None;
+        }
+        let count = all.entry(from).or_default();
+        (*count < MAX_OF_ONE).then(|| {
+            *count += 1;
+            InFlight(Arc::clone(self), from)
+        })
+    }
+
     async fn answer(&self, query: &[u8], from: IpAddr, transport: Transport) -> Option<Vec<u8>> {
         let request = Message::from_vec(query).ok()?;
         match self.judge(&request, from).await? {
             Verdict::Answer(answer) => Some(answer),
-            Verdict::Forward { sandbox } => {
+            Verdict::Forward { sandbox, policy } => {
                 for upstream in &self.upstreams {
                     let asked =
                         tokio::time::timeout(UPSTREAM_DEADLINE, ask(*upstream, query, transport)).await;
@@ -118,7 +150,13 @@ impl Resolver {
                     if response.metadata.id != request.metadata.id || response.queries != request.queries {
                         continue;
                     }
-                    if let Err(error) = self.open(&sandbox, &response).await {
+                    let (addresses, lifetime) = addresses_of(&response);
+                    if let Some(own) = addresses.iter().find(|a| !policy.may_resolve_to(**a)) {
+                        tracing::warn!(sandbox, address = %own, "a listed name leads to an address that is not of the internet; refused");
+                        return reply(&request, ResponseCode::Refused);
+                    }
+                    let opened = self.firewall.allow_resolved(&sandbox, &addresses, lifetime).await;
+                    if let Err(error) = opened {
                         tracing::warn!(sandbox, %error, "a resolved address could not be allowed");
                         return reply(&request, ResponseCode::ServFail);
                     }
@@ -144,13 +182,7 @@ impl Resolver {
         if question.query_type() == RecordType::AAAA {
             return reply(request, ResponseCode::NoError).map(Verdict::Answer);
         }
-        Some(Verdict::Forward { sandbox })
-    }
-
-    /// Lets `sandbox` reach the addresses that `response` names.
-    async fn open(&self, sandbox: &str, response: &Message) -> Result<(), crate::FirewallError> {
-        let (addresses, lifetime) = addresses_of(response);
-        self.firewall.allow_resolved(sandbox, &addresses, lifetime).await
+        Some(Verdict::Forward { sandbox, policy })
     }
 }
 

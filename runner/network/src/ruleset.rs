@@ -55,6 +55,8 @@ pub(crate) fn base(bridge: &Bridge) -> String {
     // Answers to connections that were opened towards the sandbox. What it opened itself is judged packet by packet, so that a stricter policy cuts it at once.
     rule("outbound", "ct direction reply ct state established,related accept");
     rule("outbound", "meta nfproto ipv6 drop");
+    // A port that the engine publishes on the host is the host's service, whichever bridge is behind it.
+    rule("outbound", "ct status dnat drop");
     if bridge.inter_sandbox {
         rule("outbound", &format!("oifname \"{name}\" tcp dport {DAEMON_PORTS} drop"));
     } else {
@@ -90,14 +92,25 @@ pub(crate) fn base(bridge: &Bridge) -> String {
 
 /// Frames from port to port of the bridge, of every protocol. Kernels without `CONFIG_NFT_BRIDGE_META` refuse it.
 pub(crate) fn isolation(bridge: &Bridge) -> String {
-    let rule = match bridge.inter_sandbox {
-        true => String::new(),
-        false => format!("add rule bridge pinfold forward meta ibrname \"{}\" drop\n", bridge.interface),
-    };
-    format!(
-        "table bridge pinfold {{\nchain forward {{ type filter hook forward priority -10; policy accept; }}\n}}\n\
-         flush chain bridge pinfold forward\n{rule}"
-    )
+    between_ports(bridge, &[format!("meta ibrname \"{}\" drop", bridge.interface)])
+}
+
+/// For such kernels: IP packets from port to port go through the IP rules, and what is left is ARP, by which one sandbox could tell another that it is
+/// the gateway. It names addresses of the sandbox network, on whichever bridge it is seen.
+pub(crate) fn arp_isolation(bridge: &Bridge) -> String {
+    let subnet = &bridge.subnet;
+    between_ports(bridge, &["saddr", "daddr"].map(|end| format!("arp {end} ip {subnet} drop")))
+}
+
+fn between_ports(bridge: &Bridge, rules: &[String]) -> String {
+    let mut s = String::from(
+        "table bridge pinfold {\nchain forward { type filter hook forward priority -10; policy accept; }\n}\n\
+         flush chain bridge pinfold forward\n",
+    );
+    for rule in rules.iter().filter(|_| !bridge.inter_sandbox) {
+        let _ = writeln!(s, "add rule bridge pinfold forward {rule}");
+    }
+    s
 }
 
 /// Puts the bridge of a link network under guard.

@@ -1,0 +1,84 @@
+"""A name server, and a client that asks without a library between. Used by names.rs; standard library only.
+
+    names.py serve PORT LOG INTERNET HOST   answers over UDP and TCP on the loopback by a name's first label; writes each name it was asked for to LOG
+    names.py ask NAME [udp|tcp] [TYPE]      prints the response code and the number of answers; the server asked does not exist
+    names.py hold COUNT                     opens COUNT idle TCP connections to a name server; prints "held" and keeps them until it is ended
+"""
+
+import contextlib
+import signal
+import socket
+import socketserver
+import struct
+import sys
+import threading
+
+NOWHERE = ("198.51.100.53", 53)
+
+
+def address(text: str) -> bytes:
+    return b"\xc0\x0c\0\x01\0\x01\0\0\0\x05\0\x04" + socket.inet_aton(text)
+
+
+def answer(query: bytes, internet: str, host: str, log: str) -> bytes:
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1 : at + 1 + query[at]].decode())
+        at += 1 + query[at]
+    with open(log, "a") as file:
+        file.write(".".join(labels) + "\n")
+    own = {"meta": ["169.254.169.254"], "host": [host], "lan": ["10.99.0.1"], "mixed": [internet, host]}
+    records = [address(a) for a in own.get(labels[0], [internet])]
+    if labels[0] == "alias":
+        # An alias of a name that is not listed, and that name's address: `real` and the rest of the question's name.
+        target = b"\x04real\xc0" + bytes([12 + 1 + len(labels[0])])
+        records = [b"\xc0\x0c\0\x05\0\x01\0\0\0\x05" + struct.pack("!H", len(target)) + target, b"\x04real" + records[0]]
+        records[1] = b"\xc0" + bytes([at + 5 + 12]) + records[1][7:]
+    return query[:2] + struct.pack("!HHHHH", 0x8180, 1, len(records), 0, 0) + query[12 : at + 5] + b"".join(records)
+
+
+def serve(port: str, log: str, internet: str, host: str) -> None:
+    class Datagram(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request[1].sendto(answer(self.request[0], internet, host, log), self.client_address)
+
+    class Stream(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while head := self.rfile.read(2):
+                said = answer(self.rfile.read(int.from_bytes(head, "big")), internet, host, log)
+                self.wfile.write(len(said).to_bytes(2, "big") + said)
+
+    socketserver.TCPServer.allow_reuse_address = True
+    streams = socketserver.ThreadingTCPServer(("127.0.0.1", int(port)), Stream)
+    threading.Thread(target=streams.serve_forever, daemon=True).start()
+    socketserver.UDPServer(("127.0.0.1", int(port)), Datagram).serve_forever()
+
+
+def ask(name: str, way: str = "udp", kind: str = "1") -> None:
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0" + labels + b"\0" + struct.pack("!HH", int(kind), 1)
+    with contextlib.suppress(OSError):
+        if way == "tcp":
+            with socket.create_connection(NOWHERE, 3) as stream:
+                stream.settimeout(3)
+                stream.sendall(len(query).to_bytes(2, "big") + query)
+                said = stream.recv(65535)[2:]
+        else:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+                datagrams.settimeout(3)
+                datagrams.sendto(query, NOWHERE)
+                said = datagrams.recv(65535)
+        if said:
+            print(said[3] & 15, said[7])
+
+
+def hold(count: str) -> None:
+    kept = []
+    for _ in range(int(count)):
+        with contextlib.suppress(OSError):
+            kept.append(socket.create_connection(NOWHERE, 1))
+    print("held", flush=True)
+    signal.pause()
+
+
+{"serve": serve, "ask": ask, "hold": hold}[sys.argv[1]](*sys.argv[2:])

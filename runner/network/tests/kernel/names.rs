@@ -1,0 +1,165 @@
+//! Domain allow lists: what a listed name opens, for how long, and what it must not open.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pinfold_network::{Bridge, Endpoint, Firewall, Policy, Resolver};
+use tokio::task::JoinHandle;
+
+use crate::world::*;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/names.py");
+
+/// A name server, the resolver before it, and the sandbox `a` with a list of names.
+struct Names {
+    _world: World,
+    firewall: Arc<Firewall>,
+    resolver: JoinHandle<()>,
+    server: Child,
+    asked: tempfile::TempDir,
+    a: String,
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Names {
+    async fn new(domains: &str, networks: Option<&str>) -> Self {
+        let world = World::new();
+        let firewall =
+            Arc::new(Firewall::install(Bridge { resolver_port: Some(8853), ..bridge() }).await.unwrap());
+        let asked = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("python3");
+        command.args([SCRIPT, "serve", &port.to_string()]).arg(asked.path().join("names"));
+        let server = command.args([INTERNET, &GATEWAY.to_string()]).spawn().unwrap();
+        let upstream = SocketAddr::from(([127, 0, 0, 1], port));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(upstream).is_err() {
+            assert!(Instant::now() < deadline, "the name server did not come up");
+        }
+        let listen = (GATEWAY, 8853).into();
+        let resolver = Resolver::bind(Arc::clone(&firewall), listen, vec![upstream]).await.unwrap();
+        let resolver = tokio::spawn(resolver);
+        let names = Self { _world: world, firewall, resolver, server, asked, a: uuid::Uuid::new_v4().to_string() };
+        let policy = Policy::parse(None, networks, Some(domains), false).unwrap();
+        names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
+        names
+    }
+
+    /// The names that reached the server.
+    fn asked(&self) -> String {
+        std::fs::read_to_string(self.asked.path().join("names")).unwrap_or_default()
+    }
+}
+
+fn python(namespace: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, "python3", SCRIPT]).args(words);
+    command
+}
+
+/// The response code and the number of answers that a sandbox gets from a server that does not exist; nothing without an answer.
+fn look_up(namespace: &str, words: &[&str]) -> String {
+    let output = python(namespace, &[&["ask"], words].concat()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn internet() -> bool {
+    reaches("pfnet-a", INTERNET, 80)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn a_listed_name_opens_what_it_resolves_to() {
+    let names = Names::new("example.com,*.example.org,alias.example.net", None).await;
+    let asks = |name| look_up("pfnet-a", &[name]);
+    assert!(!internet());
+    for (name, kind) in [("other.org", "1"), ("example.org", "1"), ("c2VjcmV0.example.com", "16")] {
+        let refused = look_up("pfnet-a", &[name, "udp", kind]);
+        assert_eq!(refused, "5 0", "{name} is not listed");
+        assert_eq!(look_up("pfnet-a", &[name, "tcp", kind]), "5 0", "nor over TCP");
+    }
+    assert_eq!(names.asked(), "", "what is not listed is asked of nobody, so nothing leaks by it");
+    assert!(!internet());
+    assert_eq!(look_up("pfnet-a", &["example.com", "udp", "28"]), "0 0", "there is no IPv6 to be had");
+    assert!(!internet());
+    assert_eq!(asks("example.com"), "0 1", "a listed name is answered");
+    assert!(internet(), "a resolved address is reached");
+    // A policy that is set anew forgets what names had opened.
+    for (list, ways) in [("*.example.org", vec!["a.b.example.org"]), ("alias.example.net", vec!["alias.example.net"])] {
+        let policy = Policy::parse(None, None, Some(list), false).unwrap();
+        names.firewall.remove(&names.a).await.unwrap();
+        names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
+        assert!(!internet());
+        for name in ways {
+            assert!(look_up("pfnet-a", &[name, "tcp"]).starts_with("0 "), "{name} over TCP");
+        }
+        assert!(internet(), "{list}");
+    }
+    names.resolver.abort();
+    assert_eq!(asks("alias.example.net"), "", "names stop resolving with the resolver");
+    names.firewall.remove(&names.a).await.unwrap();
+    assert!(!internet());
+}
+
+/// DNS rebinding: who owns a listed name chooses its address, and must not choose one of the operator's.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn a_listed_name_opens_neither_the_host_nor_its_network() {
+    let _names = Names::new("*.example.com", Some("10.99.0.0/24")).await;
+    let opened = || {
+        let listed = Command::new("nft").args(["list", "table", "inet", "pinfold"]).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        listed.matches("expires").count()
+    };
+    for name in ["meta", "host", "mixed"] {
+        assert_eq!(look_up("pfnet-a", &[&format!("{name}.example.com")]), "5 0", "{name}");
+        assert_eq!(opened(), 0, "{name}");
+    }
+    assert!(!internet() && !reaches("pfnet-a", &GATEWAY.to_string(), 8899));
+    assert_eq!(look_up("pfnet-a", &["lan.example.com"]), "0 1", "a network that is listed beside the names is open anyway");
+    assert_eq!(look_up("pfnet-a", &["www.example.com"]), "0 1");
+    assert!(internet());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn what_a_name_opened_closes_when_its_time_is_over() {
+    let names = Names::new("example.com", None).await;
+    names.firewall.allow_resolved(&names.a, &[INTERNET.parse().unwrap()], 2).await.unwrap();
+    assert!(internet());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while internet() {
+        assert!(Instant::now() < deadline, "the address stays open after its time");
+    }
+}
+
+/// A sandbox that asks for a great many names, or holds connections and asks nothing, takes neither the others' share nor the kernel's memory.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn one_sandbox_cannot_use_the_resolver_up() {
+    let names = Names::new("*.example.com", None).await;
+    let b = uuid::Uuid::new_v4().to_string();
+    let policy = Policy::parse(None, None, Some("example.com"), false).unwrap();
+    names.firewall.apply(&b, Endpoint::new(B), policy).await.unwrap();
+    let mut holding = python("pfnet-a", &["hold", "400"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holding.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let answered = look_up("pfnet-b", &["example.com"]);
+    holding.kill().unwrap();
+    holding.wait().unwrap();
+    assert_eq!((line.trim(), answered.as_str()), ("held", "0 1"));
+    let many = |from: u32| (from..from + 2048).map(std::net::Ipv4Addr::from_bits).collect::<Vec<_>>();
+    names.firewall.allow_resolved(&names.a, &many(0x0b00_0000), 60).await.unwrap();
+    names.firewall.allow_resolved(&names.a, &many(0x0c00_0000), 60).await.unwrap();
+    names.firewall.allow_resolved(&names.a, &many(0x0d00_0000), 60).await.unwrap_err();
+    assert!(names.firewall.allow_resolved(&b, &[INTERNET.parse().unwrap()], 60).await.is_ok());
+}
