@@ -171,7 +171,9 @@ impl Group {
         for place in [&mut self.cpu, &mut self.cpuacct, &mut self.cpuset, &mut self.memory, &mut self.pids] {
             let Ok(place) = place else { continue };
             let is_service = place.directory.extension().is_some_and(|kind| kind == "service");
-            if let Some(around) = place.directory.parent().filter(|_| is_service && place.directory != place.top) {
+            if let Some(around) =
+                place.directory.parent().filter(|_| is_service && place.directory != place.top)
+            {
                 place.directory = around.to_owned();
             }
         }

@@ -246,10 +246,10 @@ async fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
+/// In one write: clients exist that want length and message in one segment (RFC 7766, section 8).
 async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
     let length = u16::try_from(message.len()).map_err(std::io::Error::other)?;
-    stream.write_u16(length).await?;
-    stream.write_all(message).await
+    stream.write_all(&[&length.to_be_bytes(), message].concat()).await
 }
 
 /// The name servers that `/etc/resolv.conf` names, loopback ones included: this process asks them itself.

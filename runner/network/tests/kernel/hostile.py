@@ -2,7 +2,7 @@
 
     hostile.py hear PATH               writes each marker that arrives at eth0, in whatever packet, to PATH
     hostile.py listen PATH PORT        writes each marker that a UDP socket of this host gets, on any address, to PATH
-    hostile.py send KIND MARKER MAC FROM TO [PORT]   one packet of that kind from eth0, to the hardware address MAC
+    hostile.py send MAC                sends packets from eth0 to the hardware address MAC, one for each line `KIND MARKER FROM TO` of its input
     hostile.py claim ADDRESS MAC       ARP: ADDRESS is at this eth0's hardware address, to the hardware address MAC
     hostile.py advertise               an IPv6 router advertisement to everybody
     hostile.py chat ADDRESS PORT       sends and awaits a byte again and again; prints "open" after the first, ends with 7 when no answer comes
@@ -112,10 +112,11 @@ def main(task: str, *words: str) -> None:
         while True:
             write(words[0], listener.recv(65535))
     elif task == "send":
-        kind, marker, gate, source, target = words[:5]
-        frame = mac(gate) + own_mac() + (b"\x86\xdd" if kind.endswith("6") else b"\x08\x00")
-        for packet in packets(kind, marker, source, target, int(words[5]) if len(words) > 5 else 9999):
-            link(0).send(frame + packet)
+        raw, head = link(0), mac(words[0]) + own_mac()
+        for line in sys.stdin:
+            kind, marker, source, target = line.split()
+            for packet in packets(kind, marker, source, target, 9999):
+                raw.send(head + (b"\x86\xdd" if kind.endswith("6") else b"\x08\x00") + packet)
     elif task == "claim":
         address, victim = words
         body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + own_mac() + socket.inet_aton(address) + mac(victim) + socket.inet_aton(address)

@@ -1,6 +1,6 @@
 //! A sandbox that may send whatever it likes, raw frames included: more than the capabilities that sandboxes have would let it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +44,11 @@ impl Ears {
     fn awaits(&self, marker: &str) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.heard(marker) {
-            assert!(Instant::now() < deadline, "still waiting for {marker} to arrive at {}", self.1.display());
+            assert!(
+                Instant::now() < deadline,
+                "still waiting for {marker} to arrive at {}",
+                self.1.display()
+            );
         }
     }
 }
@@ -61,10 +65,12 @@ fn mac_of(interface: &str) -> String {
     text.trim().to_owned()
 }
 
-/// Sends one packet from a namespace, by the hardware address of the host's bridge.
-fn sends(namespace: &str, kind: &str, marker: &str, from: &str, to: &str) {
+/// Sends packets from a namespace, by the hardware address of the host's bridge; each is `KIND MARKER FROM TO`.
+fn sends(namespace: &str, lines: &[String]) {
     let gate = mac_of(BRIDGE);
-    assert!(python(Some(namespace), &["send", kind, marker, &gate, from, to]).status().unwrap().success());
+    let mut sender = python(Some(namespace), &["send", &gate]).stdin(Stdio::piped()).spawn().unwrap();
+    sender.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
+    assert!(sender.wait().unwrap().success());
 }
 
 fn ipv6() {
@@ -103,29 +109,42 @@ async fn no_packet_of_any_kind_leaves_past_a_policy() {
     let dir = tempfile::tempdir().unwrap();
     let far = Ears::open(Some("pfnet-i"), dir.path().join("far"), &["hear"]);
     let host = Ears::open(None, dir.path().join("host"), &["listen", "9999"]);
-    let kinds = ["udp", "fragments", "lone-fragment", "syn-ack", "ack", "icmp", "icmp-error", "options", "gre", "sixinfour", "unknown"];
+    let kinds = [
+        "udp",
+        "fragments",
+        "lone-fragment",
+        "syn-ack",
+        "ack",
+        "icmp",
+        "icmp-error",
+        "options",
+        "gre",
+        "sixinfour",
+        "unknown",
+    ];
     let (own, other, gateway) = (B.to_string(), A.to_string(), GATEWAY.to_string());
     // What follows would arrive, if nothing stood in its way.
-    for kind in ["udp", "ack", "icmp", "unknown"] {
-        sends("pfnet-b", kind, &format!("open-{kind}"), &own, INTERNET);
-        far.awaits(&format!("open-{kind}"));
+    let open = ["udp", "ack", "icmp", "unknown", "fragments"];
+    let mut control: Vec<_> =
+        open.iter().map(|kind| format!("{kind} open-{kind} {own} {INTERNET}")).collect();
+    control.push(format!("udp6 open-six fd77::3 {INTERNET_6}"));
+    control.push(format!("udp host-own {own} {gateway}"));
+    control.push(format!("udp host-spoofed {other} {gateway}"));
+    sends("pfnet-b", &control);
+    for marker in open.iter().map(|kind| format!("open-{kind}")).chain(["open-six".to_owned()]) {
+        far.awaits(&marker);
     }
-    sends("pfnet-b", "fragments", "open-fragments", &own, INTERNET);
-    far.awaits("open-fragments");
-    sends("pfnet-b", "udp6", "open-six", "fd77::3", INTERNET_6);
-    far.awaits("open-six");
-    for (marker, from, to) in [("host-own", &own, &gateway), ("host-spoofed", &other, &gateway)] {
-        sends("pfnet-b", "udp", marker, from, to);
-        host.awaits(marker);
-    }
+    host.awaits("host-own");
+    host.awaits("host-spoofed");
 
     let firewall = Firewall::install(bridge()).await.unwrap();
     firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
     firewall.apply(&b, Endpoint::new(B), Policy::block_all()).await.unwrap();
     let mut tried = Vec::new();
+    let mut lines = Vec::new();
     let mut attempt = |kind: &str, what: &str, from: &str, to: &str| {
         let marker = format!("{what}-{kind}");
-        sends("pfnet-b", kind, &marker, from, to);
+        lines.push(format!("{kind} {marker} {from} {to}"));
         tried.push(marker);
     };
     for kind in kinds {
@@ -133,7 +152,12 @@ async fn no_packet_of_any_kind_leaves_past_a_policy() {
         // The neighbour may go anywhere; its address alone does not make one the neighbour.
         attempt(kind, "spoofed", &other, INTERNET);
     }
-    for (what, from) in [("as-gateway", gateway.as_str()), ("as-loopback", "127.0.0.1"), ("as-internet", INTERNET), ("as-nobody", "0.0.0.0")] {
+    for (what, from) in [
+        ("as-gateway", gateway.as_str()),
+        ("as-loopback", "127.0.0.1"),
+        ("as-internet", INTERNET),
+        ("as-nobody", "0.0.0.0"),
+    ] {
         attempt("udp", what, from, INTERNET);
     }
     for (what, to) in [
@@ -149,11 +173,14 @@ async fn no_packet_of_any_kind_leaves_past_a_policy() {
             attempt(kind, &format!("spoofed-{what}"), &other, to);
         }
     }
-    for (what, to) in [("six-out", INTERNET_6), ("six-host", HOST_6), ("six-all", "ff02::1"), ("six-neighbour", "fd77::2")] {
+    for (what, to) in
+        [("six-out", INTERNET_6), ("six-host", HOST_6), ("six-all", "ff02::1"), ("six-neighbour", "fd77::2")]
+    {
         attempt("udp6", what, "fd77::3", to);
     }
+    sends("pfnet-b", &lines);
     // What the neighbour may send arrives after all that.
-    sends("pfnet-a", "udp", "the-end", &other, INTERNET);
+    sends("pfnet-a", &[format!("udp the-end {other} {INTERNET}")]);
     far.awaits("the-end");
     let arrived: Vec<_> = tried.iter().filter(|m| far.heard(m) || host.heard(m)).collect();
     assert!(arrived.is_empty(), "these arrived: {arrived:?}");
@@ -162,7 +189,8 @@ async fn no_packet_of_any_kind_leaves_past_a_policy() {
 
 /// What `a` believes the gateway's hardware address to be.
 fn believed() -> String {
-    let shown = Command::new("ip").args(["-n", "pfnet-a", "neigh", "show", &GATEWAY.to_string()]).output().unwrap();
+    let shown =
+        Command::new("ip").args(["-n", "pfnet-a", "neigh", "show", &GATEWAY.to_string()]).output().unwrap();
     String::from_utf8(shown.stdout).unwrap()
 }
 
@@ -183,7 +211,10 @@ async fn nobody_passes_for_the_router() {
     let liar = Endpoint::new(B).mac_text();
     let lie = || {
         let mut said = python(Some("pfnet-b"), &["claim", &GATEWAY.to_string(), &neighbour]);
-        assert!(said.status().unwrap().success() && python(Some("pfnet-b"), &["advertise"]).status().unwrap().success());
+        assert!(
+            said.status().unwrap().success()
+                && python(Some("pfnet-b"), &["advertise"]).status().unwrap().success()
+        );
     };
     assert!(reaches("pfnet-a", &GATEWAY.to_string(), 8899) && !believed().contains(&liar));
     let deadline = Instant::now() + Duration::from_secs(15);
@@ -239,7 +270,11 @@ class Echo(socketserver.BaseRequestHandler):
         while data := self.request.recv(1024): self.request.sendall(data)
 socketserver.ThreadingTCPServer(('', int(sys.argv[1])), Echo).serve_forever()";
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "python3", "-c", serve, port]).stderr(Stdio::null()).spawn().unwrap()
+    command
+        .args(["netns", "exec", namespace, "python3", "-c", serve, port])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Pain F44: answers to whom the node let in go on under any policy; what the sandbox opened itself ends with the policy that let it.
@@ -289,4 +324,3 @@ async fn pain_42_published_ports_are_the_hosts() {
     assert!(closed && reaches("pfnet-a", INTERNET, 80), "with them it is not, and the internet is");
     firewall.uninstall().await.unwrap();
 }
-

@@ -48,7 +48,8 @@ impl Names {
         let listen = (GATEWAY, 8853).into();
         let resolver = Resolver::bind(Arc::clone(&firewall), listen, vec![upstream]).await.unwrap();
         let resolver = tokio::spawn(resolver);
-        let names = Self { _world: world, firewall, resolver, server, asked, a: uuid::Uuid::new_v4().to_string() };
+        let names =
+            Self { _world: world, firewall, resolver, server, asked, a: uuid::Uuid::new_v4().to_string() };
         let policy = Policy::parse(None, networks, Some(domains), false).unwrap();
         names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
         names
@@ -94,7 +95,9 @@ async fn a_listed_name_opens_what_it_resolves_to() {
     assert_eq!(asks("example.com"), "0 1", "a listed name is answered");
     assert!(internet(), "a resolved address is reached");
     // A policy that is set anew forgets what names had opened.
-    for (list, ways) in [("*.example.org", vec!["a.b.example.org"]), ("alias.example.net", vec!["alias.example.net"])] {
+    for (list, ways) in
+        [("*.example.org", vec!["a.b.example.org"]), ("alias.example.net", vec!["alias.example.net"])]
+    {
         let policy = Policy::parse(None, None, Some(list), false).unwrap();
         names.firewall.remove(&names.a).await.unwrap();
         names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
@@ -125,7 +128,11 @@ async fn a_listed_name_opens_neither_the_host_nor_its_network() {
         assert_eq!(opened(), 0, "{name}");
     }
     assert!(!internet() && !reaches("pfnet-a", &GATEWAY.to_string(), 8899));
-    assert_eq!(look_up("pfnet-a", &["lan.example.com"]), "0 1", "a network that is listed beside the names is open anyway");
+    assert_eq!(
+        look_up("pfnet-a", &["lan.example.com"]),
+        "0 1",
+        "a network that is listed beside the names is open anyway"
+    );
     assert_eq!(look_up("pfnet-a", &["www.example.com"]), "0 1");
     assert!(internet());
 }
