@@ -91,7 +91,6 @@ fn shells(directory: &Path) -> Vec<(&'static str, PathBuf)> {
     found
 }
 
-/// One test: there is one reaper for the whole test process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_ends_with_its_time() {
     let daemon = Daemon::new();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -16,10 +16,18 @@ use pinfold_http::{ErrorStyle, render_errors};
 use pinfold_process::{Processes, Settings};
 use pinfold_spawn::{Environment, Sandbox, Spawner};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-/// One for the whole test process.
-static SPAWNER: OnceLock<Spawner> = OnceLock::new();
+/// A process can have only one reaper, so its spawner lives on a runtime of its own: a test's runtime ends with the test.
+static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let spawner = {
+        let _entered = runtime.enter();
+        Spawner::start().unwrap()
+    };
+    (runtime, spawner)
+});
 
 /// A sandbox in a directory of its own, with this shell.
 pub struct Daemon {
@@ -43,7 +51,7 @@ impl Daemon {
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
         let sandbox = Sandbox {
-            spawner: SPAWNER.get_or_init(|| Spawner::start().unwrap()).clone(),
+            spawner: REAPER.1.clone(),
             environment: Environment::from_map(environment),
             work_dir: work.into(),
             home: home.path().into(),
