@@ -330,6 +330,11 @@ impl Config {
         }
     }
 
+    /// What concerns PTY sessions.
+    pub fn ptys(&self) -> pinfold_pty::Settings {
+        pinfold_pty::Settings { max: self.most.ptys, idle: self.pty_idle, keep_detached: self.keep_detached }
+    }
+
     /// What concerns SSH.
     pub fn ssh(&self) -> pinfold_ssh::Config {
         pinfold_ssh::Config {

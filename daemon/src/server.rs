@@ -73,7 +73,7 @@ impl Servers {
             .merge(desktop::router())
             .merge(recording::router(recordings.clone()))
             .merge(processes.router())
-            .merge(pinfold_pty::router(sandbox.clone(), config.most.ptys, config.pty_idle))
+            .merge(pinfold_pty::router(sandbox.clone(), config.ptys()))
             .merge(pinfold_interpreter::router(processes.clone(), config.most.contexts))
             .merge(pinfold_files::router(sandbox.clone()))
             .merge(pinfold_git::router(sandbox.clone(), Path::new(OWN_PROGRAM)))

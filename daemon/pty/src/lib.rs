@@ -9,5 +9,5 @@ mod sys;
 mod terminal;
 
 pub use pty::{Pty, PtyError, PtyMaster, Size};
-pub use session::router;
+pub use session::{Settings, router};
 pub use terminal::router as terminal_router;

@@ -3,6 +3,9 @@
 //! Invariants: at most [`Limits::kept`] bytes are held; a client's bytes come in order and without gaps, or it is told that it was overrun;
 //! the end is told after the last byte. The writer waits for a client that is behind, but only for [`Limits::patience`] after that client last
 //! took something, so that a stuck client delays its session once and then is dropped.
+//!
+//! What was sent has not arrived: a client whose network went away swallows what the kernel took for it. So a client's bytes count as seen only when it
+//! has confirmed them ([`Receipts`]), and whoever comes next begins at the first that nobody has.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// The most bytes given to a client at once: a pong never waits behind more.
 pub(crate) const CHUNK: usize = 16 << 10;
+/// A client that owes a receipt for so long may be dead.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// How much is kept, and for how long a slow client is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,7 @@ impl Default for Limits {
 /// Where a new client starts to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// At what no client was given yet; at the end while others are attached.
+    /// At the first byte that no client has confirmed; at the end while a client is attached that is surely alive.
     Unseen,
     /// At the oldest byte kept.
     Oldest,
@@ -45,7 +50,7 @@ struct State {
     ring: VecDeque<u8>,
     /// Count of all bytes ever written; the ring holds the last of them.
     end: u64,
-    /// Count of bytes that some client was given.
+    /// Up to where everything has been confirmed by some client.
     seen: u64,
     readers: HashMap<u64, Position>,
     next_reader: u64,
@@ -54,8 +59,17 @@ struct State {
 
 #[derive(Debug)]
 struct Position {
+    start: u64,
     at: u64,
     overrun: bool,
+    /// Since when it owes a receipt.
+    owes: Option<Instant>,
+}
+
+impl Position {
+    fn is_in_doubt(&self) -> bool {
+        self.owes.is_some_and(|since| since.elapsed() >= DOUBT)
+    }
 }
 
 impl State {
@@ -164,7 +178,7 @@ impl OutputLog {
     pub(crate) fn reader(self: &Arc<Self>, from: From) -> Reader {
         let mut state = self.state();
         let at = match from {
-            From::Unseen if state.readers.is_empty() => state.seen,
+            From::Unseen if state.readers.values().all(Position::is_in_doubt) => state.seen,
             From::Unseen => state.end,
             From::Oldest => 0,
             From::Offset(offset) => offset,
@@ -172,7 +186,7 @@ impl OutputLog {
         let at = at.clamp(state.start(), state.end);
         let id = state.next_reader;
         state.next_reader += 1;
-        state.readers.insert(id, Position { at, overrun: false });
+        state.readers.insert(id, Position { start: at, at, overrun: false, owes: None });
         drop(state);
         Reader { log: Arc::clone(self), id, start: at, changed: self.changed.subscribe() }
     }
@@ -202,6 +216,16 @@ impl Reader {
     /// Where it started, counted in bytes from the session's start.
     pub(crate) fn start(&self) -> u64 {
         self.start
+    }
+
+    /// Where this client's receipts go.
+    pub(crate) fn receipts(&self) -> Receipts {
+        Receipts { log: Arc::clone(&self.log), id: self.id }
+    }
+
+    /// Up to where it was given output.
+    pub(crate) fn given(&self) -> u64 {
+        self.log.state().readers.get(&self.id).map_or(self.start, |position| position.at)
     }
 
     /// Waits for what comes next. Cancel-safe.
@@ -237,13 +261,40 @@ impl Reader {
         }
         let bytes = state.copy(position.at, CHUNK);
         let at = position.at + bytes.len() as u64;
-        state.seen = state.seen.max(at);
         if let Some(position) = state.readers.get_mut(&self.id) {
             position.at = at;
+            position.owes.get_or_insert_with(Instant::now);
         }
         drop(guard);
         self.log.taken.notify_one();
         Some(Next::Output(bytes))
+    }
+}
+
+/// What one client confirms.
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    log: Arc<OutputLog>,
+    id: u64,
+}
+
+impl Receipts {
+    /// Everything before `at` has arrived.
+    pub(crate) fn confirm(&self, at: u64) {
+        let mut guard = self.log.state();
+        let state = &mut *guard;
+        let Some(position) = state.readers.get_mut(&self.id) else { return };
+        let at = at.min(position.at);
+        position.owes = (at < position.at).then(Instant::now);
+        // Bytes that went before this client came are still another's to confirm.
+        if position.start <= state.seen {
+            state.seen = state.seen.max(at);
+        }
+    }
+
+    /// Everything has arrived: the client took its leave in due form.
+    pub(crate) fn confirm_all(&self) {
+        self.confirm(u64::MAX);
     }
 }
 

@@ -32,16 +32,36 @@ async fn the_first_client_gets_what_came_before_it_and_later_ones_do_not() {
 }
 
 #[tokio::test]
-async fn a_returning_client_gets_what_nobody_saw() {
+async fn a_returning_client_gets_what_nobody_has_confirmed() {
     let log = OutputLog::new(LIMITS);
     let mut first = log.reader(From::Unseen);
     log.append(b"seen ").await;
+    first.next().await;
+    first.receipts().confirm_all();
+    log.append(b"lost ").await;
     first.next().await;
     drop(first);
     log.append(b"unseen").await;
     let mut back = log.reader(From::Unseen);
     assert_eq!(back.start(), 5);
-    assert_eq!(back.next().await, Next::Output("unseen".into()));
+    assert_eq!(back.next().await, Next::Output("lost unseen".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_owes_a_receipt_for_long_counts_for_nobody() {
+    let log = OutputLog::new(LIMITS);
+    let mut first = log.reader(From::Unseen);
+    log.append(b"one").await;
+    first.next().await;
+    assert_eq!(log.reader(From::Unseen).start(), 3, "the first may well be alive");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(log.reader(From::Unseen).start(), 0, "by now nobody has confirmed anything");
+    // A receipt for more than was given is one for what was given.
+    first.receipts().confirm(100);
+    log.append(b"two").await;
+    assert_eq!(log.reader(From::Unseen).start(), 6);
+    drop(first);
+    assert_eq!(log.reader(From::Unseen).start(), 3);
 }
 
 #[tokio::test(start_paused = true)]

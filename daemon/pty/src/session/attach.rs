@@ -20,14 +20,17 @@ use http::HeaderMap;
 use pinfold_http::socket::{self, Upgrade};
 use pinfold_http::{ApiError, ApiResult, ws};
 use pinfold_proto::toolbox::pty::{Control, Status};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::exit;
 use super::shell::Session;
-use crate::relay::output::{Next, Reader};
+use crate::relay::output::{Next, Reader, Receipts};
 
 /// How long what a client typed before it went may take to be read.
 const LAST_INPUT: Duration = Duration::from_secs(2);
+/// Output is to be confirmed after this time, or after so many bytes.
+const RECEIPT: Duration = Duration::from_millis(200);
+const RECEIPT_BYTES: u64 = 64 << 10;
 
 /// An upgrade, and what its client understands.
 pub(super) struct Negotiated {
@@ -76,7 +79,9 @@ pub(super) struct Client {
 
 /// Why the conversation is over.
 enum Over {
-    /// The peer closed, or the connection broke.
+    /// The peer closed.
+    Closed,
+    /// The connection broke.
     Left,
     /// We say these last things and close.
     Farewell(Option<Control>, CloseFrame),
@@ -97,22 +102,26 @@ impl Client {
         if sink.send(text(&Control { status: connected })).await.is_err() {
             return;
         }
+        let receipts = reader.receipts();
         let over = {
-            let mut input = pin!(incoming(&mut stream, &session));
+            let mut input = pin!(incoming(&mut stream, &session, &receipts));
             tokio::select! {
                 over = outgoing(&mut sink, &mut reader, exit_control) => match over {
                     // The client does not listen any more; what it typed before it went is still typed.
                     Over::Left => timeout(LAST_INPUT, input).await.unwrap_or(Over::Left),
-                    farewell @ Over::Farewell(..) => farewell,
+                    other => other,
                 },
                 over = &mut input => over,
             }
         };
+        if matches!(over, Over::Closed) {
+            receipts.confirm_all();
+        }
         // From here on this client holds nobody up.
         drop(reader);
         drop(session);
         match over {
-            Over::Left => socket::left(stream).await,
+            Over::Closed | Over::Left => socket::left(stream).await,
             Over::Farewell(control, close) => {
                 socket::finish(sink, stream, control.as_ref().map(text), close).await
             }
@@ -121,8 +130,17 @@ impl Client {
 }
 
 async fn outgoing(sink: &mut SplitSink<WebSocket, Message>, reader: &mut Reader, exit_control: bool) -> Over {
+    // Up to where a receipt was asked for, and when the next is due.
+    let (mut asked, mut due) = (reader.given(), None);
     loop {
-        let output = match reader.next().await {
+        let next = match due {
+            None => reader.next().await,
+            Some(due) => match timeout_at(due, reader.next()).await {
+                Ok(next) => next,
+                Err(_) => Next::Output(Bytes::new()),
+            },
+        };
+        let output = match next {
             Next::Output(bytes) => bytes,
             Next::Overrun => return slow(),
             Next::End(exit) => {
@@ -134,25 +152,53 @@ async fn outgoing(sink: &mut SplitSink<WebSocket, Message>, reader: &mut Reader,
                 );
             }
         };
+        let given = reader.given();
+        let late = due.is_some_and(|due| Instant::now() >= due);
+        // A peer answers a ping behind everything that came before it.
+        let ping = (late || given - asked >= RECEIPT_BYTES).then(|| Message::Ping(receipt(given)));
+        let sending = async {
+            if !output.is_empty() {
+                sink.feed(Message::Binary(output)).await?;
+            }
+            if let Some(ping) = ping {
+                (asked, due) = (given, None);
+                sink.feed(ping).await?;
+            } else if due.is_none() {
+                due = Some(Instant::now() + RECEIPT);
+            }
+            sink.flush().await
+        };
         tokio::select! {
-            sent = sink.send(Message::Binary(output)) => if sent.is_err() { return Over::Left },
+            sent = sending => if sent.is_err() { return Over::Left },
             () = reader.overrun() => return slow(),
         }
     }
+}
+
+/// The payload of a ping that asks for a receipt, and of its pong.
+fn receipt(at: u64) -> Bytes {
+    Bytes::copy_from_slice(&at.to_be_bytes())
 }
 
 fn slow() -> Over {
     Over::Farewell(None, ws::close_frame(ws::POLICY, "slow consumer"))
 }
 
-async fn incoming(stream: &mut SplitStream<WebSocket>, session: &Session) -> Over {
+async fn incoming(stream: &mut SplitStream<WebSocket>, session: &Session, receipts: &Receipts) -> Over {
     loop {
         let bytes = match stream.next().await {
             Some(Ok(Message::Binary(bytes))) => bytes,
             Some(Ok(Message::Text(text))) => Bytes::from(text),
             // Pings are answered by the protocol layer as it reads on.
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(Message::Close(_))) | None => return Over::Left,
+            Some(Ok(Message::Ping(_))) => continue,
+            Some(Ok(Message::Pong(payload))) => {
+                if let Ok(at) = payload[..].try_into() {
+                    receipts.confirm(u64::from_be_bytes(at));
+                }
+                continue;
+            }
+            Some(Ok(Message::Close(_))) => return Over::Closed,
+            None => return Over::Left,
             Some(Err(error)) => {
                 return socket::broken(error).map_or(Over::Left, |close| Over::Farewell(None, close));
             }

@@ -12,4 +12,5 @@ mod registry;
 mod rest;
 mod shell;
 
+pub use registry::Settings;
 pub use rest::router;

@@ -5,10 +5,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pinfold_spawn::Sandbox;
+use pinfold_spawn::tree::Scope;
 
 use super::shell::{Plan, Session};
 use crate::PtyError;
 use crate::relay::output::Limits;
+
+/// What can be set about PTY sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How many there may be.
+    pub max: usize,
+    /// One that has had neither client nor output for as long is ended; absent means never.
+    pub idle: Option<Duration>,
+    /// Whether a kill spares what has detached itself (`setsid`, `nohup`), unless the request says otherwise.
+    pub keep_detached: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max: 1024, idle: None, keep_detached: false }
+    }
+}
 
 /// Why a session was not made.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +47,17 @@ pub(super) enum CreateError {
 pub(super) struct Registry {
     sandbox: Sandbox,
     sessions: Arc<Mutex<HashMap<String, Arc<Session>>>>,
-    max: usize,
-    idle: Option<Duration>,
+    settings: Settings,
 }
 
 impl Registry {
-    /// Holds at most `max` sessions, and ends those that nobody uses for as long as `idle`.
-    pub(super) fn new(sandbox: Sandbox, max: usize, idle: Option<Duration>) -> Self {
-        Self { sandbox, sessions: Arc::default(), max, idle }
+    pub(super) fn new(sandbox: Sandbox, settings: Settings) -> Self {
+        Self { sandbox, sessions: Arc::default(), settings }
+    }
+
+    /// What is meant by a kill that does not say.
+    pub(super) fn keeps_detached(&self) -> bool {
+        self.settings.keep_detached
     }
 
     pub(super) fn sandbox(&self) -> &Sandbox {
@@ -54,8 +75,8 @@ impl Registry {
             if sessions.contains_key(&plan.id) {
                 return Err(CreateError::Exists(plan.id));
             }
-            if sessions.len() >= self.max {
-                return Err(CreateError::Full(self.max));
+            if sessions.len() >= self.settings.max {
+                return Err(CreateError::Full(self.settings.max));
             }
             let session = Session::new(plan, Limits::default());
             sessions.insert(session.id().to_owned(), Arc::clone(&session));
@@ -64,7 +85,7 @@ impl Registry {
         if !session.is_lazy() {
             self.start(&session)?;
         }
-        if let Some(limit) = self.idle {
+        if let Some(limit) = self.settings.idle {
             tokio::spawn(self.clone().end_when_idle(Arc::clone(&session), limit));
         }
         Ok(session)
@@ -84,7 +105,7 @@ impl Registry {
         if session.log.abandoned(limit).await {
             tracing::info!(id = session.id(), ?limit, "ended a PTY session that nobody used");
             self.forget(&session);
-            session.kill().await;
+            session.kill(Scope::Everything).await;
         }
     }
 

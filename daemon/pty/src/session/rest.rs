@@ -1,7 +1,6 @@
 //! The PTY routes: REST, and the two that become WebSockets.
 
 use std::path::Path as FilePath;
-use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -15,24 +14,24 @@ use pinfold_proto::toolbox::pty::{
     CreateRequest, Created, DEFAULT_COLS, DEFAULT_ROWS, MAX_SIDE, ResizeRequest, SessionInfo, SessionList,
 };
 use pinfold_spawn::Sandbox;
+use pinfold_spawn::tree::Scope;
 use serde_json::json;
 
 use super::attach;
-use super::registry::{CreateError, Registry};
+use super::registry::{CreateError, Registry, Settings};
 use super::shell::Plan;
 use crate::Size;
 use crate::relay::output::From;
 
-/// The routes under `/process/pty` (toolbox contract 10), for at most `max` sessions. One that has had neither client nor output for as long as `idle`
-/// is ended.
-pub fn router(sandbox: Sandbox, max: usize, idle: Option<Duration>) -> Router {
+/// The routes under `/process/pty` (toolbox contract 10).
+pub fn router(sandbox: Sandbox, settings: Settings) -> Router {
     Router::new()
         .route("/process/pty", get(list).post(create))
         .route("/process/pty/create-connect", get(create_connect))
         .route("/process/pty/{id}", get(info).delete(kill))
         .route("/process/pty/{id}/connect", get(connect))
         .route("/process/pty/{id}/resize", post(resize))
-        .with_state(Registry::new(sandbox, max, idle))
+        .with_state(Registry::new(sandbox, settings))
 }
 
 async fn list(State(registry): State<Registry>) -> Json<SessionList> {
@@ -54,9 +53,11 @@ async fn info(State(registry): State<Registry>, Path(id): Path<String>) -> ApiRe
     registry.get(&id).map(|s| Json(s.info())).ok_or_else(|| unknown(&id))
 }
 
-async fn kill(State(registry): State<Registry>, Path(id): Path<String>) -> ApiResult<Response> {
+/// `keepDetached` as for sessions.
+async fn kill(State(registry): State<Registry>, Path(id): Path<String>, query: Query) -> ApiResult<Response> {
+    let keep_detached = query.parsed("keepDetached")?.unwrap_or(registry.keeps_detached());
     let session = registry.remove(&id).ok_or_else(|| unknown(&id))?;
-    session.kill().await;
+    session.kill(if keep_detached { Scope::Attached } else { Scope::Everything }).await;
     Ok(Json(json!({ "message": format!("PTY session {id} killed") })).into_response())
 }
 

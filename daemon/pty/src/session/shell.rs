@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 use pinfold_proto::toolbox::pty::{DEFAULT_TERM, SessionInfo};
-use pinfold_spawn::{Exit, Process, Sandbox, tree};
+use pinfold_spawn::tree::{Mark, Scope};
+use pinfold_spawn::{Exit, Process, Sandbox};
 
 use crate::relay::input::Input;
 use crate::relay::output::{Limits, OutputLog};
@@ -46,6 +47,8 @@ struct Running {
 #[derive(Debug)]
 pub(super) struct Session {
     plan: Plan,
+    /// On everything that the shell starts, wherever it goes.
+    mark: Mark,
     created_at: Timestamp,
     size: Mutex<Size>,
     stage: Mutex<Stage>,
@@ -60,7 +63,10 @@ impl Session {
         }
         let size = Mutex::new(plan.size);
         let log = OutputLog::new(limits);
-        Arc::new(Self { plan, created_at: Timestamp::now(), size, stage: Mutex::new(Stage::Waiting), log })
+        let (created_at, stage) = (Timestamp::now(), Mutex::new(Stage::Waiting));
+        // Unique: no two are made by one daemon in one nanosecond under one name.
+        let mark = Mark::new(format!("pty-{}-{}", created_at.as_nanosecond(), plan.id));
+        Arc::new(Self { plan, mark, created_at, size, stage, log })
     }
 
     pub(super) fn id(&self) -> &str {
@@ -124,6 +130,7 @@ impl Session {
         let mut command = Command::new(sandbox.shell());
         command.args(["-i", "-l"]).current_dir(&self.plan.cwd);
         sandbox.environment.apply(&mut command, &self.plan.envs);
+        self.mark.apply(&mut command);
         command
     }
 
@@ -154,8 +161,8 @@ impl Session {
         matches!(*self.stage(), Stage::Ended)
     }
 
-    /// Kills the shell and everything below it; a session that was not started never will be.
-    pub(super) async fn kill(&self) {
+    /// Kills the shell and what `scope` means of all that it has started; a session that was not started never will be.
+    pub(super) async fn kill(&self, scope: Scope) {
         let process = {
             let mut stage = self.stage();
             match &mut *stage {
@@ -173,7 +180,10 @@ impl Session {
         match process {
             None => self.log.end(Exit::Signal(9)),
             // Reading the process table is file I/O.
-            Some(process) => drop(tokio::task::spawn_blocking(move || kill_tree(&process)).await),
+            Some(process) => {
+                let mark = self.mark.clone();
+                drop(tokio::task::spawn_blocking(move || process.kill_family(&mark, scope)).await);
+            }
         }
     }
 
@@ -190,22 +200,4 @@ impl Session {
             lazy_start: self.plan.lazy_start,
         }
     }
-}
-
-/// Kills descendants while the shell lives, again if they were forking meanwhile, then the shell: orphans could not be found any more.
-fn kill_tree(process: &Process) {
-    const PASSES: usize = 3;
-    for _ in 0..PASSES {
-        if process.exited().is_some() {
-            return;
-        }
-        let descendants = tree::descendants(process.pid());
-        if descendants.is_empty() {
-            break;
-        }
-        for pid in descendants.into_iter().rev() {
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-    process.kill_tree();
 }

@@ -92,7 +92,7 @@ async fn serve(mut sink: Sink, mut stream: Stream, process: Arc<Process>, master
     let over = tokio::select! {
         never = running => never,
         close = outgoing(&mut sink, &mut reader) => close,
-        () = incoming(&mut stream, &input, &master) => None,
+        close = incoming(&mut stream, &input, &master) => close,
     };
     // The last descriptors of the terminal: the kernel hangs up the foreground, and we the shell.
     drop(master);
@@ -138,17 +138,18 @@ async fn outgoing(sink: &mut Sink, reader: &mut Reader) -> Option<CloseFrame> {
     }
 }
 
-/// Returns when the peer is gone.
-async fn incoming(stream: &mut Stream, input: &Input, master: &PtyMaster) {
-    while let Some(Ok(message)) = stream.next().await {
-        match message {
-            Message::Text(text) => match Resize::parse(&text) {
+/// What to close with: the peer has sent what nobody may send. `None` when it is gone.
+async fn incoming(stream: &mut Stream, input: &Input, master: &PtyMaster) -> Option<CloseFrame> {
+    loop {
+        match stream.next().await? {
+            Ok(Message::Text(text)) => match Resize::parse(&text) {
                 Some(size) => drop(master.resize(size)),
                 None => input.send(Bytes::from(text)).await,
             },
-            Message::Binary(bytes) => input.send(bytes).await,
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Close(_) => return,
+            Ok(Message::Binary(bytes)) => input.send(bytes).await,
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Ok(Message::Close(_)) => return None,
+            Err(error) => return socket::broken(error),
         }
     }
 }

@@ -14,7 +14,7 @@ fn resident_kib() -> u64 {
 #[tokio::test]
 #[ignore = "a measurement: run it alone, with --nocapture"]
 async fn an_echo_takes_less_than_a_millisecond() {
-    let server = Server::start(pinfold_pty::router(sandbox(), 1024, None)).await;
+    let server = Server::start(pinfold_pty::router(sandbox(), pinfold_pty::Settings::default())).await;
     let mut socket = server.socket("/process/pty/create-connect?id=echo", "").await.unwrap();
     socket.control().await;
     socket.hush().await;
@@ -37,7 +37,7 @@ async fn an_echo_takes_less_than_a_millisecond() {
 #[tokio::test]
 #[ignore = "a measurement: run it alone, with --nocapture"]
 async fn two_hundred_idle_sessions_take_less_than_20_mib() {
-    let server = Server::start(pinfold_pty::router(sandbox(), 1024, None)).await;
+    let server = Server::start(pinfold_pty::router(sandbox(), pinfold_pty::Settings::default())).await;
     let mut warm = server.socket("/process/pty/create-connect?id=warm", "").await.unwrap();
     warm.control().await;
     let before = resident_kib();

@@ -1,18 +1,20 @@
 //! PTY sessions over their routes, with real shells and a real WebSocket client: the contract's section 10.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::sandbox;
 use crate::server::{DEADLINE, Server, Socket};
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use http::StatusCode;
+use pinfold_pty::Settings;
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 const EXIT: &str = "X-Daytona-Pty-Exit-Control";
 
 async fn start() -> Server {
-    Server::start(pinfold_pty::router(sandbox(), 1024, None)).await
+    Server::start(pinfold_pty::router(sandbox(), Settings::default())).await
 }
 
 async fn create_connect(server: &Server, id: &str) -> Socket {
@@ -33,7 +35,8 @@ async fn forgotten(server: &Server, id: &str) {
 
 #[tokio::test]
 async fn no_more_sessions_than_allowed() {
-    let server = Server::start(pinfold_pty::router(sandbox(), 1, None)).await;
+    let server =
+        Server::start(pinfold_pty::router(sandbox(), Settings { max: 1, ..Settings::default() })).await;
     assert_eq!(server.call("POST", "/process/pty", r#"{"id":"a"}"#).await.0, StatusCode::CREATED);
     let (status, body) = server.call("POST", "/process/pty", r#"{"id":"b"}"#).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
@@ -47,7 +50,9 @@ async fn no_more_sessions_than_allowed() {
 #[tokio::test]
 async fn a_session_that_nobody_uses_ends_if_the_operator_wants_that() {
     let limit = std::time::Duration::from_millis(400);
-    let server = Server::start(pinfold_pty::router(sandbox(), 8, Some(limit))).await;
+    let server =
+        Server::start(pinfold_pty::router(sandbox(), Settings { idle: Some(limit), ..Settings::default() }))
+            .await;
     let mut used = create_connect(&server, "used").await;
     let began = Instant::now();
     assert_eq!(server.call("POST", "/process/pty", r#"{"id":"unused"}"#).await.0, StatusCode::CREATED);
@@ -287,31 +292,120 @@ async fn unknown_sessions_are_told_of_on_the_socket() {
     assert_eq!(server.call("GET", "/process/pty/lazy", "").await.0, StatusCode::NOT_FOUND);
 }
 
+/// Which of `numbers` some `sleep` of this machine sleeps.
+fn sleeping(numbers: &[u32]) -> Vec<u32> {
+    let lines = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines: Vec<_> = lines.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).collect();
+    let runs = |number: &&u32| lines.contains(&format!("sleep\0{number}\0").into_bytes());
+    numbers.iter().filter(runs).copied().collect()
+}
+
+async fn until_sleeping(numbers: &[u32], wanted: &[u32]) {
+    let started = Instant::now();
+    while sleeping(numbers) != wanted {
+        assert!(started.elapsed() < DEADLINE, "{:?} instead of {wanted:?}", sleeping(numbers));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A job in the background, one that has left its session, one that has left the tree, one that ignores hang-ups, one that ignores signals.
+async fn populate(socket: &mut Socket, numbers: &[u32; 5]) {
+    let [job, setsid, forked, nohup, deaf] = numbers;
+    socket.hush().await;
+    socket
+        .type_in(&format!(
+            "sleep {job} & setsid sh -c 'sleep {setsid}; :' & disown -a; (setsid sh -c 'sleep {forked} & exit' &); nohup sleep {nohup} >/dev/null 2>&1 & sh -c 'trap \"\" TERM; sleep {deaf}; :'\n"
+        ))
+        .await;
+    until_sleeping(numbers, numbers).await;
+}
+
 #[tokio::test]
-async fn a_kill_takes_the_whole_tree_and_tells_everyone() {
+async fn a_kill_leaves_no_process_and_tells_everyone() {
     let server = start().await;
     let mut socket = create_connect(&server, "kill").await;
-    socket.hush().await;
-    socket.type_in("sleep 1000 & setsid sh -c 'sleep 1001; :' & disown -a; sh -c 'trap \"\" TERM HUP; echo pids $PPID $(pgrep -P $PPID | tr \"\\n\" \" \")end; sleep 1002'\n").await;
-    let text = socket.until("end\r\n").await;
-    let line = text.split("pids ").nth(1).unwrap().split("end").next().unwrap().to_owned();
-    let pids: Vec<u32> = line.split_whitespace().map(|p| p.parse().unwrap()).collect();
-    assert!(pids.len() >= 3, "{text:?}");
+    let numbers = [4101, 4102, 4103, 4104, 4105];
+    populate(&mut socket, &numbers).await;
     assert_eq!(server.call("DELETE", "/process/pty/kill", "").await.0, StatusCode::OK);
     assert_eq!(server.call("GET", "/process/pty/kill", "").await.0, StatusCode::NOT_FOUND);
+    until_sleeping(&numbers, &[]).await;
     let transcript = socket.into_end().await;
     assert_eq!(
         transcript.texts,
         [json!({"type":"control","status":"exited","exitCode":137,"exitReason":"SIGKILL"})]
     );
     assert_eq!(transcript.close, Some((1011, r#"{"exitCode":137,"exitReason":"SIGKILL"}"#.to_owned())));
-    let started = Instant::now();
-    for pid in pids {
-        while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            assert!(started.elapsed() < DEADLINE, "{pid} survived");
-            tokio::task::yield_now().await;
+}
+
+#[tokio::test]
+async fn a_kill_spares_what_has_detached_itself_if_that_is_asked_for() {
+    let keeping = Settings { keep_detached: true, ..Settings::default() };
+    for (number, settings, query) in [(0, Settings::default(), "?keepDetached=true"), (1, keeping, "")] {
+        let server = Server::start(pinfold_pty::router(sandbox(), settings)).await;
+        let mut socket = create_connect(&server, "kill").await;
+        let numbers = [4111, 4112, 4113, 4114, 4115].map(|n| n + number * 10);
+        populate(&mut socket, &numbers).await;
+        assert_eq!(server.call("DELETE", "/process/pty/kill?keepDetached=maybe", "").await.0, 400);
+        assert_eq!(server.call("DELETE", &format!("/process/pty/kill{query}"), "").await.0, StatusCode::OK);
+        let left = [numbers[1], numbers[2], numbers[3]];
+        until_sleeping(&numbers, &left).await;
+        // Nothing may stay behind.
+        for number in left {
+            let line = format!("sleep\0{number}\0");
+            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+                if std::fs::read(entry.path().join("cmdline")).is_ok_and(|found| found == line.as_bytes()) {
+                    let pid = entry.file_name().to_str().unwrap().parse().unwrap();
+                    nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(pid),
+                        nix::sys::signal::Signal::SIGKILL,
+                    )
+                    .unwrap();
+                }
+            }
         }
+        until_sleeping(&numbers, &[]).await;
     }
+}
+
+/// Pain A13: what the kernel took for a client whose network went away is not lost, whether or not its end is known yet.
+#[tokio::test]
+async fn whoever_comes_after_a_lost_client_gets_what_that_one_never_confirmed() {
+    let server = start().await;
+    let mut dead = create_connect(&server, "lost").await;
+    dead.hush().await;
+    dead.type_in("echo be''fore; read -r _; echo swal''lowed\n").await;
+    dead.until("before\r\n").await;
+    // Reading on confirms all that; then this client falls silent.
+    while timeout(Duration::from_millis(500), dead.stream.next()).await.is_ok() {}
+    dead.type_in("\n").await;
+    let started = Instant::now();
+    let mut next = loop {
+        assert!(started.elapsed() < DEADLINE, "the next client never got what the dead one swallowed");
+        let mut next = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+        assert_eq!(next.control().await["status"], "connected");
+        let Ok(seen) = timeout(Duration::from_millis(500), next.until("swallowed\r\n")).await else {
+            continue;
+        };
+        assert!(!seen.contains("before"), "what was confirmed is not repeated: {seen:?}");
+        break next;
+    };
+    // It vanishes without a close, too, and before it has confirmed anything.
+    drop(dead);
+    next.type_in("echo la''ter\n").await;
+    next.until("later\r\n").await;
+    drop(next);
+    let mut last = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+    assert_eq!(last.control().await["status"], "connected");
+    last.until("later\r\n").await;
+    // A leave in due form confirms everything.
+    last.stream.close(None).await.unwrap();
+    last.into_end().await;
+    let mut fresh = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+    assert_eq!(fresh.control().await["status"], "connected");
+    fresh.type_in("echo fi''nal\n").await;
+    let seen = fresh.until("final\r\n").await;
+    assert!(!seen.contains("later"), "{seen:?}");
+    server.call("DELETE", "/process/pty/lost", "").await;
 }
 
 #[tokio::test]

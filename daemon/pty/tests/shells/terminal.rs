@@ -93,3 +93,11 @@ async fn a_disconnect_hangs_up_the_shell_and_its_jobs() {
         }
     }
 }
+
+#[tokio::test]
+async fn misuse_is_told_by_a_close_frame() {
+    let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
+    let mut socket = server.socket("/ws", "").await.unwrap();
+    let _ = socket.stream.send(Message::Binary(vec![b'x'; (16 << 20) + 1].into())).await;
+    assert_eq!(socket.into_end().await.close.unwrap().0, 1009);
+}
