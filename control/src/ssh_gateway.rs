@@ -116,7 +116,7 @@ impl<V: TokenValidator> Policy for Gateway<V> {
         let target = admitted.leads_to.clone()?;
         Ok(Target {
             address: target.runner,
-            credential: Credential::Key(Arc::clone(&self.gateway_key)),
+            credentials: vec![Credential::Key(Arc::clone(&self.gateway_key))],
             name: format!("sandbox {}", target.sandbox_id),
             user: target.sandbox_id,
         })

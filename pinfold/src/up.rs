@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
+use pinfold_runner::SshGateway;
 use pinfold_settings::{ProcessEnv, Reader};
 
 use crate::exit::Failure;
@@ -20,22 +21,21 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let control = pinfold_control::Config::read(&mut reader);
     let port =
         reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
+    let runner_dir = control.data_dir.join("runner");
+    let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
     let control = reader.finish(control).map_err(Failure::usage)?;
-    let data_dir = control.data_dir.clone();
     let mut settings = control.shown();
+    let login = if gateway.sandboxes_take_key { "key" } else { "password" };
+    settings.push(("PINFOLD_SANDBOX_SSH", login.to_owned()));
     settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
 
     let stop = service::stop_on_signals()?;
     let control = pinfold_control::start(control, stop.clone()).await;
     let control = control.map_err(|error| Failure::of_class(error.exit_status(), error))?;
     let api = format!("http://{}/api", loopback(control.address));
-    let runner_dir = data_dir.join("runner");
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
-    runner.ssh_gateway = control.ssh_public_key.clone().map(|public_key| pinfold_runner::SshGateway {
-        port: 0,
-        public_key,
-        host_key: runner_dir.join("ssh_host_key"),
-    });
+    runner.ssh_gateway =
+        control.ssh_public_key.clone().map(|public_key| SshGateway { public_key, ..gateway });
     let shown = shown(&control, &settings);
     let whereabouts = Whereabouts::of(&runner);
     let node = pinfold_runner::run(runner, stop.clone(), |address| whereabouts.tell(address));

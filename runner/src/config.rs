@@ -32,6 +32,30 @@ pub struct SshGateway {
     pub public_key: String,
     /// `SSH_HOST_KEY_PATH`; `<data>/ssh_host_key` by default, not root's own key.
     pub host_key: PathBuf,
+    /// `<data>/ssh_sandbox_key`: what sandboxes let in, where they do not take the contract's password.
+    pub sandbox_key: PathBuf,
+    /// `PINFOLD_SANDBOX_SSH`: `key` makes sandboxes that take this runner's key alone; `password`, the default, is the contract's.
+    pub sandboxes_take_key: bool,
+    /// The `authorized_keys` line of that key, once it has been read.
+    pub sandbox_line: Option<String>,
+}
+
+impl SshGateway {
+    /// With keys in `data_dir`.
+    pub fn new(r: &mut Reader<'_>, port: u16, public_key: String, data_dir: &std::path::Path) -> Self {
+        let login = r.text("PINFOLD_SANDBOX_SSH");
+        if login.as_deref().is_some_and(|login| !["password", "key"].contains(&login)) {
+            r.reject("PINFOLD_SANDBOX_SSH", "must be password or key");
+        }
+        Self {
+            port,
+            public_key,
+            host_key: data_dir.join("ssh_host_key"),
+            sandbox_key: data_dir.join("ssh_sandbox_key"),
+            sandboxes_take_key: login.as_deref() == Some("key"),
+            sandbox_line: None,
+        }
+    }
 }
 
 /// Everything the runner can be told. Build it with [`Config::from_env`] or [`Config::local`].
@@ -386,8 +410,11 @@ fn ssh_gateway(r: &mut Reader<'_>, data_dir: &std::path::Path) -> Option<SshGate
         return None;
     }
     let public_key = r.required("SSH_PUBLIC_KEY", &[]);
-    let host_key = r.text("SSH_HOST_KEY_PATH").map_or_else(|| data_dir.join("ssh_host_key"), PathBuf::from);
-    Some(SshGateway { port, public_key, host_key })
+    let mut gateway = SshGateway::new(r, port, public_key, data_dir);
+    if let Some(path) = r.text("SSH_HOST_KEY_PATH") {
+        gateway.host_key = path.into();
+    }
+    Some(gateway)
 }
 
 #[cfg(test)]

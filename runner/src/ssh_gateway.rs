@@ -22,24 +22,39 @@ pub trait SandboxDirectory: Send + Sync + 'static {
     fn ssh_target(&self, id: &str) -> Result<SocketAddr, RefusalReason>;
 }
 
-/// Serves the gateway on `listener` until it fails, letting in only the holder of `gateway_key`; dropping the future cuts every connection off.
+/// The gateway's keys.
+pub struct Keys {
+    /// What the gateway shows of itself.
+    pub host: PrivateKey,
+    /// Who is let in.
+    pub gateway: PublicKey,
+    /// What sandboxes let in instead of the password, if this runner has such a key, or once had.
+    pub sandboxes: Option<Arc<PrivateKey>>,
+    /// Whether it is tried alone, and the password never sent.
+    pub no_password: bool,
+}
+
+impl Keys {
+    /// How to log in to a sandbox. The contract's password comes first where it is not turned off; a sandbox that was made while it was takes the key.
+    fn credentials(&self) -> Vec<Credential> {
+        let password = (!self.no_password).then(|| Credential::Password(DAEMON_PASSWORD.to_owned()));
+        password.into_iter().chain(self.sandboxes.clone().map(Credential::Key)).collect()
+    }
+}
+
+/// Serves the gateway on `listener` until it fails, letting in only the holder of the gateway's key; dropping the future cuts every connection off.
 pub async fn serve(
     listener: TcpListener,
-    host_key: PrivateKey,
-    gateway_key: PublicKey,
+    keys: Keys,
     directory: Arc<impl SandboxDirectory>,
 ) -> Result<(), GatewayError> {
-    pinfold_ssh_relay::serve(
-        listener,
-        host_key,
-        Arc::new(Gateway { gateway_key, directory }),
-        Limits::default(),
-    )
-    .await
+    let host_key = keys.host.clone();
+    pinfold_ssh_relay::serve(listener, host_key, Arc::new(Gateway { keys, directory }), Limits::default())
+        .await
 }
 
 struct Gateway<D> {
-    gateway_key: PublicKey,
+    keys: Keys,
     directory: Arc<D>,
 }
 
@@ -54,7 +69,7 @@ impl<D: SandboxDirectory> Policy for Gateway<D> {
     async fn admit(&self, user: &str, proof: Proof<'_>, _peer: SocketAddr) -> Decision<String> {
         match proof {
             // Type and bytes; comments do not count.
-            Proof::OfferedKey(key) | Proof::Key(key) if key.key_data() == self.gateway_key.key_data() => {
+            Proof::OfferedKey(key) | Proof::Key(key) if key.key_data() == self.keys.gateway.key_data() => {
                 Decision::Accept(user.to_owned())
             }
             _ => Decision::Another,
@@ -66,7 +81,7 @@ impl<D: SandboxDirectory> Policy for Gateway<D> {
         Ok(Target {
             address: address.to_string(),
             user: DAEMON_USER.to_owned(),
-            credential: Credential::Password(DAEMON_PASSWORD.to_owned()),
+            credentials: self.keys.credentials(),
             name: format!("sandbox {sandbox}"),
         })
     }

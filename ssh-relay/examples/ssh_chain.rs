@@ -42,7 +42,7 @@ impl Policy for Open {
         Ok(Target {
             address,
             user: user.clone(),
-            credential: self.credential.clone(),
+            credentials: vec![self.credential.clone()],
             name: "sandbox s1".to_owned(),
         })
     }

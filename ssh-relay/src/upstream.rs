@@ -41,8 +41,8 @@ pub struct Target {
     pub address: String,
     /// The user name to log in with.
     pub user: String,
-    /// The proof to log in with.
-    pub credential: Credential,
+    /// The proofs to log in with, until one is accepted.
+    pub credentials: Vec<Credential>,
     /// What the client's user calls it, for messages.
     pub name: String,
 }
@@ -74,19 +74,20 @@ async fn attempt(target: &Target) -> Result<Upstream, RefusalReason> {
     let mut handle = client::connect_stream(Arc::new(protocol()), stream, Receiver(inlet))
         .await
         .map_err(|e| unreachable(&e))?;
-    let answer = match &target.credential {
-        Credential::Password(password) => handle.authenticate_password(&target.user, password).await,
-        Credential::Key(key) => {
-            let hash = key.algorithm().is_rsa().then_some(HashAlg::Sha512);
-            handle
-                .authenticate_publickey(&target.user, PrivateKeyWithHashAlg::new(Arc::clone(key), hash))
-                .await
+    for credential in &target.credentials {
+        let answer = match credential {
+            Credential::Password(password) => handle.authenticate_password(&target.user, password).await,
+            Credential::Key(key) => {
+                let hash = key.algorithm().is_rsa().then_some(HashAlg::Sha512);
+                let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+                handle.authenticate_publickey(&target.user, key).await
+            }
+        };
+        if answer.map_err(|e| unreachable(&e))?.success() {
+            return Ok(Upstream { to: handle.packets(), from: outlet, _hang_up: hang_up });
         }
-    };
-    if !answer.map_err(|e| unreachable(&e))?.success() {
-        return Err(RefusalReason(format!("{} does not accept this gateway", target.name)));
     }
-    Ok(Upstream { to: handle.packets(), from: outlet, _hang_up: hang_up })
+    Err(RefusalReason(format!("{} does not accept this gateway", target.name)))
 }
 
 fn protocol() -> client::Config {

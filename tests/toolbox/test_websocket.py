@@ -20,10 +20,9 @@ from websockets.sync.client import connect
 from wsproto.events import Pong
 
 from conftest import SANDBOX
-from sockets import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, Raw, frame
+from sockets import BAD, BAD_TEXT, BINARY, CLOSE, CONTINUATION, NORMAL, PING, PONG, PROTOCOL_ERROR, TEXT, TOO_BIG, WRONG, Ended, Raw, frame
 from support import eventually
 
-NORMAL, PROTOCOL_ERROR, BAD_TEXT, TOO_BIG = 1000, 1002, 1007, 1009
 CONNECTED = '{"type":"control","status":"connected"}'
 
 
@@ -54,7 +53,13 @@ def interpreter() -> str:
     return "/process/interpreter/execute"
 
 
-@pytest.fixture(params=["terminal", "log", "interpreter"])
+@pytest.fixture
+def web() -> str:
+    """The web terminal, which listens on the loopback alone."""
+    return "/proxy/22222/ws"
+
+
+@pytest.fixture(params=["terminal", "log", "interpreter", "web"])
 def path(request) -> str:
     """Each kind of WebSocket there is."""
     return request.getfixturevalue(request.param)
@@ -167,22 +172,6 @@ def test_a_megabyte_in_one_message(daemon, terminal, interpreter, prefix):
 
 # What a client may not send. Each is told by a close frame, not by a connection that is gone.
 
-WRONG = {
-    "unmasked": [frame(BINARY, b"x", masked=False)],
-    "reserved-bit": [frame(BINARY, b"x", reserved=4)],
-    "reserved-data-opcode": [frame(3, b"x")],
-    "reserved-control-opcode": [frame(11)],
-    "fragmented-ping": [frame(PING, b"x", fin=False)],
-    "long-ping": [frame(PING, b"x" * 126)],
-    "continuation-of-nothing": [frame(CONTINUATION, b"x")],
-    "message-inside-a-message": [frame(BINARY, b"x", fin=False), frame(BINARY, b"y")],
-    "close-of-one-byte": [frame(CLOSE, b"\x03")],
-    "close-999": [frame(CLOSE, struct.pack("!H", 999))],
-    "close-1005": [frame(CLOSE, struct.pack("!H", 1005))],
-    "close-1006": [frame(CLOSE, struct.pack("!H", 1006))],
-    "close-5000": [frame(CLOSE, struct.pack("!H", 5000))],
-}
-
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_frames(daemon, path, wrong):
@@ -196,15 +185,6 @@ def test_wrong_frames_through_the_proxy(daemon, path, wrong):
     raw = Raw(daemon.address, "/proxy/2280" + path)
     raw.send(*WRONG[wrong])
     assert raw.end().code == PROTOCOL_ERROR
-
-
-BAD = {
-    "one-frame": [frame(TEXT, b"caf\xe9")],
-    "split": [frame(TEXT, b"\xc3", fin=False), frame(CONTINUATION, b"(")],
-    "surrogate": [frame(TEXT, b"\xed\xa0\x80")],
-    "truncated": [frame(TEXT, b"\xe2\x82")],
-    "close-reason": [frame(CLOSE, struct.pack("!H", 1000) + b"\xff")],
-}
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -41,7 +41,8 @@ const OWNED_LABELS: [&str; 6] = [
     "daytona.android_device",
 ];
 
-fn environment(request: &CreateSandbox, image: &Image) -> Vec<String> {
+/// `ssh_key`: the line of the only key that the sandbox's SSH server is to take.
+fn environment(request: &CreateSandbox, image: &Image, ssh_key: Option<&str>) -> Vec<String> {
     let mut env: BTreeMap<&str, &str> = request.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     // The system's values win over the caller's: a tenant must not be able to take another identity.
     let system = [
@@ -58,6 +59,10 @@ fn environment(request: &CreateSandbox, image: &Image) -> Vec<String> {
             Some(value) => drop(env.insert(key, value)),
             None => drop(env.remove(key)),
         }
+    }
+    if let Some(line) = ssh_key {
+        env.insert("PINFOLD_SSH_WELL_KNOWN_PASSWORD", "false");
+        env.insert("PINFOLD_SSH_AUTHORIZED_KEYS", line);
     }
     // Names that no environment can hold would make the engine refuse the whole container.
     env.into_iter()
@@ -136,7 +141,8 @@ pub(crate) fn container(
 ) -> ContainerSpec {
     let config = &node.config;
     // The one card that a sandbox sees is its device 0, whatever it is on the host.
-    let mut env = environment(request, image);
+    let ssh_key = config.ssh_gateway.as_ref().and_then(|gateway| gateway.sandbox_line.as_deref());
+    let mut env = environment(request, image, ssh_key);
     let mut labels = labels(request, image);
     let (mut cpu, mut memory, mut storage) = (request.cpu_quota, request.memory_quota, request.storage_quota);
     if let Some(index) = gpu {
@@ -201,7 +207,7 @@ mod tests {
             env: env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             ..CreateSandbox::default()
         };
-        let made = environment(&request, &Image::default());
+        let made = environment(&request, &Image::default(), None);
         assert!(made.contains(&"DAYTONA_SANDBOX_ID=me".to_owned()) && made.contains(&"A=1".to_owned()));
         assert!(made.contains(&"DAYTONA_USER_HOME_AS_WORKDIR=true".to_owned()));
         assert!(!made.iter().any(|e| e.contains("other") || e.starts_with("B")), "{made:?}");

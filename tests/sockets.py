@@ -11,6 +11,7 @@ import wsproto
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, RejectConnection, Request, TextMessage
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+NORMAL, PROTOCOL_ERROR, BAD_TEXT, TOO_BIG = 1000, 1002, 1007, 1009
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, masked: bool = True, length: int | None = None) -> bytes:
@@ -31,6 +32,33 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int 
     return head + mask + (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(payload), "big")
 
 
+# What a client may not send.
+
+WRONG = {
+    "unmasked": [frame(BINARY, b"x", masked=False)],
+    "reserved-bit": [frame(BINARY, b"x", reserved=4)],
+    "reserved-data-opcode": [frame(3, b"x")],
+    "reserved-control-opcode": [frame(11)],
+    "fragmented-ping": [frame(PING, b"x", fin=False)],
+    "long-ping": [frame(PING, b"x" * 126)],
+    "continuation-of-nothing": [frame(CONTINUATION, b"x")],
+    "message-inside-a-message": [frame(BINARY, b"x", fin=False), frame(BINARY, b"y")],
+    "close-of-one-byte": [frame(CLOSE, b"\x03")],
+    "close-999": [frame(CLOSE, struct.pack("!H", 999))],
+    "close-1005": [frame(CLOSE, struct.pack("!H", 1005))],
+    "close-1006": [frame(CLOSE, struct.pack("!H", 1006))],
+    "close-5000": [frame(CLOSE, struct.pack("!H", 5000))],
+}
+
+BAD = {
+    "one-frame": [frame(TEXT, b"caf\xe9")],
+    "split": [frame(TEXT, b"\xc3", fin=False), frame(CONTINUATION, b"(")],
+    "surrogate": [frame(TEXT, b"\xed\xa0\x80")],
+    "truncated": [frame(TEXT, b"\xe2\x82")],
+    "close-reason": [frame(CLOSE, struct.pack("!H", 1000) + b"\xff")],
+}
+
+
 @dataclass
 class Ended:
     """How a socket ended: by a close frame, or without one."""
@@ -48,13 +76,14 @@ class Raw:
     port: int = 2280
     protocols: list[str] = field(default_factory=list)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    host: str = ""
 
     def __post_init__(self):
         self.sock = socket.create_connection((self.address, self.port), 20)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self.events = self._events()
-        request = Request(host=self.address, target=self.target, subprotocols=self.protocols, extra_headers=self.headers)
+        request = Request(host=self.host or self.address, target=self.target, subprotocols=self.protocols, extra_headers=self.headers)
         self.sock.sendall(self.protocol.send(request))
         first = next(self.events)
         assert not isinstance(first, RejectConnection), f"{first.status_code}"
