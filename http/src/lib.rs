@@ -1,6 +1,7 @@
 //! What every HTTP server of Pinfold shares: one error type that becomes the contract's JSON, extractors that read what real clients send,
 //! the WebSocket handshake rules, and serving with bounded headers and a graceful end.
 
+mod direct;
 mod error;
 mod extract;
 pub mod json;
@@ -8,6 +9,7 @@ mod serve;
 pub mod socket;
 pub mod ws;
 
+pub use direct::Socket;
 pub use error::{ApiError, ErrorStyle, render_errors};
 pub use extract::{JsonBody, OptionalJsonBody, Query};
 pub use serve::{ServeError, serve, serve_connection};

@@ -8,12 +8,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::extract::Request;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt;
+
+use crate::direct::{Direct, Socket};
 
 /// Longest time between two requests on one connection. Proxies reuse connections that idled up to 30 s, so ours stay open longer.
 /// hyper has no idle timer apart from the header-read deadline, which starts when a connection waits for its next request.
@@ -55,7 +59,9 @@ pub async fn serve(
         let (router, mut closed) = (router.clone(), closed.clone());
         tokio::spawn(async move {
             // The receiver lives as long as the connection: it is what the end waits for.
-            serve_connection(stream, peer, router, async { drop(closed.changed().await) }).await;
+            let stream = Direct::new(stream);
+            let socket = Some(stream.socket());
+            run(stream, socket, peer, router, async { drop(closed.changed().await) }).await;
         });
     }
     drop(listener);
@@ -74,15 +80,32 @@ pub async fn serve_connection(
     router: Router,
     stop: impl Future<Output = ()>,
 ) {
+    run(stream, None, peer, router, stop).await;
+}
+
+async fn run(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    socket: Option<Socket>,
+    peer: SocketAddr,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
+        let (router, socket) = (router.clone(), socket.clone());
         async move {
             let mut request: Request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            Ok::<_, Infallible>(match router.oneshot(request).await {
+            if let Some(socket) = &socket {
+                request.extensions_mut().insert(socket.clone());
+            }
+            let mut response = match router.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
-            })
+            };
+            if socket.is_some_and(|socket| socket.is_taken()) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();

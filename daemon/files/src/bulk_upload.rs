@@ -5,13 +5,12 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
-use futures_util::Stream;
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::toolbox::files::{BulkUpload, WrittenFile};
 use pinfold_spawn::Sandbox;
 
+use crate::body::{Incoming, receive};
 use crate::error::reason;
 use crate::multipart::{Multipart, MultipartError, boundary_of};
 use crate::sink::{Sink, WriteError};
@@ -26,21 +25,31 @@ const MAX_FILES: usize = 100_000;
 /// Writes every file of the body.
 pub(crate) async fn upload(State(sandbox): State<Sandbox>, request: Request) -> ApiResult<Json<BulkUpload>> {
     let boundary = boundary_of(request.headers());
-    let mut body =
-        Multipart::new(request.into_body().into_data_stream(), boundary.as_deref().unwrap_or(b"-"));
-    let mut upload = Upload { sandbox, paths: HashMap::new(), written: Vec::new(), errors: Vec::new() };
-    if boundary.is_none() {
-        upload.errors.push("the request is not multipart/form-data with a boundary".to_owned());
-    } else if let Err(error) = upload.run(&mut body).await {
-        upload.errors.push(error.to_string());
-    }
-    // An answer before the last byte was read would reset the connection under a client that is still sending.
-    body.drain().await;
-    upload.result()
+    receive(request, async move |body| {
+        let mut upload = Upload {
+            sandbox,
+            blocks: body.blocks(),
+            paths: HashMap::new(),
+            written: Vec::new(),
+            errors: Vec::new(),
+        };
+        let mut body = Multipart::new(body, boundary.as_deref().unwrap_or(b"-"));
+        if boundary.is_none() {
+            upload.errors.push("the request is not multipart/form-data with a boundary".to_owned());
+        } else if let Err(error) = upload.run(&mut body).await {
+            upload.errors.push(error.to_string());
+        }
+        // An answer before the last byte was read would reset the connection under a client that is still sending.
+        body.drain().await;
+        upload.result()
+    })
+    .await
 }
 
 struct Upload {
     sandbox: Sandbox,
+    /// Whether this thread may block.
+    blocks: bool,
     /// By `<i>`.
     paths: HashMap<String, String>,
     written: Vec<WrittenFile>,
@@ -48,10 +57,7 @@ struct Upload {
 }
 
 impl Upload {
-    async fn run<S>(&mut self, body: &mut Multipart<S>) -> Result<(), MultipartError>
-    where
-        S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
-    {
+    async fn run(&mut self, body: &mut Multipart<Incoming>) -> Result<(), MultipartError> {
         while let Some(part) = body.part().await? {
             let Some((index, field)) =
                 part.name.strip_prefix("files[").and_then(|rest| rest.rsplit_once("]."))
@@ -81,12 +87,9 @@ impl Upload {
     }
 
     /// Writes one file. Only a broken body is an error here; what concerns the file alone is noted.
-    async fn file<S>(&mut self, path: String, body: &mut Multipart<S>) -> Result<(), MultipartError>
-    where
-        S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
-    {
+    async fn file(&mut self, path: String, body: &mut Multipart<Incoming>) -> Result<(), MultipartError> {
         let outcome = async {
-            let mut sink = Sink::create(self.sandbox.resolve(&path), DIRECTORY_MODE).await?;
+            let mut sink = Sink::create(self.sandbox.resolve(&path), DIRECTORY_MODE, self.blocks).await?;
             // The error of the body passes through the error of the file: the body cannot be read on after it.
             loop {
                 match body.content().await {
@@ -118,10 +121,7 @@ impl Upload {
 }
 
 /// A text field, trimmed; `None` if it is too long.
-async fn text<S>(body: &mut Multipart<S>) -> Result<Option<String>, MultipartError>
-where
-    S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
-{
+async fn text(body: &mut Multipart<Incoming>) -> Result<Option<String>, MultipartError> {
     let mut text = Vec::new();
     while let Some(chunk) = body.content().await? {
         text.extend_from_slice(&chunk);

@@ -8,7 +8,9 @@
 //! * A file that is overwritten is whole at every moment, wherever a rename can make it so (see [`target`]).
 //! * The runtime's threads do no file I/O; it happens on blocking threads, in steps that end.
 
+mod body;
 mod budget;
+mod buffers;
 mod bulk_download;
 mod bulk_upload;
 mod content_type;

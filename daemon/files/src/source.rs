@@ -1,15 +1,14 @@
 //! Reading files into response bodies: regular files only, in chunks, with one chunk read ahead of the client.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::buffers::Buffers;
 use crate::stream::Feed;
 
 /// Bytes read at once.
@@ -64,46 +63,4 @@ pub(crate) async fn send(mut file: File, mut length: u64, sink: &Feed) -> Result
         sink.send(Ok(chunk)).await.map_err(|_| SendError::Gone)?;
     }
     Ok(())
-}
-
-/// Buffers that come back when the connection has written them: fresh ones would cost a page fault for each 4 KiB sent.
-#[derive(Debug, Clone, Default)]
-struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Buffers {
-    /// Reads up to `wanted` bytes.
-    fn fill(&self, file: &mut File, wanted: usize) -> io::Result<Bytes> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut data = spare.unwrap_or_else(|| vec![0; wanted]);
-        let mut filled = 0;
-        let end = wanted.min(data.len());
-        while filled < end {
-            match file.read(&mut data[filled..end]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Bytes::from_owner(Lent { data, filled, home: self.clone() }))
-    }
-}
-
-struct Lent {
-    data: Vec<u8>,
-    filled: usize,
-    home: Buffers,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.data[..self.filled]
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
-        self.home.0.lock().unwrap_or_else(PoisonError::into_inner).push(data);
-    }
 }

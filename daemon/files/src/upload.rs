@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, Query};
 use pinfold_proto::toolbox::files::UploadedFile;
 use pinfold_spawn::Sandbox;
 
+use crate::body::{Incoming, receive};
 use crate::error::{DENIED, INVALID_PATH, Kind, kind, reason};
 use crate::multipart::{Multipart, MultipartError, boundary_of};
 use crate::path;
@@ -27,15 +27,15 @@ pub(crate) async fn form(
 ) -> ApiResult<StatusCode> {
     let destination = destination(&sandbox, &query);
     let boundary = boundary_of(request.headers());
-    let body = request.into_body();
-    match (destination, boundary) {
-        (Ok(path), Some(boundary)) => multipart(path, 0o750, body, &boundary).await.map(|_| StatusCode::OK),
+    receive(request, async move |body| match (destination, boundary) {
+        (Ok(path), Some(boundary)) => multipart(path, 0o750, body, &boundary).await.map(|()| StatusCode::OK),
         (Ok(_), None) => {
             refuse(body, ApiError::bad_request("the request is not multipart/form-data with a boundary"))
                 .await
         }
         (Err(error), _) => refuse(body, error).await,
-    }
+    })
+    .await
 }
 
 /// The file is the form field `file`, or the body itself if that is no form.
@@ -44,19 +44,22 @@ pub(crate) async fn any(
     query: Query,
     request: Request,
 ) -> ApiResult<Json<UploadedFile>> {
+    let destination = destination(&sandbox, &query);
     let boundary = boundary_of(request.headers());
-    let body = request.into_body();
-    let destination = match destination(&sandbox, &query) {
-        Ok(path) => path,
-        Err(error) => return refuse(body, error).await,
-    };
-    match boundary {
-        Some(boundary) => multipart(destination.clone(), 0o755, body, &boundary).await?,
-        None => raw(destination.clone(), body).await?,
-    }
-    let path = path::clean(&destination);
-    let name = path::base_name(&path).to_string_lossy().into_owned();
-    Ok(Json(UploadedFile { name, path: path::text(&path), r#type: "file".to_owned() }))
+    receive(request, async move |body| {
+        let destination = match destination {
+            Ok(path) => path,
+            Err(error) => return refuse(body, error).await,
+        };
+        match boundary {
+            Some(boundary) => multipart(destination.clone(), 0o755, body, &boundary).await?,
+            None => raw(destination.clone(), body).await?,
+        }
+        let path = path::clean(&destination);
+        let name = path::base_name(&path).to_string_lossy().into_owned();
+        Ok(Json(UploadedFile { name, path: path::text(&path), r#type: "file".to_owned() }))
+    })
+    .await
 }
 
 fn destination(sandbox: &Sandbox, query: &Query) -> ApiResult<PathBuf> {
@@ -64,41 +67,40 @@ fn destination(sandbox: &Sandbox, query: &Query) -> ApiResult<PathBuf> {
 }
 
 /// Answers once the client has sent everything; an earlier answer would reset its connection.
-async fn refuse<T>(body: Body, error: ApiError) -> ApiResult<T> {
-    drain(&mut body.into_data_stream()).await;
+async fn refuse<T>(mut body: Incoming, error: ApiError) -> ApiResult<T> {
+    body.drain().await;
     Err(error)
 }
 
-async fn drain(body: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin)) {
-    while let Some(Ok(_)) = body.next().await {}
-}
-
-async fn raw(path: PathBuf, body: Body) -> ApiResult<()> {
-    let mut chunks = body.into_data_stream();
+async fn raw(path: PathBuf, mut body: Incoming) -> ApiResult<()> {
     let written = async {
-        let mut sink = Sink::create(path.clone(), 0o755).await.map_err(|error| failed(&path, &error))?;
-        while let Some(chunk) = chunks.next().await {
+        let sink = Sink::create(path.clone(), 0o755, body.blocks()).await;
+        let mut sink = sink.map_err(|error| failed(&path, &error))?;
+        while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| broken(&MultipartError::Body(error.into())))?;
             sink.push(chunk).await.map_err(|error| failed(&path, &error))?;
         }
         sink.finish().await.map_err(|error| failed(&path, &error))
     };
     let result = written.await;
-    drain(&mut chunks).await;
+    body.drain().await;
     result.map(|_| ())
 }
 
-async fn multipart(path: PathBuf, directory_mode: u32, body: Body, boundary: &[u8]) -> ApiResult<()> {
-    let mut form = Multipart::new(body.into_data_stream(), boundary);
-    let result = field(&path, directory_mode, &mut form).await;
+async fn multipart(path: PathBuf, directory_mode: u32, body: Incoming, boundary: &[u8]) -> ApiResult<()> {
+    let blocks = body.blocks();
+    let mut form = Multipart::new(body, boundary);
+    let result = field(&path, directory_mode, blocks, &mut form).await;
     form.drain().await;
     result
 }
 
-async fn field<S>(path: &Path, directory_mode: u32, form: &mut Multipart<S>) -> ApiResult<()>
-where
-    S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
-{
+async fn field(
+    path: &Path,
+    directory_mode: u32,
+    blocks: bool,
+    form: &mut Multipart<Incoming>,
+) -> ApiResult<()> {
     loop {
         match form.part().await.map_err(|error| broken(&error))? {
             Some(part) if part.name == FIELD => break,
@@ -106,8 +108,8 @@ where
             None => return Err(ApiError::bad_request(format_args!("the form has no field {FIELD:?}"))),
         }
     }
-    let mut sink =
-        Sink::create(path.to_owned(), directory_mode).await.map_err(|error| failed(path, &error))?;
+    let sink = Sink::create(path.to_owned(), directory_mode, blocks).await;
+    let mut sink = sink.map_err(|error| failed(path, &error))?;
     while let Some(chunk) = form.content().await.map_err(|error| broken(&error))? {
         sink.push(chunk).await.map_err(|error| failed(path, &error))?;
     }

@@ -161,6 +161,67 @@ async fn chunked_bodies_of_unknown_length_stream() {
     assert_eq!(daemon.read("a"), b"one--two\r\nthree");
 }
 
+/// A large body is read from the socket if its length is known, and through the connection if it is not.
+#[tokio::test]
+async fn large_bodies_arrive_either_way() {
+    let daemon = Daemon::start().await;
+    let content: Vec<u8> =
+        (0..1_500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let whole = form(&[
+        ("files[0].path", None, b"a"),
+        ("files[0].file", Some("x"), &content),
+        ("files[1].path", None, b"b"),
+        ("files[1].file", Some("x"), b"small"),
+    ]);
+    let answer = post(&daemon, "/files/bulk-upload", whole.clone()).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{:?}", answer.body);
+    assert!(daemon.read("a") == content && daemon.read("b") == b"small");
+
+    let pieces: Vec<_> =
+        whole.chunks(70_001).map(|p| Ok::<_, std::io::Error>(Bytes::copy_from_slice(p))).collect();
+    std::fs::remove_file(daemon.path("a")).unwrap();
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let answer = post(&daemon, "/files/bulk-upload", body).await;
+    assert_eq!((answer.status, answer.headers.contains_key("connection")), (200, false));
+    assert!(daemon.read("a") == content);
+}
+
+/// With fewer threads for blocking work than slow clients, others are served nevertheless.
+#[test]
+fn slow_clients_do_not_take_every_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(20).build();
+    runtime.unwrap().block_on(slow_clients(40));
+}
+
+async fn slow_clients(count: usize) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const SIZE: usize = 2 << 20;
+    let daemon = Daemon::start().await;
+    let mut slow = Vec::new();
+    for n in 0..count {
+        let mut client = tokio::net::TcpStream::connect(daemon.address).await.unwrap();
+        let head = format!(
+            "POST /files/upload-v2?path=slow{n} HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&vec![7; SIZE / 2]).await.unwrap();
+        slow.push(client);
+    }
+    let temporary = || std::fs::read_dir(daemon.directory.path()).unwrap().count();
+    wait("every upload to begin", || temporary() == slow.len()).await;
+    let answer = daemon.ask_with("POST", "/files/upload-v2?path=quick", &[], vec![8; SIZE]).await;
+    assert_eq!((answer.status, daemon.read("quick").len()), (200, SIZE));
+    for (n, mut client) in slow.into_iter().enumerate() {
+        client.write_all(&vec![9; SIZE / 2]).await.unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let content = daemon.read(&format!("slow{n}"));
+        assert_eq!(content.len(), SIZE);
+        assert!(content[..SIZE / 2].iter().all(|b| *b == 7) && content[SIZE / 2..].iter().all(|b| *b == 9));
+    }
+}
+
 #[tokio::test]
 async fn overwriting_keeps_what_a_file_is() {
     let daemon = Daemon::start().await;
