@@ -1,6 +1,6 @@
 //! Puts the groups of routes together and answers everything that is none of them as the contract says (2.2).
 //!
-//! Unknown routes and wrong methods answer 404 in plain text. A route asked for with a trailing slash too many, or too few, redirects: 301 for GET,
+//! Unknown routes and wrong methods, of which HEAD is one, answer 404 in plain text. A route asked for with a trailing slash too many, or too few, redirects: 301 for GET,
 //! 307 for the rest, so that a body is sent again.
 
 use std::panic::AssertUnwindSafe;
@@ -32,6 +32,7 @@ pub fn finish(routes: Router, guard: Guard) -> Router {
         .method_not_allowed_fallback(unknown)
         .layer(axum::Extension(Known(known)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(refuse_head))
         .layer(from_fn(name_charset))
         .layer(from_fn(survive))
         .layer(from_fn_with_state(guard, guard::check))
@@ -58,13 +59,27 @@ async fn survive(request: Request, next: Next) -> Response {
 
 /// JSON answers name their encoding, as the contract has it; errors do not, and what comes through the preview proxy is not ours.
 async fn name_charset(request: Request, next: Next) -> Response {
-    let ours = !request.uri().path().starts_with("/proxy/");
+    let ours = is_ours(&request);
     let mut response = next.run(request).await;
     if ours && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
         let kind = HeaderValue::from_static("application/json; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
     }
     response
+}
+
+/// axum answers HEAD wherever there is a GET; the contract has no such method. What is behind the preview proxy may have it.
+async fn refuse_head(request: Request, next: Next) -> Response {
+    if request.method() == Method::HEAD && is_ours(&request) { not_found() } else { next.run(request).await }
+}
+
+/// Whether we answer, rather than whoever the preview proxy asks.
+fn is_ours(request: &Request) -> bool {
+    !request.uri().path().starts_with("/proxy/")
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain")], "404 page not found").into_response()
 }
 
 /// The routes alone, for asking whether a path is one of them.
@@ -78,7 +93,7 @@ async fn unknown(axum::Extension(known): axum::Extension<Known>, request: Reques
         let status = if get { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
         return (status, [(LOCATION, location)]).into_response();
     }
-    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain")], "404 page not found").into_response()
+    not_found()
 }
 
 /// Where the request would have been understood, if that is one slash away.
@@ -130,6 +145,7 @@ mod tests {
                         }
                     }),
                 )
+                .route("/proxy/{port}/{*rest}", get(async || "theirs"))
                 .route("/files", get(async || "a"))
                 .route("/files/", get(async || "b")),
             Guard::default(),
@@ -149,13 +165,23 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_routes_and_methods_answer_404_in_plain_text() {
-        for (method, uri) in [("GET", "/nope"), ("DELETE", "/things"), ("OPTIONS", "/things"), ("GET", "/")] {
-            assert_eq!(
-                ask(method, uri).await,
-                (404, "text/plain".into(), "404 page not found".into()),
-                "{method} {uri}"
-            );
+        for (method, uri) in [
+            ("GET", "/nope"),
+            ("DELETE", "/things"),
+            ("OPTIONS", "/things"),
+            ("GET", "/"),
+            ("HEAD", "/nope"),
+            ("HEAD", "/things"),
+            ("HEAD", "/things/"),
+        ] {
+            let body = if method == "HEAD" { "" } else { "404 page not found" };
+            assert_eq!(ask(method, uri).await, (404, "text/plain".into(), body.into()), "{method} {uri}");
         }
+    }
+
+    #[tokio::test]
+    async fn head_is_for_what_is_behind_the_preview_proxy() {
+        assert_eq!(ask("HEAD", "/proxy/3000/index.html").await.0, 200);
     }
 
     #[tokio::test]
