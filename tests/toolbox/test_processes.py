@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
+import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -78,19 +80,19 @@ def test_every_exit_code(daemon, name):
 SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "XCPU": 24, "SYS": 31}
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
-def test_every_signal(daemon, name, signal):
-    number = SIGNALS[signal]
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_every_signal_can_be_sent(daemon, name, sent):
+    number = SIGNALS[sent]
     # The shell's own death; bash itself would ignore SIGQUIT.
     own = daemon.execute(f"exec dash -c 'kill -{number} $$'")
-    assert (own["exitCode"], own["signal"]) == (-1, f"SIG{signal}")
+    assert (own["exitCode"], own["signal"]) == (-1, f"SIG{sent}")
     assert daemon.execute(f"sh -c 'kill -{number} $$'; exit $?")["exitCode"] == 128 + number
     session = daemon.session(name)
     assert session.run(f"sh -c 'kill -{number} $$'")["exitCode"] == 128 + number
     # Sent from outside, to what the command started.
     command = session.start("sleep 60")
     eventually(
-        lambda: daemon.post(f"{session.path}/command/{command}/signal", {"signal": signal}).status_code == 204,
+        lambda: daemon.post(f"{session.path}/command/{command}/signal", {"signal": sent}).status_code == 204,
         "the command to take the signal",
     )
     assert session.ended(command) == 128 + number
@@ -98,12 +100,49 @@ def test_every_signal(daemon, name, signal):
     session.delete()
 
 
-def test_terminals_tell_signals(daemon, name):
-    for signal, number in [("INT", 2), ("TERM", 15), ("KILL", 9), ("SEGV", 11)]:
-        raw = Raw(daemon.address, f"/process/pty/create-connect?id={name}-{signal}")
-        raw.send(frame(BINARY, b"exec sh -c 'trap - %s; kill -%d $$'\n" % (signal.encode(), number)))
+# What ends a process unless it minds. 32 and 33 are the C library's own.
+FATAL = [n for n in range(1, 65) if n not in (17, 18, 19, 20, 21, 22, 23, 28, 32, 33)]
+
+
+def suicide(number: int) -> str:
+    """A command that is ended by this signal, whatever its shell ignores."""
+    return f"exec dash -c 'trap - {number}; kill -{number} $$'"
+
+
+def test_every_fatal_signal_is_told_by_execute_and_sessions(daemon, name):
+    """Real-time signals have no name and are told by number."""
+    session = daemon.session(name)
+    for number in FATAL:
+        told = signal.Signals(number).name if number < 32 else f"SIG{number}"
+        own = daemon.execute(suicide(number))
+        assert (own["exitCode"], own["signal"]) == (-1, told), own
+        assert session.run(f"({suicide(number)})")["exitCode"] == 128 + number
+    session.delete()
+
+
+def test_every_fatal_signal_is_told_by_terminals(daemon, name):
+    reasons = {2: "Ctrl+C", 9: "SIGKILL", 15: "SIGTERM"}
+    for number in FATAL:
+        raw = Raw(daemon.address, f"/process/pty/create-connect?id={name}-{number}")
+        raw.send(frame(BINARY, f"{suicide(number)}\n".encode()))
         ended = raw.end()
-        assert ended.code == 1011 and f'"exitCode":{128 + number}' in ended.reason, ended
+        assert (ended.code, json.loads(ended.reason)) == (1011, {"exitCode": 128 + number, "exitReason": reasons.get(number, f"signal {number}")})
+
+
+def test_every_fatal_signal_and_exit_code_is_told_by_ssh(daemon):
+    """The thirteen of RFC 4254 by their names, others in its form for names of one's own."""
+    rfc = {"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"}
+
+    async def tell() -> None:
+        async with asyncssh.connect(daemon.address, 22220, username="daytona", password="sandbox-ssh", known_hosts=None, config=None, client_keys=None) as connection:
+            for number in FATAL:
+                short = signal.Signals(number).name.removeprefix("SIG") if number < 32 else f"RT{number}"
+                done = await connection.run(suicide(number))
+                assert done.exit_signal is not None and done.exit_signal[0] == (short if short in rfc else f"{short}@openssh.com"), (number, done)
+            for code in range(0, 256, 5):
+                assert (await connection.run(f"exit {code}")).exit_status == code
+
+    asyncio.run(tell())
 
 
 # What leaves its parent.
