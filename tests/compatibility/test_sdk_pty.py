@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 import uuid
+from pathlib import Path
 
 import pytest
 from daytona import DaytonaConflictError, DaytonaConnectionError, DaytonaNotFoundError, PtySize
 
-from support import eventually
+from stack import STATE
+from support import REPO, eventually
 
 
 @pytest.fixture
@@ -85,3 +93,39 @@ def test_what_is_missing_is_not_found(sandbox):
     # The contract lets the socket open, and says it there.
     with pytest.raises(DaytonaConnectionError, match="no-such-pty"):
         sandbox.process.connect_pty_session("no-such-pty")
+
+
+@contextlib.contextmanager
+def client(stack, *words: object):
+    """A client in a process of its own, whose output is a file."""
+    environment = os.environ | stack.client_environment() | {"SDK_ROOT": str(STATE / "node")}
+    with tempfile.NamedTemporaryFile() as output:
+        process = subprocess.Popen([str(word) for word in words], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield process, lambda: Path(output.name).read_text(errors="replace")
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("sdk", ["python", "typescript"])
+def test_pain_a13_what_a_frozen_client_swallowed_the_next_one_gets(stack, sandbox, name, sdk):
+    """The first client stops in the middle, with its connection open: the kernel goes on taking what the terminal prints. The next asks for nothing special."""
+    scripts = REPO / "tests" / "compatibility"
+    python = [sys.executable, scripts / "python/attach.py"]
+    typed = "stty -echo; echo be''fore; sleep 2; echo swal''lowed\n"
+    with client(stack, *python, "create", sandbox.id, name, typed) as (first, printed):
+        eventually(lambda: "before" in printed(), "the first client to see the terminal")
+        first.send_signal(signal.SIGSTOP)
+        words = [*python, "connect", sandbox.id, name, ""] if sdk == "python" else [STATE / "node/bin/node", scripts / "typescript/attach.mjs", sandbox.id, name]
+
+        def got_it() -> bool:
+            """Whether one that attaches now gets it; it is killed, which leaves things as they were."""
+            with client(stack, *words) as (_, seen):
+                end = time.monotonic() + 3
+                while "swallowed" not in seen() and time.monotonic() < end:
+                    time.sleep(0.05)
+                return "swallowed" in seen()
+
+        eventually(got_it, "the next client to get what the first never saw", 40)
+        assert "swallowed" not in printed()
