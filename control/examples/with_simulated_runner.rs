@@ -48,6 +48,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let own = tempfile::tempdir()?;
     if std::env::var_os("PINFOLD_DATA_DIR").is_none() {
         config.data_dir = own.path().to_owned();
+        config.context_dir = own.path().join("contexts");
+        config.volume_dir = own.path().join("volumes");
     }
     if std::env::var_os("PINFOLD_SSH_PORT").is_none() {
         config.ssh_port = 0;

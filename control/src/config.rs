@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pinfold_proto::id::Secret;
 use pinfold_proto::runner::payload::Registry;
 use pinfold_settings::Reader;
+
+use crate::s3::S3Config;
 
 /// The snapshot that exists from the first start, and that a create without one uses.
 #[derive(Debug, Clone)]
@@ -46,6 +49,13 @@ pub struct Config {
     /// `PINFOLD_REGISTRY_PASSWORD`. Backups, snapshots of sandboxes and built snapshots go there, so that every runner can use them. Unset: they
     /// stay in the engine's store of the runner that made them.
     pub registry: Option<Registry>,
+    /// Whether `PINFOLD_REGISTRY` was given with `http://`: it may be spoken to without TLS.
+    pub registry_plain: bool,
+    /// `PINFOLD_S3_*`: an object store for build contexts and volumes. Unset: a directory each.
+    pub s3: Option<S3Config>,
+    /// `PINFOLD_VOLUME_DIR`: where volumes are when they are directories, `runner/volumes` in the data directory if unset, as the local runner has them.
+    /// That of a volume is removed when it is deleted.
+    pub volume_dir: PathBuf,
     /// `PINFOLD_BACKUP_ON_STOP`: back every sandbox up when it has stopped; off if unset.
     pub backup_on_stop: bool,
     /// `PINFOLD_SNAPSHOT_IDLE_DAYS`: a snapshot that was not used for so many days becomes inactive; 14 if unset, 0 for never.
@@ -54,6 +64,9 @@ pub struct Config {
     pub context_days: u32,
     /// `PINFOLD_STORAGE_PORT`: where build contexts are also taken over TLS, on the same address; 0 for nowhere, 3900 if unset.
     pub storage_port: u16,
+    /// `PINFOLD_RUNNER_SILENCE`: a runner that was not heard of for longer counts as lost; 60 s if unset, 3 s at least. The local one reports three
+    /// times in it.
+    pub runner_silence: Duration,
     /// `PINFOLD_PREVIEW_WARNING`: browsers see a warning page before the first preview of a sandbox; off if unset.
     pub preview_warning: bool,
     /// The default snapshot.
@@ -88,9 +101,13 @@ impl Config {
             reader.reject("PINFOLD_PUBLIC_URL", "must begin with http:// or https://");
         }
         let api_key = reader.text("PINFOLD_API_KEY").map(Secret::new);
+        let registry_plain =
+            reader.text("PINFOLD_REGISTRY").is_some_and(|place| place.trim().starts_with("http://"));
         let registry = registry(reader);
+        let s3 = object_store(reader);
         let data_dir = PathBuf::from(text(reader, "PINFOLD_DATA_DIR", "/var/lib/pinfold"));
         let context_dir = reader.text("PINFOLD_CONTEXT_DIR").map(PathBuf::from);
+        let volume_dir = reader.text("PINFOLD_VOLUME_DIR").map(PathBuf::from);
         Self {
             bind: reader.parse(
                 "PINFOLD_BIND",
@@ -108,10 +125,13 @@ impl Config {
                 "a port number, or 0 for no SSH gateway",
                 |_| true,
             ),
+            volume_dir: volume_dir.unwrap_or_else(|| data_dir.join("runner/volumes")),
             context_dir: context_dir.unwrap_or_else(|| data_dir.join("runner/contexts")),
             data_dir,
             region: text(reader, "PINFOLD_REGION", "us"),
             registry,
+            registry_plain,
+            s3,
             backup_on_stop: reader.bool("PINFOLD_BACKUP_ON_STOP", false),
             snapshot_idle_days: reader.parse("PINFOLD_SNAPSHOT_IDLE_DAYS", 14, "a number of days", |_| true),
             context_days: reader.parse("PINFOLD_CONTEXT_DAYS", 30, "a number of days", |_| true),
@@ -120,6 +140,11 @@ impl Config {
                 3900,
                 "a port number, or 0 for no TLS",
                 |_| true,
+            ),
+            runner_silence: reader.duration(
+                "PINFOLD_RUNNER_SILENCE",
+                Duration::from_secs(60),
+                Duration::from_secs(3),
             ),
             preview_warning: reader.bool("PINFOLD_PREVIEW_WARNING", false),
             default_snapshot: DefaultSnapshot {
@@ -151,10 +176,14 @@ impl Config {
             api_key,
             runner_token,
             registry,
+            registry_plain: _,
+            s3,
+            volume_dir,
             backup_on_stop,
             snapshot_idle_days,
             context_days,
             storage_port,
+            runner_silence,
             preview_warning,
         } = self;
         let DefaultSnapshot { name, image, cpu, memory, disk, entrypoint } = default_snapshot;
@@ -181,15 +210,68 @@ impl Config {
                 text(&entrypoint.as_ref().map(|words| words.join(" ")), "the image's"),
             ),
             ("PINFOLD_REGISTRY", text(&registry.as_ref().map(|registry| registry.url.clone()), "none")),
+            ("PINFOLD_S3_ENDPOINT", text(&s3.as_ref().map(|store| store.endpoint.clone()), "none")),
+            ("PINFOLD_S3_BUCKET", text(&s3.as_ref().map(|store| store.bucket.clone()), "none")),
+            (
+                "PINFOLD_S3_ROLE",
+                text(&s3.as_ref().and_then(|store| store.role.clone()), "none: clients get the key"),
+            ),
+            ("PINFOLD_VOLUME_DIR", volume_dir.display().to_string()),
             ("PINFOLD_BACKUP_ON_STOP", backup_on_stop.to_string()),
             ("PINFOLD_SNAPSHOT_IDLE_DAYS", snapshot_idle_days.to_string()),
             ("PINFOLD_CONTEXT_DAYS", context_days.to_string()),
             ("PINFOLD_STORAGE_PORT", storage_port.to_string()),
+            ("PINFOLD_RUNNER_SILENCE", format!("{} s", runner_silence.as_secs())),
             ("PINFOLD_PREVIEW_WARNING", preview_warning.to_string()),
             ("PINFOLD_API_KEY", secret(api_key, "api-key")),
             ("PINFOLD_RUNNER_TOKEN", secret(runner_token, "runner-token")),
         ]
     }
+}
+
+fn object_store(reader: &mut Reader<'_>) -> Option<S3Config> {
+    let url = |reader: &mut Reader<'_>, name: &str| {
+        let url = reader.text(name).map(|url| url.trim_end_matches('/').to_owned());
+        let whole = |url: &String| {
+            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+        };
+        if url.as_ref().is_some_and(|url| !whole(url)) {
+            reader.reject(name, "must be http:// or https://, a host and perhaps a port");
+        }
+        url
+    };
+    let sts_endpoint = url(reader, "PINFOLD_S3_STS_ENDPOINT");
+    let (access_key, secret_key) =
+        (reader.text("PINFOLD_S3_ACCESS_KEY"), reader.text("PINFOLD_S3_SECRET_KEY"));
+    let region = reader.text("PINFOLD_S3_REGION").unwrap_or_else(|| "us-east-1".to_owned());
+    let bucket = reader.text("PINFOLD_S3_BUCKET").unwrap_or_else(|| "daytona".to_owned());
+    let role = reader.text("PINFOLD_S3_ROLE");
+    let Some(endpoint) = url(reader, "PINFOLD_S3_ENDPOINT") else {
+        if access_key.is_some() || secret_key.is_some() || role.is_some() {
+            reader.reject("PINFOLD_S3_ENDPOINT", "must be set when its companions are");
+        }
+        return None;
+    };
+    if access_key.is_none() || secret_key.is_none() {
+        reader.reject(
+            "PINFOLD_S3_ACCESS_KEY",
+            "and PINFOLD_S3_SECRET_KEY must be set with PINFOLD_S3_ENDPOINT",
+        );
+    }
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(label) {
+        reader.reject("PINFOLD_S3_BUCKET", "must be the name of a bucket");
+    }
+    Some(S3Config {
+        sts_endpoint: sts_endpoint.unwrap_or_else(|| endpoint.clone()),
+        endpoint,
+        region,
+        access_key: access_key.unwrap_or_default(),
+        secret_key: Secret::new(secret_key.unwrap_or_default()),
+        bucket,
+        role,
+    })
 }
 
 fn registry(reader: &mut Reader<'_>) -> Option<Registry> {
@@ -222,5 +304,23 @@ mod tests {
         assert_eq!(value("PINFOLD_API_KEY"), Some("as it was set"));
         assert_eq!(value("PINFOLD_RUNNER_TOKEN"), Some("in /var/lib/pinfold/runner-token"));
         assert!(!format!("{shown:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn an_object_store_is_whole_or_refused() {
+        let read = |env: &[(&str, &str)]| {
+            let mut reader = Reader::new(&env);
+            let config = Config::read(&mut reader);
+            reader.finish(config.s3)
+        };
+        let (key, secret) = (("PINFOLD_S3_ACCESS_KEY", "k"), ("PINFOLD_S3_SECRET_KEY", "s"));
+        let endpoint = |url| ("PINFOLD_S3_ENDPOINT", url);
+        let store = read(&[key, secret, endpoint("http://store:9000/")]).unwrap().unwrap();
+        assert_eq!((store.endpoint.as_str(), store.bucket.as_str()), ("http://store:9000", "daytona"));
+        assert_eq!(store.sts_endpoint, store.endpoint);
+        for bad in ["store:9000", "http://store/path", "http://"] {
+            assert!(read(&[key, secret, endpoint(bad)]).is_err(), "{bad}");
+        }
+        assert!(read(&[key, secret]).is_err() && read(&[endpoint("http://store")]).is_err());
     }
 }

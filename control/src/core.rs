@@ -18,8 +18,9 @@ use crate::images::{Images, Recipe};
 use crate::jobs::Jobs;
 use crate::keys::Keys;
 use crate::pools::{self, Pools};
-use crate::registries::Registries;
+use crate::registries::{Registries, Remote};
 use crate::runners::Runners;
+use crate::s3::ObjectStore;
 use crate::sandbox::{Directory, Handle};
 use crate::snapshots::Snapshots;
 use crate::storage::Storage;
@@ -43,11 +44,17 @@ pub(crate) struct Core {
     pub(crate) runners: Runners,
     pub(crate) jobs: Jobs,
     pub(crate) registries: Registries,
+    /// Our own registry, to remove images from.
+    pub(crate) remote: Option<Remote>,
+    /// Something may have come to be needed no more in our own registry.
+    pub(crate) leftovers: Notify,
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
     pub(crate) volumes: Volumes,
     pub(crate) pools: Pools,
     pub(crate) storage: Storage,
+    /// The operator's object store, in place of the built-in one.
+    pub(crate) s3: Option<Arc<ObjectStore>>,
     pub(crate) tokens: Tokens,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: Events,
@@ -208,6 +215,7 @@ impl Core {
             }
             return;
         }
+        self.leftovers.notify_one();
         let linked = |handle: &Handle| handle.record().linked_sandbox_id.as_deref() == Some(&new.id);
         for handle in self.directory.all().into_iter().filter(linked) {
             self.tasks.spawn(async move {

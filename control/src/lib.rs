@@ -8,6 +8,7 @@
 //! what was committed; the end of a job is acknowledged only after its effect was committed; a sandbox has one owner; nothing waits for a tick.
 
 mod api;
+mod client;
 mod config;
 mod core;
 mod edge;
@@ -20,6 +21,7 @@ mod lock;
 mod pools;
 mod registries;
 mod runners;
+mod s3;
 mod sandbox;
 mod score;
 mod snapshots;
@@ -36,5 +38,6 @@ mod volumes;
 mod wire;
 
 pub use config::{Config, DefaultSnapshot};
+pub use s3::S3Config;
 pub use start::{Running, StartError, start};
 pub use store::backup::{BackupError, backup, restore};

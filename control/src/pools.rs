@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 
 use crate::api::{compose_warm, store_failed};
 use crate::core::Core;
+use crate::edge::environment::can_be_late;
 use crate::runners::Need;
 use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
 use crate::store::mirror::Mirror;
-use crate::store::sandboxes::Record;
+use crate::store::sandboxes::{Record, Resize};
 use crate::store::snapshots::Snapshot;
 use crate::store::warm_pools::WarmPool;
 use crate::store::{Result, Store};
@@ -163,28 +164,33 @@ async fn fill_one(core: &Arc<Core>, pool: &WarmPool) -> ApiResult<()> {
     Ok(())
 }
 
-/// A waiting sandbox that is exactly what `wanted` describes, made into it.
+/// A waiting sandbox made into what `wanted` describes, if it can be: name, labels, intervals and visibility are the record's alone; limits can grow
+/// but for the disk, the network policy can be set, and the environment where nothing has read it yet. All of it is so when this returns.
 pub(crate) async fn claim(
     core: &Arc<Core>,
     wanted: &Record,
     snapshot: &Snapshot,
 ) -> ApiResult<Option<Handle>> {
-    let plain = wanted.env.is_empty()
+    let entrypoint = snapshot.entrypoint.as_deref().or(snapshot.image_entrypoint.as_deref());
+    let possible = can_be_late(&wanted.env, entrypoint)
         && wanted.volumes.is_empty()
         && wanted.gpu == 0
         && wanted.linked_sandbox_id.is_none()
         && wanted.os_user == "daytona";
     let pools = core.pools.all.list();
-    let Some(pool) =
-        pools.iter().find(|pool| plain && (pool.snapshot == snapshot.name || pool.snapshot == snapshot.id))
+    let Some(pool) = pools
+        .iter()
+        .find(|pool| possible && (pool.snapshot == snapshot.name || pool.snapshot == snapshot.id))
     else {
         return Ok(None);
     };
     for handle in members(core, &pool.id) {
         let waiting = handle.record();
-        let same = (waiting.cpu, waiting.memory, waiting.disk, &waiting.image)
-            == (wanted.cpu, wanted.memory, wanted.disk, &wanted.image);
-        if !same || waiting.state != SandboxState::Started {
+        let fits = waiting.image == wanted.image
+            && waiting.disk == wanted.disk
+            && waiting.cpu <= wanted.cpu
+            && waiting.memory <= wanted.memory;
+        if !fits || waiting.state != SandboxState::Started {
             continue;
         }
         let mut wish = wanted.clone();
@@ -192,21 +198,44 @@ pub(crate) async fn claim(
             wish.name.clone_from(&waiting.id);
         }
         let name = core.directory.reserve(&wish.name, &waiting.id)?;
-        let applied = handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
+        let policy = handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
+        let limits = handle.outcome_of(JobKind::ResizeSandbox)?;
         let claimed = handle.change(move |r| take(r, wish)).await;
         let Ok(claimed) = claimed else { continue };
         name.keep();
         fill(core);
-        // A policy that was asked for is in force before anyone is told of the sandbox.
-        if claimed.task.network && !matches!(tokio::time::timeout(START_LIMIT, applied).await, Ok(Ok(Ok(()))))
-        {
-            tracing::warn!(sandbox = claimed.id, "a waiting sandbox did not take its network policy");
+        let applied = async {
+            if claimed.task.resize.is_some() {
+                ended("limits", limits).await?;
+            }
+            if claimed.task.network {
+                ended("network policy", policy).await?;
+            }
+            if claimed.late_env {
+                core.apply_env(&claimed).await.map_err(|why| format!("environment: {why}"))?;
+            }
+            Ok::<_, String>(())
+        };
+        if let Err(why) = applied.await {
+            tracing::warn!(sandbox = claimed.id, why, "a waiting sandbox did not become what was asked for");
             give_up(handle).await;
             return Ok(None);
         }
         return Ok(Some(handle));
     }
     Ok(None)
+}
+
+/// Waits for the end of a job that makes a claimed sandbox what was asked for.
+async fn ended(
+    what: &str,
+    job: tokio::sync::oneshot::Receiver<std::result::Result<(), String>>,
+) -> std::result::Result<(), String> {
+    match tokio::time::timeout(START_LIMIT, job).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(why))) => Err(format!("{what}: {why}")),
+        _ => Err(format!("{what}: the runner did not answer within {} s", START_LIMIT.as_secs())),
+    }
 }
 
 /// Deletes a sandbox that could not be made into what was asked for; a new one takes its name.
@@ -225,6 +254,11 @@ fn take(r: &mut Record, wish: Record) -> ApiResult<()> {
     }
     let guarded =
         wish.network_block_all || wish.network_allow_list.is_some() || wish.domain_allow_list.is_some();
+    let more = |wanted: u32, has: u32| (wanted != has).then_some(wanted);
+    let (cpu, memory) = (more(wish.cpu, r.cpu), more(wish.memory, r.memory));
+    r.task.resize = (cpu.is_some() || memory.is_some()).then_some(Resize { cpu, memory, disk: None });
+    r.late_env = !wish.env.is_empty();
+    r.env = wish.env;
     r.warm_pool_id = None;
     r.name = wish.name;
     r.labels = wish.labels;

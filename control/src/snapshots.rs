@@ -13,6 +13,7 @@ use crate::config::DefaultSnapshot;
 use crate::core::Core;
 use crate::events;
 use crate::images::Recipe;
+use crate::registries;
 use crate::runners::Need;
 use crate::store::images::ImageState;
 use crate::store::sandboxes::Record;
@@ -117,8 +118,15 @@ impl Snapshots {
     pub(crate) async fn delete(&self, core: &Core, id: &str) -> Result<()> {
         let mut tx = self.store.begin().await?;
         table::delete(&mut tx, id).await?;
+        // An image that a user has put there is the user's.
+        let made = self.lock().get(id).filter(|s| s.image_name.is_none()).map(|s| s.reference.clone());
+        if let Some(reference) = made {
+            registries::leave(core, &mut tx, &reference).await?;
+        }
         tx.commit().await?;
-        if let Some(old) = self.lock().remove(id) {
+        let old = self.lock().remove(id);
+        core.leftovers.notify_one();
+        if let Some(old) = old {
             core.events
                 .emit("snapshot.removed", || serde_json::to_value(dto(&old, core)).unwrap_or_default());
         }

@@ -20,15 +20,16 @@ use crate::jobs::Jobs;
 use crate::keys::{Keys, PERMISSIONS, secret_file};
 use crate::lock::{self, LockError};
 use crate::pools::{self, Pools};
-use crate::registries::Registries;
+use crate::registries::{self, Registries, Remote};
 use crate::runners::{self, Runners};
+use crate::s3::ObjectStore;
 use crate::snapshots::Snapshots;
 use crate::storage::{self, Storage};
 use crate::store::{self, DATABASE, MigrateError, Store};
 use crate::time::now;
 use crate::tokens::Tokens;
 use crate::volumes::Volumes;
-use crate::{edge, gateway, sandbox, sweep, token};
+use crate::{client, edge, gateway, sandbox, sweep, token, volumes};
 
 /// The file with the first API key.
 const KEY_FILE: &str = "api-key";
@@ -86,6 +87,12 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The client of outside services cannot be made.
+    #[error("no HTTP client for object stores and registries can be made: {reason}")]
+    Client {
+        /// What is wrong, usually that the host has no certificate authorities.
+        reason: String,
+    },
     /// Another instance has the data directory.
     #[error("the data directory {path} is in use by another pinfold: end it, or set PINFOLD_DATA_DIR to another directory", path = path.display())]
     DataDirInUse {
@@ -121,7 +128,7 @@ impl StartError {
             | Self::DataDirInUse { .. }
             | Self::NewerDatabase { .. }
             | Self::Database { .. } => 5,
-            Self::SshKey { .. } => 9,
+            Self::SshKey { .. } | Self::Client { .. } => 9,
         }
     }
 }
@@ -215,7 +222,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         }
         MigrateError::Sql(error) => StartError::Database { path: path.clone(), reason: error.to_string() },
     })?;
-    let core = load(config, store, stop, &first_key, &runner_token)
+    let client = client::new().map_err(|error| StartError::Client { reason: client::chain(&error) })?;
+    let core = load(config, store, client, stop, &first_key, &runner_token)
         .await
         .map_err(|error| StartError::Database { path, reason: error.to_string() })?;
     // Set once, here.
@@ -231,6 +239,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     core.tasks.spawn(core.clone().flush_activity());
     core.tasks.spawn(sweep::run(core.clone()));
     core.tasks.spawn(runners::watch(core.clone()));
+    core.tasks.spawn(registries::clean(core.clone()));
+    volumes::resume(&core);
+    edge::environment::resume(&core);
     core.runners.list().iter().for_each(|runner| core.drain(&runner.id));
     let router = edge::entrance(&core);
     let ending = core.stop.clone();
@@ -254,7 +265,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
 
 /// Serves the object store over TLS, too. Without it everything but Python's uploads of local files works, so its failure is only told.
 async fn serve_storage(core: &Arc<Core>, dir: &Path) {
-    if core.config.storage_port == 0 {
+    if core.config.storage_port == 0 || core.s3.is_some() {
         return;
     }
     let address = SocketAddr::new(core.config.bind.ip(), core.config.storage_port);
@@ -285,6 +296,7 @@ fn private_file(path: &Path) -> std::io::Result<()> {
 async fn load(
     config: Config,
     store: Store,
+    client: reqwest::Client,
     stop: CancellationToken,
     first_key: &str,
     runner_token: &str,
@@ -301,7 +313,7 @@ async fn load(
         None => keys.remove("configured").await?,
         Some(_) => {}
     }
-    let runners = Runners::load(&store).await?;
+    let runners = Runners::load(&store, config.runner_silence).await?;
     runners.register(LOCAL_RUNNER, &config.region, Vec::new(), runner_token).await?;
     let jobs = Jobs::new(&store);
     let registries = Registries::load(&store, config.registry.clone()).await?;
@@ -311,8 +323,14 @@ async fn load(
         store::meta::get_or_set(&mut tx, "organization", || uuid::Uuid::new_v4().to_string()).await?;
     let records = store::sandboxes::all(&mut tx).await?;
     tx.commit().await?;
+    let remote = config.registry.clone();
+    let remote = remote.map(|own| Remote::new(own, client.clone(), config.registry_plain));
+    let s3 = config.s3.clone().map(|s3| Arc::new(ObjectStore::new(s3, client)));
     let core = Arc::new(Core {
         org_id,
+        remote,
+        leftovers: Default::default(),
+        s3,
         started_at: now(),
         keys,
         runners,

@@ -1,12 +1,18 @@
-//! Volumes: directories at the runners, named by id, that outlive sandboxes. They are ready as soon as they have a row.
+//! Volumes: directories at the runners or buckets of the operator's object store, named by id, that outlive sandboxes.
+//!
+//! A volume has a row before it has a bucket, and until its bucket is gone, so that nothing of it is forgotten when the process ends in between. One
+//! that is being deleted is no volume any more for users; its name is free at once.
+
+use std::sync::Arc;
 
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::volume as wire;
 use pinfold_proto::runner::payload::VolumeMount;
 
 use crate::api::store_failed;
+use crate::core::Core;
 use crate::store::mirror::{Mirror, Row};
-use crate::store::volumes::Volume;
+use crate::store::volumes::{Volume, VolumeState};
 use crate::store::{Result, Store};
 use crate::time::{iso, now};
 
@@ -23,23 +29,35 @@ impl Volumes {
         Ok(Self { store: store.clone(), all: Mirror::load(store).await? })
     }
 
-    /// All volumes, oldest first.
+    /// All volumes but those that are being deleted, oldest first.
     pub(crate) fn list(&self) -> Vec<Volume> {
-        self.all.list()
+        let mut all = self.all.list();
+        all.retain(|volume| volume.state != VolumeState::Deleting);
+        all
     }
 
     /// The volume with this id or name.
     pub(crate) fn find(&self, id_or_name: &str) -> Option<Volume> {
         let all = self.all.lock();
-        all.get(id_or_name).or_else(|| all.values().find(|v| v.name == id_or_name)).cloned()
+        let found = all.get(id_or_name).or_else(|| all.values().find(|v| v.name == id_or_name));
+        found.filter(|volume| volume.state != VolumeState::Deleting).cloned()
     }
 
     /// Makes a volume. Without a name it is named by its id.
-    pub(crate) async fn create(&self, name: Option<String>) -> ApiResult<Volume> {
+    pub(crate) async fn create(&self, core: &Core, name: Option<String>) -> ApiResult<Volume> {
         let id = uuid::Uuid::new_v4().to_string();
         let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.clone());
         let at = now();
-        let volume = Volume { id, name, created_at: at, updated_at: at, last_used_at: None };
+        let state = if core.s3.is_some() { VolumeState::Creating } else { VolumeState::Ready };
+        let mut volume = Volume {
+            id,
+            name,
+            state,
+            error_reason: None,
+            created_at: at,
+            updated_at: at,
+            last_used_at: None,
+        };
         let mut tx = self.store.begin().await.map_err(store_failed)?;
         // Under the writer's lock, so two creates of one name cannot both pass.
         if self.all.lock().values().any(|v| v.name == volume.name) {
@@ -48,12 +66,30 @@ impl Volumes {
         volume.put(&mut tx).await.map_err(store_failed)?;
         tx.commit().await.map_err(store_failed)?;
         self.all.lock().insert(volume.id.clone(), volume.clone());
+        if let Some(s3) = &core.s3 {
+            if let Err(error) = s3.make_volume(&volume.id).await {
+                self.all.remove(&volume.id).await.map_err(store_failed)?;
+                return Err(ApiError::unavailable(format_args!("the volume could not be made: {error}"))
+                    .code("OBJECT_STORE_UNAVAILABLE"));
+            }
+            volume.state = VolumeState::Ready;
+            self.all.put(volume.clone()).await.map_err(store_failed)?;
+        }
         Ok(volume)
     }
 
-    /// Removes a volume.
-    pub(crate) async fn delete(&self, id: &str) -> Result<()> {
-        self.all.remove(id).await
+    /// Takes a volume from its users; what is in it is removed in the background.
+    pub(crate) async fn delete(&self, core: &Arc<Core>, volume: Volume) -> Result<()> {
+        let volume = Volume {
+            name: volume.id.clone(),
+            state: VolumeState::Deleting,
+            error_reason: None,
+            updated_at: now(),
+            ..volume
+        };
+        self.all.put(volume.clone()).await?;
+        core.tasks.spawn(settle(core.clone(), volume));
+        Ok(())
     }
 
     /// Checks the mounts of a create and puts ids in the place of names.
@@ -65,6 +101,13 @@ impl Volumes {
         let found = self.find(&mount.volume_id);
         let volume =
             found.ok_or_else(|| ApiError::bad_request(format_args!("no volume {}", mount.volume_id)))?;
+        if volume.state != VolumeState::Ready {
+            return Err(ApiError::bad_request(format_args!(
+                "the volume {} is {}, and has to be ready",
+                volume.name,
+                volume.state.as_str()
+            )));
+        }
         check_mount_path(&mount.mount_path)?;
         if let Some(subpath) = &mount.subpath {
             check_subpath(subpath)?;
@@ -97,17 +140,68 @@ impl Volumes {
     }
 }
 
+/// Goes on with what was under way when the process ended.
+pub(crate) fn resume(core: &Arc<Core>) {
+    let under_way = |volume: &Volume| matches!(volume.state, VolumeState::Creating | VolumeState::Deleting);
+    for volume in core.volumes.all.list().into_iter().filter(under_way) {
+        core.tasks.spawn(settle(core.clone(), volume));
+    }
+}
+
+/// Makes a volume's bucket, or removes what is in a volume.
+async fn settle(core: Arc<Core>, mut volume: Volume) {
+    let gone = volume.state == VolumeState::Deleting;
+    let work = async {
+        match &core.s3 {
+            Some(s3) if gone => s3.remove_volume(&volume.id).await.map_err(|error| error.to_string()),
+            Some(s3) => s3.make_volume(&volume.id).await.map_err(|error| error.to_string()),
+            None if gone => remove_directory(&core, &volume.id).await,
+            None => Ok(()),
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        // Gone on with at the next start.
+        () = core.stop.cancelled() => return,
+    };
+    let stored = match done {
+        Ok(()) if gone => core.volumes.all.remove(&volume.id).await,
+        outcome => {
+            volume.state = if outcome.is_ok() { VolumeState::Ready } else { VolumeState::Error };
+            volume.error_reason = outcome.err();
+            volume.updated_at = now();
+            if let Some(reason) = &volume.error_reason {
+                tracing::warn!(volume = volume.id, reason, "a volume could not be made or removed");
+            }
+            core.volumes.all.put(volume).await
+        }
+    };
+    if let Err(error) = stored {
+        tracing::warn!(%error, "could not store what became of a volume");
+    }
+}
+
+async fn remove_directory(core: &Core, id: &str) -> std::result::Result<(), String> {
+    let path = core.config.volume_dir.join(id);
+    match tokio::fs::remove_dir_all(&path).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{} could not be removed: {error}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A volume for the wire.
 pub(crate) fn dto(volume: &Volume, org: &str) -> wire::Volume {
     wire::Volume {
         id: volume.id.clone(),
         name: volume.name.clone(),
         organization_id: org.to_owned(),
-        state: "ready".to_owned(),
+        state: volume.state.as_str().to_owned(),
         created_at: iso(volume.created_at),
         updated_at: iso(volume.updated_at),
         last_used_at: volume.last_used_at.map(iso),
-        error_reason: None,
+        error_reason: volume.error_reason.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use pinfold_runner::SshGateway;
 use pinfold_settings::{ProcessEnv, Reader};
@@ -24,6 +25,8 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let runner_dir = control.data_dir.join("runner");
     let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
     let control = reader.finish(control).map_err(Failure::usage)?;
+    let s3 = control.s3.clone();
+    let silence = control.runner_silence;
     let mut settings = control.shown();
     let login = if gateway.sandboxes_take_key { "key" } else { "password" };
     settings.push(("PINFOLD_SANDBOX_SSH", login.to_owned()));
@@ -36,6 +39,10 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
     runner.ssh_gateway =
         control.ssh_public_key.clone().map(|public_key| SshGateway { public_key, ..gateway });
+    runner.healthcheck_interval = runner.healthcheck_interval.min(silence / 3);
+    if let Some(s3) = s3 {
+        use_object_store(&mut runner, s3, runner_dir.join("buckets"));
+    }
     let shown = shown(&control, &settings);
     let whereabouts = Whereabouts::of(&runner);
     let node = pinfold_runner::run(runner, stop.clone(), |address| whereabouts.tell(address));
@@ -53,6 +60,19 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     control.join().await;
     result.map_err(runner_failure)?;
     Ok(0)
+}
+
+/// The runner's half of an object store: it reads build contexts there, and mounts buckets as volumes for as long as sandboxes use them.
+fn use_object_store(runner: &mut pinfold_runner::Config, s3: pinfold_control::S3Config, bucket_dir: PathBuf) {
+    runner.object_store = Some(pinfold_runner::ObjectStore {
+        endpoint: s3.endpoint,
+        region: s3.region,
+        access_key: s3.access_key,
+        secret_key: s3.secret_key,
+        bucket: Some(s3.bucket),
+    });
+    runner.bucket_dir = Some(bucket_dir);
+    runner.volume_cleanup_dry_run = false;
 }
 
 /// The address at which we reach ourselves.

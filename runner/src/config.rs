@@ -90,7 +90,7 @@ pub struct Config {
     pub poll_timeout: Duration,
     /// `POLL_LIMIT`, 10.
     pub poll_limit: u32,
-    /// `HEALTHCHECK_INTERVAL`, 10 s, not 30: two lost reports must not take the node out of service.
+    /// `HEALTHCHECK_INTERVAL`, 10 s, not 30, and 1 s at least: two lost reports must not take the node out of service.
     pub healthcheck_interval: Duration,
     /// `HEALTHCHECK_TIMEOUT`, 10 s.
     pub healthcheck_timeout: Duration,
@@ -155,6 +155,8 @@ pub struct Config {
     pub force_snapshot_removal: bool,
     /// `AWS_*`: where volumes and build contexts are. Local directories under the data directory otherwise.
     pub object_store: Option<ObjectStore>,
+    /// Where buckets are mounted; unset, where the original mounts them. `pinfold up` keeps them in its data directory.
+    pub bucket_dir: Option<PathBuf>,
     /// `VOLUME_CLEANUP_INTERVAL`, 30 s.
     pub volume_cleanup_interval: Duration,
     /// `VOLUME_CLEANUP_DRY_RUN`, on: unused volumes stay mounted.
@@ -219,6 +221,7 @@ impl Config {
             snapshot_error_retention: Duration::from_secs(600),
             force_snapshot_removal: true,
             object_store: None,
+            bucket_dir: None,
             volume_cleanup_interval: Duration::from_secs(30),
             volume_cleanup_dry_run: true,
             volume_cleanup_exclusion: Duration::from_secs(120),
@@ -290,7 +293,7 @@ impl Config {
             healthcheck_interval: r.duration(
                 "HEALTHCHECK_INTERVAL",
                 d.healthcheck_interval,
-                Duration::from_secs(10),
+                Duration::from_secs(1),
             ),
             healthcheck_timeout: r.duration(
                 "HEALTHCHECK_TIMEOUT",
@@ -441,7 +444,7 @@ mod tests {
         let wrong = [
             ("API_PORT", "x"),
             ("POLL_LIMIT", "101"),
-            ("HEALTHCHECK_INTERVAL", "5s"),
+            ("HEALTHCHECK_INTERVAL", "500ms"),
             ("ENABLE_TLS", "true"),
             ("RUNNER_DOMAIN", "http://a"),
             ("PINFOLD_SANDBOX_SUBNET", "many"),

@@ -47,7 +47,8 @@ impl HostVolumes {
                     access_key: pinfold_proto::id::Secret::new(store.access_key.clone()),
                     secret_key: store.secret_key.clone(),
                 };
-                let base = if config.environment == "development" { "/tmp" } else { "/mnt" };
+                let theirs = if config.environment == "development" { "/tmp" } else { "/mnt" };
+                let base = config.bucket_dir.clone().unwrap_or_else(|| PathBuf::from(theirs));
                 Arc::new(S3Volumes::new(base, credentials, config.volume_cleanup_exclusion))
             }
             None => Arc::new(LocalVolumes::new(config.data_dir.join("volumes"))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import socket
 import time
 from typing import Any
@@ -244,6 +245,49 @@ def test_a_create_waits_for_a_runner_to_come(split: Split) -> None:
     split.finish(only(split.poll(), "CREATE_SANDBOX")["id"])
     answer = pending.result(10)
     assert answer is not None and answer.json()["state"] == "started"
+
+
+def test_a_create_whose_client_went_away_before_there_was_a_runner_makes_nothing(split: Split) -> None:
+    key = split.control.info["apiKey"]
+    body = b'{"name":"unwanted"}'
+    head = f"POST /api/sandbox HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    client = socket.create_connection(("127.0.0.1", split.port))
+    client.sendall(head.encode() + body)
+
+    def taken() -> bool:
+        with httpx.Client(timeout=0.2) as asking, contextlib.suppress(httpx.ReadTimeout):
+            return asking.post(f"{split.control.info['url']}/sandbox", json={"name": "unwanted"}, headers=split.api.http.headers).status_code == 409
+        return False
+
+    wait_for("the create to be waiting", taken)
+    client.close()
+
+    def free() -> bool:
+        other = create(split, name="unwanted")
+        done, _ = concurrent.futures.wait([other], 0.3)
+        if done:
+            return False
+        waiting.append(other)
+        return True
+
+    waiting: list[concurrent.futures.Future[httpx.Response | None]] = []
+    wait_for("the name to be free", free)
+    split.healthcheck()
+    split.finish(only(split.poll(), "CREATE_SANDBOX")["id"])
+    answer = waiting[0].result(10)
+    assert answer is not None and answer.json()["name"] == "unwanted"
+    assert split.poll(0.2) == [] and len(split.api.get("/sandbox").json()["items"]) == 1
+
+
+def test_a_create_whose_client_went_away_later_goes_on(split: Split) -> None:
+    """It has a row by then: the client may ask for it by its name, and nothing is left over that nobody can see."""
+    split.healthcheck()
+    client = httpx.Client(headers={"Authorization": f"Bearer {split.control.info['apiKey']}"})
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(f"{split.control.info['url']}/sandbox", json={"name": "late"}, timeout=0.3)
+    client.close()
+    split.finish(only(split.poll(), "CREATE_SANDBOX")["id"])
+    assert split.api.state("late") == "started"
 
 
 def test_a_second_start_says_what_is_wrong(split: Split) -> None:

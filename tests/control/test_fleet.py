@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -259,7 +262,7 @@ def test_a_policy_is_in_force_before_a_warm_sandbox_is_handed_out(split: Split) 
 def test_what_a_warm_sandbox_cannot_become_is_made_anew(split: Split) -> None:
     split.healthcheck()
     waiting = warm(split)
-    for number, wish in enumerate(({"env": {"A": "b"}}, {"user": "root"})):
+    for number, wish in enumerate(({"env": {"DAYTONA_OTEL_ENDPOINT": "http://c"}}, {"user": "root"})):
         pending = split.background("POST", "/sandbox", json={"name": f"other-{number}", **wish})
         job = split.manual.do("CREATE_SANDBOX")
         assert job["resourceId"] != waiting
@@ -284,3 +287,91 @@ def test_a_warm_sandbox_that_does_not_take_its_policy_is_replaced(split: Split) 
     assert answer is not None and answer.status_code == 200, answer and answer.text
     assert answer.json()["id"] != waiting and answer.json()["networkBlockAll"] is True
     assert open_kinds[waiting] == "DESTROY_SANDBOX"
+
+
+class Toolbox:
+    """What stands behind a runner's address: takes environments, or refuses them."""
+
+    def __init__(self, status: int = 200) -> None:
+        told = self.told = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+                self.send_response(status)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+def test_a_warm_sandbox_has_its_environment_before_it_is_handed_out_and_after_each_start(split: Split) -> None:
+    toolbox = Toolbox()
+    split.manual.healthcheck(proxyUrl=toolbox.url)
+    waiting = warm(split)
+    answer = split.api.post("/sandbox", json={"name": "late", "env": {"A": "1"}})
+    assert answer.json()["id"] == waiting and answer.json()["env"] == {"A": "1"}
+    told = (f"/sandboxes/{waiting}/toolbox/env", {"set": {"A": "1"}})
+    assert toolbox.told == [told]
+    split.manual.do("CREATE_SANDBOX")  # fills the pool again
+    split.api.post(f"/sandbox/{waiting}/stop")
+    split.manual.do("STOP_SANDBOX")
+    pending = split.background("POST", f"/sandbox/{waiting}/start")
+    job = split.manual.take("START_SANDBOX")
+    assert toolbox.told == [told]
+    split.finish(job["id"])
+    pending.result(10)
+    assert toolbox.told == [told, told], "its container was made without, so each start needs it again"
+    split.control.kill()
+    split.start_control()
+    split.manual.healthcheck(proxyUrl=toolbox.url)
+    wait_for("what the end may have cut off", lambda: toolbox.told == [told] * 3)
+
+
+def test_a_warm_sandbox_that_does_not_take_its_environment_is_replaced(split: Split) -> None:
+    toolbox = Toolbox(404)
+    split.manual.healthcheck(proxyUrl=toolbox.url)
+    waiting = warm(split)
+    pending = split.background("POST", "/sandbox", json={"name": "late", "env": {"A": "1"}})
+    seen: dict[str, str] = {}
+
+    def work() -> bool:
+        for job in split.poll(0.2):
+            seen[str(job["resourceId"])] = str(job["type"])
+            split.finish(job["id"])
+        return pending.done()
+
+    wait_for("the create", work)
+    answer = pending.result()
+    assert answer is not None and answer.status_code == 200, answer and answer.text
+    assert answer.json()["id"] != waiting and answer.json()["env"] == {"A": "1"}
+    assert seen[waiting] == "DESTROY_SANDBOX" and len(toolbox.told) == 1
+
+
+def test_a_warm_sandbox_grows_to_what_was_asked_for(split: Split) -> None:
+    split.healthcheck()
+    waiting = warm(split)
+    pending = split.background("POST", "/sandbox", json={"name": "grown", "cpu": 2, "memory": 4})
+    seen: list[dict[str, object]] = []
+    wait_for("the job", lambda: seen.extend(split.poll(0.5)) or any(job["type"] == "RESIZE_SANDBOX" for job in seen))
+    assert not pending.done()
+    resize = next(job for job in seen if job["type"] == "RESIZE_SANDBOX")
+    assert json.loads(str(resize["payload"])) == {"cpu": 2, "memory": 4}
+    for job in seen:
+        split.finish(str(job["id"]))
+    answer = pending.result(10)
+    assert answer is not None
+    made = answer.json()
+    assert (made["id"], made["cpu"], made["memory"], made["state"]) == (waiting, 2, 4, "started")
+    pending = split.background("POST", "/sandbox", json={"name": "larger", "disk": 50})
+    wait_for("the job", lambda: seen.extend(split.poll(0.5)) or "larger" in str(seen))
+    assert not any(job["type"] == "RESIZE_SANDBOX" for job in seen[2:]), "a started sandbox's disk cannot grow"
+    for job in seen[2:]:
+        split.finish(str(job["id"]))
+    pending.result(10)

@@ -31,17 +31,52 @@ EXCEPTIONS: dict[tuple[str, float], tuple[int, str]] = {
     ("15-state-sync", 0.335): (400, "a state that a runner cannot report is the runner's mistake"),
 }
 
+_QUEUED = "what contradicts an operation under way is done after it, not refused"
+EXCEPTIONS |= {
+    ("16-conflicts", 0.141): (200, _QUEUED),
+    ("16-conflicts", 0.154): (200, _QUEUED),
+    ("16-conflicts", 0.187): (400, "archive needs a stopped sandbox, and says so the same way in every state"),
+    ("16-conflicts", 0.234): (200, _QUEUED),
+}
+
+# Calls and jobs that have no counterpart here: what comes of them would be another story than the recorded one. (recording, when) -> why
+_DELETE = "delete is never refused: test_faults has what happens instead"
+_UNASKED = "nothing is backed up unasked, and a failed backup is not tried again by itself"
+SKIPPED: dict[tuple[str, float], str] = {
+    ("16-conflicts", 0.172): _DELETE,
+    ("16-conflicts", 0.846): _DELETE,
+    ("16-conflicts", 0.858): "a stop during a create is done after it: test_faults",
+    ("16-conflicts", 17.278): _UNASKED,
+    ("16-conflicts", 17.291): _UNASKED,
+    ("22-backups", 99.607): _UNASKED,
+    ("22-backups", 99.616): _UNASKED,
+}
+
+# What an operator had done before the recording began.
+BEFORE = {"24-warm-pool": ("/warm-pools", {"snapshot": "default", "pool": 1})}
+
 # What is not in jobs or answers here, and why.
 LESS = {
+    "/status.traceContext": "the control plane does no tracing of its own",
+    "CREATE_SANDBOX.otelEndpoint": "there is no collector that sandboxes could be pointed at",
+    "UPDATE_SANDBOX_NETWORK_SETTINGS.networkLimitEgress": "there are no organizations whose egress is limited",
     "CREATE_SANDBOX.registry": "the default snapshot is in the engine's own store, so that there is nothing to open",
     "UPDATE_SANDBOX_NETWORK_SETTINGS.domainAllowList": "block-all blocks all: it ends the domains' list, too",
     "START_SANDBOX.metadata.domainAllowList": "the same",
     "/start.domainAllowList": "the same",
 }
 
+# What is in jobs only here, and why.
+ALSO = {
+    "24-warm-pool": (".metadata.", "a sandbox of a pool is of the only organization, like any other"),
+}
+
 # Jobs that come here and not there, and why.
 MORE = {
     "DESTROY_SANDBOX": "a failed sandbox that is deleted is destroyed, and does not leak",
+    "UPDATE_SANDBOX_NETWORK_SETTINGS": "settings that were asked for during another operation are applied after it",
+    "CREATE_BACKUP": "a sandbox that ran on has changed since its last backup",
+    "CREATE_SANDBOX": "a pool is filled as soon as a sandbox was taken from it, and again when that one could not be made into what was asked for",
 }
 
 
@@ -73,6 +108,8 @@ class Replay:
         self.split = split
         self.name = name
         self.ids: dict[str, str] = {}
+        self.early: list[dict[str, Any]] = []
+        self.later: list[dict[str, Any]] = []
         self.found: list[str] = []
         self.open: list[tuple[dict[str, Any], concurrent.futures.Future[httpx.Response]]] = []
         url = split.control.info["url"]
@@ -114,22 +151,33 @@ class Replay:
             self.learn(event["response"], body)
             self.note(differences(event["response"], body, what))
 
+    def fits(self, theirs: dict[str, Any], here: dict[str, Any]) -> bool:
+        """Whether a job of ours is the counterpart of a recorded one, as far as its sandbox is known by now."""
+        known = self.ids.get(theirs["resourceId"])
+        name = (theirs["payload"] or {}).get("name")
+        mine = json.loads(here.get("payload") or "{}").get("name")
+        same = known == here["resourceId"] if known else here["resourceId"] not in self.ids.values()
+        return theirs["type"] == here["type"] and same and (not name or name == mine)
+
     def poll(self, event: dict[str, Any]) -> None:
         expected = event["response"]["jobs"]
-        jobs: list[dict[str, Any]] = []
-        wanted = [job["type"] for job in expected]
+        jobs: list[dict[str, Any] | None] = [None] * len(expected)
 
         def come() -> bool:
-            for job in self.split.poll(0.5):
-                if job["type"] in MORE and job["type"] not in wanted:
+            fresh, self.early = [*self.early, *self.split.poll(0.5 if not self.early else 0)], []
+            for job in fresh:
+                at = next((n for n, theirs in enumerate(expected) if jobs[n] is None and self.fits(theirs, job)), None)
+                if at is not None:
+                    jobs[at] = job
+                elif any(self.fits(theirs, job) for theirs in self.later):
+                    self.early.append(job)
+                elif job["type"] in MORE:
                     self.split.finish(job["id"])
                 else:
-                    jobs.append(job)
-            return len(jobs) >= len(wanted)
+                    self.found.append(f"{event['at']}: {job['type']} is only here")
+            return None not in jobs
 
-        wait_for(str(wanted), come, 5)
-        kinds = ([job["type"] for job in expected], [job["type"] for job in jobs])
-        assert kinds[0] == kinds[1], f"{event['at']}: {kinds}, and so far: {self.found}"
+        wait_for(f"{[job['type'] for job in expected]} of {event['at']}; so far: {self.found}", come, 5)
         for theirs, here in zip(expected, jobs, strict=True):
             self.learn({"id": theirs["id"], "resourceId": theirs["resourceId"]}, here)
             what = f"{event['at']} {theirs['type']}"
@@ -141,7 +189,9 @@ class Replay:
             self.note(differences(theirs["payload"], payload, what, exact=True))
 
     def note(self, found: Iterator[str]) -> None:
-        self.found += [line for line in found if not any(f"{known} is missing" in line for known in LESS)]
+        also = ALSO.get(self.name, ("nothing", ""))[0]
+        lines = [line for line in found if not any(f"{known} is missing" in line for known in LESS)]
+        self.found += [line for line in lines if not (line.endswith("is only here") and also in line)]
 
     def settle(self, wait: float) -> None:
         for event, future in list(self.open):
@@ -151,6 +201,10 @@ class Replay:
 
     def run(self) -> list[str]:
         events = [json.loads(line) for line in (RECORDINGS / f"{self.name}.jsonl").read_text().splitlines()]
+        events = [event for event in events if (self.name, event["at"]) not in SKIPPED]
+        if self.name in BEFORE:
+            path, body = BEFORE[self.name]
+            assert self.split.api.post(path, json=body).status_code == 201
         sent: set[int] = set()
         for index, event in enumerate(events):
             if event["path"] == "/api/jobs/poll":
@@ -161,6 +215,7 @@ class Replay:
                     if begun and later not in sent and other["method"] != "GET":
                         sent.add(later)
                         self.open.append((other, POOL.submit(self.send, other)))
+                self.later = [job for other in events[index + 1 :] if other["path"] == "/api/jobs/poll" for job in other["response"]["jobs"]]
                 self.poll(event)
             elif index not in sent:
                 if event["from"] == "sdk" and event["method"] != "GET":

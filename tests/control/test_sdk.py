@@ -227,9 +227,14 @@ def test_warm_pools(sdk: Daytona, api: Api) -> None:
     assert (word(sandbox.state), sandbox.name, sandbox.auto_stop_interval) == ("started", "from-the-pool", 7)
     assert sandbox.labels["a"] == "b" and api.get("/sandbox/from-the-pool").json().get("warmPoolId") is None
     wait_for("the pool to be full again", lambda: ready() == 2)
-    other = sdk.create(CreateSandboxFromSnapshotParams(env_vars={"A": "b"}))
-    assert ready() == 2, "what differs is not taken from a pool"
-    for made in (sandbox, other):
+    waiting = {item["id"] for item in api.get("/sandbox", params={"includeWarm": "true", "name": "warm-"}).json()["items"]}
+    late = sdk.create(CreateSandboxFromSnapshotParams(env_vars={"A": "b"}))
+    assert late.id in waiting and late.env == {"A": "b"}
+    wait_for("the pool to be full again", lambda: ready() == 2)
+    waiting = {item["id"] for item in api.get("/sandbox", params={"includeWarm": "true", "name": "warm-"}).json()["items"]}
+    other = sdk.create(CreateSandboxFromSnapshotParams(env_vars={"PINFOLD_MAX_PTYS": "3"}))
+    assert other.id not in waiting, "the daemon reads its own settings at its start, so this one is made anew"
+    for made in (sandbox, late, other):
         sdk.delete(made)
     assert api("PATCH", path, json={"pool": 1}).json()["pool"] == 1
     wait_for("a smaller pool", lambda: ready() == 1)

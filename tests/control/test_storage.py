@@ -45,12 +45,30 @@ def test_single_uploads(store: SignedStore, access: dict[str, Any]) -> None:
     assert "<KeyCount>1</KeyCount>" in listed.text
     empty = store("GET", "/?list-type=2&prefix=none/")
     assert "<KeyCount>0</KeyCount>" in empty.text
-    framed = b"5;chunk-signature=0\r\nworld\r\n0;chunk-signature=0\r\n\r\n"
+
+
+def test_uploads_in_chunks_are_verified_chunk_by_chunk(store: SignedStore, access: dict[str, Any]) -> None:
+    """As minio's and Amazon's older clients upload over plain HTTP."""
+    key = f"/{access['organizationId']}/c4a9/context.tar"
+    pieces = [b"hello " * 20_000, b"world"]
+    assert store.put_in_chunks(key, pieces).status_code == 200
+    assert store("GET", key).content == b"".join(pieces)
+    for spoiled in (0, 1):
+        refused = store.put_in_chunks(key, pieces, spoiled)
+        assert refused.status_code == 403 and "SignatureDoesNotMatch" in refused.text
     sent = {"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "content-encoding": "aws-chunked"}
-    assert store("PUT", key, headers=sent, content=framed).status_code == 200
-    assert store("GET", key).content == b"world"
-    assert store("PUT", key, headers=sent, content=b"5\r\nwor").status_code == 400
-    assert store("GET", key).content == b"world", "half an upload changes nothing"
+    unsigned = b"5;chunk-signature=0\r\nwords\r\n0;chunk-signature=0\r\n\r\n"
+    assert store("PUT", key, headers=sent, content=unsigned).status_code == 403
+    assert store("PUT", key, headers=sent, content=b"5\r\nwords\r\n0\r\n\r\n").status_code == 403
+    other = {**sent, "x-amz-content-sha256": "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"}
+    assert store("PUT", key, headers=other, content=unsigned).status_code == 501
+    assert store("GET", key).content == b"".join(pieces), "what is refused changes nothing"
+    trailing = {**sent, "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}
+    body = b"5\r\nwords\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+    assert store("PUT", key, headers=trailing, content=body).status_code == 200
+    assert store("GET", key).content == b"words"
+    assert store("PUT", key, headers=trailing, content=b"5\r\nwor").status_code == 400
+    assert store("GET", key).content == b"words", "half an upload changes nothing"
 
 
 def test_uploads_in_parts(store: SignedStore, access: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use pinfold_http::{ApiError, ApiResult, JsonBody};
@@ -30,10 +30,12 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/api-keys", get(list_keys).post(create_key))
         .route("/api-keys/current", get(current_key))
         .route("/api-keys/{name}", get(one_key).delete(delete_key))
+        .route("/api-keys/{user}/{name}", delete(delete_users_key))
         .route("/regions", get(regions))
         .route("/shared-regions", get(regions))
         .route("/regions/{id}", get(one_region))
         .route("/organizations", get(organizations).post(one_only).delete(one_only))
+        .route("/organizations/invitations", get(one_only))
         .route("/organizations/{id}", get(one_organization).delete(one_only))
         .route("/organizations/{id}/usage", get(usage))
         .route("/users/me", get(me))
@@ -110,6 +112,17 @@ async fn delete_key(
     key.permissions.iter().try_for_each(|permission| user.may(permission))?;
     core.keys.remove(&name).await.map_err(store_failed)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn delete_users_key(
+    State(core): State<Arc<Core>>,
+    user: User,
+    Path((owner, name)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
+    if owner != USER {
+        return Err(ApiError::not_found(format_args!("no user {owner:?}")));
+    }
+    delete_key(State(core), user, Path(name)).await
 }
 
 fn region(core: &Core) -> Region {
@@ -219,6 +232,10 @@ async fn push_access(
     headers: HeaderMap,
 ) -> ApiResult<Json<StorageAccess>> {
     user.may("write:snapshots")?;
+    if let Some(s3) = &core.s3 {
+        let failed = |error| ApiError::unavailable(error).code("OBJECT_STORE_UNAVAILABLE");
+        return s3.access(&core.org_id).await.map(Json).map_err(failed);
+    }
     let url = core.storage_url(&headers);
     Ok(Json(core.storage.grant(url, &core.org_id)))
 }

@@ -261,6 +261,7 @@ fn compose(core: &Core, id: String, name: String, source: &Source, body: CreateS
         build_ref: source.build_ref.clone(),
         os_user: body.user.filter(|user| !user.is_empty()).unwrap_or_else(|| "daytona".to_owned()),
         env: body.env,
+        late_env: false,
         labels: body.labels,
         volumes: core.volumes.resolve(body.volumes)?,
         public: body.public.unwrap_or(false),

@@ -12,15 +12,17 @@ use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
 use pinfold_http::{ApiError, ApiResult, JsonBody, Query};
 use pinfold_proto::control::sandbox::{DesiredState, Sandbox, SandboxState};
-use pinfold_proto::runner::job::{Job, JobPage, JobStatus, PollResponse, StatusUpdate};
+use pinfold_proto::runner::job::{Job, JobKind, JobPage, JobStatus, PollResponse, StatusUpdate};
 use serde::Deserialize;
 
 use super::auth::Runner;
 use super::{sandbox_now, store_failed};
 use crate::core::Core;
 use crate::jobs::Claim;
-use crate::sandbox::FinishError;
+use crate::registries;
+use crate::sandbox::{FinishError, written};
 use crate::store::jobs::{self as table, JobRow};
+use crate::store::sandboxes::IN_REGISTRY;
 use crate::time::now;
 
 /// Longest poll.
@@ -161,18 +163,46 @@ fn cut(mut text: String) -> String {
 }
 
 /// Commits the end of a job together with its effect.
-pub(crate) async fn end(core: &Core, job: JobRow) -> ApiResult<()> {
+pub(crate) async fn end(core: &Core, mut job: JobRow) -> ApiResult<()> {
     if job.resource_type == "SANDBOX"
         && let Some(handle) = core.directory.find(&job.resource_id)
     {
+        let record = handle.record();
+        if job.kind == JobKind::StartSandbox && job.status == JobStatus::Completed && record.late_env {
+            // Nobody sees it started without the environment that it was created with.
+            if let Err(why) = core.apply_env(&record).await {
+                job.status = JobStatus::Failed;
+                job.error_message = Some(format!("the sandbox's environment could not be set: {why}"));
+            }
+        }
         match handle.finished(job.clone()).await {
             Ok(()) => return Ok(()),
             Err(FinishError::Store(error)) => return Err(store_failed(error)),
             Err(FinishError::Gone) => {}
         }
     }
-    // An image's job, or one of a sandbox that is gone: then only the job itself is left to store.
-    core.images.finished(&job).await.map_err(store_failed)
+    // An image's job, or one of a sandbox that is gone: then only the job itself is left to store, and what it has left over.
+    core.images.finished(&job).await.map_err(store_failed)?;
+    if job.kind == JobKind::CreateBackup && job.status == JobStatus::Completed {
+        too_late(core, &job).await.map_err(store_failed)?;
+    }
+    Ok(())
+}
+
+/// A backup that was made of a sandbox that is gone is removed.
+async fn too_late(core: &Core, job: &JobRow) -> Result<(), sqlx::Error> {
+    let Some((place, reference)) = written(job) else { return Ok(()) };
+    let mut tx = core.store.begin().await?;
+    if place == IN_REGISTRY {
+        registries::leave(core, &mut tx, &reference).await?;
+    } else {
+        let remove = JobRow::pending(&place, JobKind::RemoveSnapshot, "SNAPSHOT", &reference, None);
+        table::insert(&mut tx, &remove).await?;
+    }
+    tx.commit().await?;
+    core.leftovers.notify_one();
+    core.jobs.wake(&place);
+    Ok(())
 }
 
 async fn for_runner(

@@ -11,6 +11,7 @@ mod lifecycle;
 mod list;
 mod pools;
 mod preview;
+mod refused;
 mod registries;
 mod runners;
 mod settings;
@@ -53,20 +54,9 @@ pub(crate) fn router(core: &Arc<Core>) -> Router {
         .merge(account::routes())
         .merge(runners::routes())
         .merge(jobs::routes())
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method);
+        .fallback(refused::no_route)
+        .method_not_allowed_fallback(refused::no_method);
     Router::new().nest("/api", api).with_state(core.clone())
-}
-
-async fn no_route(method: http::Method, uri: http::Uri) -> ApiError {
-    ApiError::not_found(format_args!("Cannot {method} {}", uri.path()))
-}
-
-async fn no_method(method: http::Method, uri: http::Uri) -> ApiError {
-    ApiError::new(
-        http::StatusCode::METHOD_NOT_ALLOWED,
-        format_args!("{method} is not supported at {}", uri.path()),
-    )
 }
 
 /// A change could not be stored: nothing has happened, and the caller may try again.

@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/sandbox/{id}/toolbox-proxy-url", get(toolbox_url))
         .route("/sandbox/{id}/signing-key", get(signing_key))
         .route("/sandbox/{id}/signing-key/rotate", post(rotate_signing_key))
+        .route("/preview/{id}/signing-key", get(signing_key))
         .route("/preview/{id}/public", get(is_public))
         .route("/preview/{id}/validate/{token}", get(validate))
         .route("/preview/{id}/access", get(access))

@@ -38,7 +38,7 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .route("/sandbox/{id}/public/{flag}", post(public))
         .route("/sandbox/{id}/last-activity", post(last_activity))
         .route("/sandbox/{id}/network-settings", post(network))
-        .route("/sandbox/{id}/secrets", put(secrets))
+        .route("/sandbox/{id}/secrets", put(secrets).get(secrets))
 }
 
 /// 0 means as long as possible, and so does more than that.

@@ -36,7 +36,7 @@ async fn create(
     if body.name.as_ref().is_some_and(|name| name.len() > 255 || name.chars().any(char::is_control)) {
         return Err(ApiError::bad_request("a volume's name has at most 255 bytes and no control characters"));
     }
-    let volume = dto(&core.volumes.create(body.name).await?, &core.org_id);
+    let volume = dto(&core.volumes.create(&core, body.name).await?, &core.org_id);
     core.events.emit("volume.created", || serde_json::to_value(&volume).unwrap_or_default());
     Ok(Json(volume))
 }
@@ -75,6 +75,6 @@ async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String
             volume.name, user.name
         )));
     }
-    core.volumes.delete(&id).await.map_err(store_failed)?;
+    core.volumes.delete(&core, volume).await.map_err(store_failed)?;
     Ok(StatusCode::OK)
 }

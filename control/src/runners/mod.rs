@@ -9,6 +9,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pinfold_proto::runner::health::Healthcheck;
 pub(crate) use placement::Need;
@@ -22,9 +23,6 @@ use crate::store::runners::Runner;
 use crate::store::{Result, Store};
 use crate::time::{iso, now, steady};
 use crate::token;
-
-/// A runner that was silent for longer gets no new work.
-const STALE_AFTER_MS: i64 = 60_000;
 
 /// What a runner is to users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +45,8 @@ impl RunnerState {
 /// All runners.
 #[derive(Debug)]
 pub(crate) struct Runners {
+    /// A runner that was silent for longer, in milliseconds, gets no new work.
+    silence: i64,
     /// On the steady clock.
     booted_at: i64,
     all: Mirror<Runner>,
@@ -65,8 +65,9 @@ struct Heard {
 
 impl Runners {
     /// Loads all runners.
-    pub(crate) async fn load(store: &Store) -> Result<Self> {
+    pub(crate) async fn load(store: &Store, silence: Duration) -> Result<Self> {
         Ok(Self {
+            silence: i64::try_from(silence.as_millis()).unwrap_or(i64::MAX / 2),
             booted_at: steady(),
             all: Mirror::load(store).await?,
             heard: Mutex::default(),
@@ -155,6 +156,11 @@ impl Runners {
         self.heard().get(id).map_or(self.booted_at, |heard| heard.at)
     }
 
+    /// When a runner counts as lost unless it is heard of before, on the steady clock.
+    fn lost_at(&self, id: &str) -> i64 {
+        self.last_heard(id) + self.silence + 1
+    }
+
     /// Changes flags of a runner.
     pub(crate) async fn change(&self, id: &str, change: impl FnOnce(&mut Runner)) -> Result<Option<Runner>> {
         let Some(mut runner) = self.get(id) else { return Ok(None) };
@@ -175,7 +181,7 @@ impl Runners {
             return RunnerState::Initializing;
         };
         let healthy = health.service_health.iter().all(|service| service.healthy);
-        let recent = steady() - self.last_heard(&runner.id) <= STALE_AFTER_MS;
+        let recent = steady() - self.last_heard(&runner.id) <= self.silence;
         if healthy && recent { RunnerState::Ready } else { RunnerState::Unresponsive }
     }
 
@@ -191,7 +197,7 @@ impl Runners {
         let ill = health.and_then(|h| h.service_health.iter().find(|service| !service.healthy));
         let since = runner.last_checked.map(iso).unwrap_or_default();
         Some(match ill {
-            Some(service) if steady() - self.last_heard(id) <= STALE_AFTER_MS => {
+            Some(service) if steady() - self.last_heard(id) <= self.silence => {
                 format!("its runner {name} is not well: {} does not work", service.service_name)
             }
             _ => format!("its runner {name} has not been heard of since {since}"),
@@ -200,12 +206,20 @@ impl Runners {
 
     /// Waits until the runner with this token has reported since we started.
     pub(crate) async fn reported(&self, token: &str) {
+        self.until(|| self.authenticate(token).is_some_and(|id| self.heard().contains_key(&id))).await;
+    }
+
+    /// Waits until a runner has reported since we started, and is well.
+    pub(crate) async fn ready(&self, id: &str) {
+        self.until(|| self.heard().contains_key(id) && self.lost(id).is_none()).await;
+    }
+
+    async fn until(&self, done: impl Fn() -> bool) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Registered before looking, so that no change is missed.
             changed.as_mut().enable();
-            let runner = self.authenticate(token).and_then(|id| self.get(&id));
-            if runner.is_some_and(|r| self.heard().contains_key(&r.id)) {
+            if done() {
                 return;
             }
             changed.await;

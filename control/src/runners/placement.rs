@@ -164,7 +164,7 @@ mod tests {
     async fn runners(names: &[&str]) -> (tempfile::TempDir, Runners) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db")).await.unwrap();
-        let runners = Runners::load(&store).await.unwrap();
+        let runners = Runners::load(&store, Duration::from_secs(60)).await.unwrap();
         for name in names {
             let runner = runners.register(name, "us", Vec::new(), name).await.unwrap();
             let metrics =

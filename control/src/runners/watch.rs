@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{RunnerState, STALE_AFTER_MS};
+use super::RunnerState;
 use crate::core::Core;
 use crate::events;
 use crate::store::sandboxes::Record;
@@ -19,7 +19,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
         for runner in core.runners.list() {
             let state = core.runners.state(&runner);
             if state == RunnerState::Ready {
-                let silent = core.runners.last_heard(&runner.id) + STALE_AFTER_MS + 1;
+                let silent = core.runners.lost_at(&runner.id);
                 next = Some(next.map_or(silent, |next: i64| next.min(silent)));
             }
             let before = known.insert(runner.id.clone(), state);

@@ -6,7 +6,7 @@ use pinfold_proto::runner::payload::{CreateBackup, SandboxSnapshot, Started};
 use pinfold_proto::runner::recovery::Recoverable;
 
 use crate::store::jobs::JobRow;
-use crate::store::sandboxes::{Record, Task};
+use crate::store::sandboxes::{IN_REGISTRY, Record, Task};
 use crate::time::now;
 
 /// What else has to be stored with the record.
@@ -97,10 +97,11 @@ fn renewed(r: &mut Record) {
     r.backup.reset();
 }
 
-/// The image that a backup's job was to write.
-pub(crate) fn written(job: &JobRow) -> Option<String> {
+/// The image that a backup's job was to write, and in whose store: a runner's, or [`IN_REGISTRY`].
+pub(crate) fn written(job: &JobRow) -> Option<(String, String)> {
     let asked: CreateBackup = serde_json::from_str(job.payload.as_deref()?).ok()?;
-    asked.registry.is_none().then_some(asked.snapshot)
+    let place = if asked.registry.is_some() { IN_REGISTRY } else { &job.runner_id };
+    Some((place.to_owned(), asked.snapshot))
 }
 
 /// Applies the end of the backup's own job. Returns the image that came about in the runner's own store.
@@ -111,7 +112,8 @@ pub(crate) fn backed_up(r: &mut Record, job: &JobRow) -> Option<(String, f64)> {
         r.backup.error = None;
         r.backup_image = r.backup.reference.clone();
         r.backup_at = Some(now());
-        return written(job).map(|image| (image, 0.0));
+        let local = written(job).filter(|(place, _)| place != IN_REGISTRY);
+        return local.map(|(_, image)| (image, 0.0));
     }
     let (why, _) = reason(job);
     r.backup.state = BackupState::Error;
@@ -138,6 +140,8 @@ fn started(r: &mut Record, job: &JobRow) {
         job.result_metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     if r.state == SandboxState::Restoring {
         r.backup.base.clone_from(&r.backup_image);
+        // The new container was made with it.
+        r.late_env = false;
     }
     // Moved, it is as it was: stopped.
     let moved = std::mem::take(&mut r.task.moving) && r.state == SandboxState::Restoring;

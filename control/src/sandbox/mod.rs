@@ -4,12 +4,16 @@
 //! changes one at a time and commits each before anyone sees it. Waiters subscribe to the view before they act, so that no event is missed.
 
 mod actor;
+mod commit;
 mod effects;
 pub(crate) mod payload;
+mod placing;
 pub(crate) mod plan;
 mod timers;
 mod upkeep;
 mod wake;
+
+pub(crate) use effects::written;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -131,6 +131,7 @@ pub(crate) mod tests {
             build_ref: None,
             os_user: "daytona".to_owned(),
             env: Default::default(),
+            late_env: false,
             labels: Default::default(),
             volumes: Vec::new(),
             public: false,

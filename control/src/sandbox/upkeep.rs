@@ -1,4 +1,5 @@
-//! Jobs for the runner: a sandbox's own, and those beside it: its backup, the images that backups leave, and the container that a move leaves.
+//! Jobs for the runner: a sandbox's own, and those beside it: its backup, the images that backups leave, and the container that a move leaves. Of the
+//! images, those in our own registry are no runner's.
 
 use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
@@ -6,7 +7,7 @@ use pinfold_proto::runner::job::JobKind;
 use super::payload;
 use crate::core::Core;
 use crate::store::jobs::JobRow;
-use crate::store::sandboxes::{JobRef, Record};
+use crate::store::sandboxes::{IN_REGISTRY, JobRef, Record};
 use crate::time::now;
 use crate::token;
 
@@ -39,24 +40,27 @@ pub(super) fn compose(
     job
 }
 
-/// What is to be sent with the commit of `r`, which is changed to know of it.
-pub(super) fn jobs(core: &Core, r: &mut Record, gone: bool) -> Vec<JobRow> {
+/// What is to be sent with the commit of `r`, which is changed to know of it, and the images in our own registry that it needs no more.
+pub(super) fn jobs(core: &Core, r: &mut Record, gone: bool) -> (Vec<JobRow>, Vec<String>) {
     let mut jobs: Vec<JobRow> = backup(core, r).into_iter().collect();
     // Moved, or deleted on the way: what the old runner has goes.
-    let left = !r.task.moving || r.desired == DesiredState::Destroyed;
-    if left && let Some(source) = r.task.source.take() {
+    let moved = !r.task.moving || r.desired == DesiredState::Destroyed;
+    if moved && let Some(source) = r.task.source.take() {
         jobs.push(JobRow::pending(&source, JobKind::DestroySandbox, "SANDBOX", &r.id, None));
     }
     // While it is being destroyed, its container may still need what it was restored from.
     let going = r.desired == DesiredState::Destroyed && !gone;
     let current = r.backup_image.clone();
     let superseded = if going { Vec::new() } else { r.backup.superseded(current.as_deref(), gone) };
+    let mut left = Vec::new();
     for (runner, reference) in superseded {
-        if core.runners.get(&runner).is_some() {
+        if runner == IN_REGISTRY {
+            left.push(reference);
+        } else if core.runners.get(&runner).is_some() {
             jobs.push(JobRow::pending(&runner, JobKind::RemoveSnapshot, "SNAPSHOT", &reference, None));
         }
     }
-    jobs
+    (jobs, left)
 }
 
 fn backup(core: &Core, r: &mut Record) -> Option<JobRow> {
@@ -68,9 +72,8 @@ fn backup(core: &Core, r: &mut Record) -> Option<JobRow> {
     let runner = r.runner_id.clone()?;
     let reference = core.registries.backup_reference(&r.id, now());
     let registry = core.registries.own();
-    if registry.is_none() {
-        r.backup.kept.push((runner.clone(), reference.clone()));
-    }
+    let place = if registry.is_some() { IN_REGISTRY } else { &runner };
+    r.backup.kept.push((place.to_owned(), reference.clone()));
     r.backup.reference = Some(reference);
     r.backup.state = BackupState::InProgress;
     let payload = payload::compose(&JobKind::CreateBackup, r, &core.org_id, registry);

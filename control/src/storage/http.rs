@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures_util::StreamExt;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use pinfold_http::Query;
 use pinfold_proto::id::Secret;
 use sha2::{Digest, Sha256};
@@ -19,9 +19,9 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 use tower::ServiceExt;
 
-use super::chunked::Decoder;
+use super::chunked::{ChunkError, Decoder};
 use super::multipart::part_numbers;
-use super::signature::{Presented, Refused, SignedUri};
+use super::signature::{Presented, Refused, Seal, SignedUri};
 use crate::core::Core;
 use crate::time::now;
 use crate::token;
@@ -92,7 +92,7 @@ fn xml(body: String) -> Response {
 }
 
 /// Whether the request carries access that was handed out, and is as it was signed.
-fn admit(core: &Core, request: &Parts) -> Result<(), S3Error> {
+fn admit(core: &Core, request: &Parts) -> Result<Seal, S3Error> {
     let refuse = |code, message: &str| S3Error(StatusCode::FORBIDDEN, code, message.to_owned());
     let explain = |refused| match refused {
         Refused::Unsigned => {
@@ -126,8 +126,9 @@ pub(crate) fn by_path(mut request: Request) -> Request {
 }
 
 fn admitted(core: &Core, request: Request) -> Result<Request, S3Error> {
-    let (parts, body) = request.into_parts();
-    admit(core, &parts)?;
+    let (mut parts, body) = request.into_parts();
+    let seal = admit(core, &parts)?;
+    parts.extensions.insert(seal);
     Ok(Request::from_parts(parts, body))
 }
 
@@ -246,16 +247,35 @@ async fn read(file: &FilePath, head: bool) -> Result<Response, S3Error> {
     Ok((headers, body).into_response())
 }
 
-/// Whether a body is sent in chunks of S3's own.
-fn framed(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text("x-amz-content-sha256").starts_with("STREAMING-") || text("content-encoding").contains("aws-chunked")
+/// What takes the framing off a body that is sent in chunks of S3's own.
+fn unframed(request: &Request) -> Result<Option<Decoder>, S3Error> {
+    let text =
+        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match text("x-amz-content-sha256") {
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => {
+            let seal = request.extensions().get::<Seal>().cloned();
+            Ok(Some(Decoder::new(Some(seal.ok_or_else(|| chunk_refused(ChunkError::Signature))?))))
+        }
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Ok(Some(Decoder::new(None))),
+        other if other.starts_with("STREAMING-") => Err(S3Error(
+            StatusCode::NOT_IMPLEMENTED,
+            "NotImplemented",
+            format!("{other} is not a way of signing that is known here"),
+        )),
+        _ => Ok(text("content-encoding").contains("aws-chunked").then(|| Decoder::new(None))),
+    }
+}
+
+fn chunk_refused(error: ChunkError) -> S3Error {
+    match error {
+        ChunkError::Malformed => bad(error.to_string()),
+        ChunkError::Signature => S3Error(StatusCode::FORBIDDEN, "SignatureDoesNotMatch", error.to_string()),
+    }
 }
 
 /// Writes the request's body to a file as it comes, and returns a tag that stands for this upload.
 async fn receive(file: &FilePath, request: Request) -> Result<String, S3Error> {
-    let framed = framed(request.headers());
-    let mut decoder = framed.then(Decoder::default);
+    let mut decoder = unframed(&request)?;
     let told = request.headers().get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
     let told = told.filter(|hash| hash.len() == 64).map(str::to_owned);
     let mut hasher = Sha256::new();
@@ -271,7 +291,7 @@ async fn receive(file: &FilePath, request: Request) -> Result<String, S3Error> {
             let decoded;
             let content: &[u8] = match &mut decoder {
                 Some(decoder) => {
-                    decoded = decoder.push(&piece).map_err(|error| bad(error.to_string()))?;
+                    decoded = decoder.push(&piece).map_err(chunk_refused)?;
                     &decoded
                 }
                 None => &piece,

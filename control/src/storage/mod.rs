@@ -2,12 +2,12 @@
 //!
 //! Objects are files below one directory, which the local runner reads directly: `<organization>/<hash>/context.tar`. What opens the store is an access
 //! key with its secret and a session token that is handed out for an hour, or a runner's token as access key and secret. Every request's signature is
-//! verified, so that a request that is read on its way opens nothing; of bodies that are signed piece by piece, the pieces' own signatures are not.
+//! verified, so that a request that is read on its way opens nothing, and so are those of the pieces of bodies that are signed piece by piece.
 
 mod chunked;
 mod http;
 mod multipart;
-mod signature;
+pub(crate) mod signature;
 pub(crate) mod tls;
 
 use std::collections::{HashMap, HashSet};

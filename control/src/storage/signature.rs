@@ -1,6 +1,7 @@
 //! AWS Signature Version 4, as S3 clients send it in headers (AWS: "Authenticating Requests: Using the Authorization Header").
 //!
-//! The signature covers method, path, query, the named headers and what the client says of its body. A body's own hash is checked where it is received.
+//! The signature covers method, path, query, the named headers and what the client says of its body. A body's own hash, or those of its chunks, are
+//! checked where it is received; [`Seal`] is what chunks are checked against.
 
 use hmac::{Hmac, Mac};
 use http::request::Parts;
@@ -20,7 +21,7 @@ pub(crate) struct SignedUri(pub(crate) Uri);
 
 /// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It carries no signature, or one that cannot be read.
     Unsigned,
     /// It was signed with another key, or changed on its way.
@@ -31,8 +32,8 @@ pub(super) enum Refused {
 
 /// What the `Authorization` header says.
 #[derive(Debug)]
-pub(super) struct Presented<'a> {
-    pub(super) access_key: &'a str,
+pub(crate) struct Presented<'a> {
+    pub(crate) access_key: &'a str,
     scope: &'a str,
     signed: Vec<&'a str>,
     signature: &'a str,
@@ -48,7 +49,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 impl<'a> Presented<'a> {
-    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, Refused> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Result<Self, Refused> {
         let value =
             text(headers, "authorization").strip_prefix("AWS4-HMAC-SHA256").ok_or(Refused::Unsigned)?;
         let part =
@@ -60,7 +61,7 @@ impl<'a> Presented<'a> {
     }
 
     /// Checks the request against the secret that belongs to the access key.
-    pub(super) fn verify(&self, secret: &Secret, request: &Parts, now_ms: i64) -> Result<(), Refused> {
+    pub(crate) fn verify(&self, secret: &Secret, request: &Parts, now_ms: i64) -> Result<Seal, Refused> {
         let headers = &request.headers;
         let at = text(headers, "x-amz-date");
         let [date, _region, _service, "aws4_request"] = self.scope.split('/').collect::<Vec<_>>()[..] else {
@@ -79,13 +80,13 @@ impl<'a> Presented<'a> {
         }
         let canonical = self.canonical(request);
         let to_sign = format!("AWS4-HMAC-SHA256\n{at}\n{}\n{}", self.scope, hex(&Sha256::digest(canonical)));
-        let mut key = format!("AWS4{}", secret.expose()).into_bytes();
-        for part in self.scope.split('/') {
-            key = mac(&key, part);
-        }
+        let key = signing_key(secret, self.scope);
         let expected = Secret::new(hex(&mac(&key, &to_sign)));
         // In constant time.
-        if expected.matches(self.signature) { Ok(()) } else { Err(Refused::Mismatch) }
+        if !expected.matches(self.signature) {
+            return Err(Refused::Mismatch);
+        }
+        Ok(Seal { key, prefix: format!("{at}\n{}", self.scope), previous: self.signature.to_owned() })
     }
 
     fn canonical(&self, request: &Parts) -> String {
@@ -111,6 +112,44 @@ impl<'a> Presented<'a> {
     }
 }
 
+/// What the signatures of a body's chunks are checked against: each is over its content and the signature before it (AWS: "Transferring Payload in
+/// Multiple Chunks").
+#[derive(Clone)]
+pub(crate) struct Seal {
+    key: Vec<u8>,
+    /// Date and scope.
+    prefix: String,
+    previous: String,
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seal").finish_non_exhaustive()
+    }
+}
+
+impl Seal {
+    /// Whether `signature` is that of the next chunk, whose content has this hash.
+    pub(super) fn admits(&mut self, hash: &[u8], signature: &str) -> bool {
+        let nothing = hex(&Sha256::digest([]));
+        let text =
+            format!("AWS4-HMAC-SHA256-PAYLOAD\n{}\n{}\n{nothing}\n{}", self.prefix, self.previous, hex(hash));
+        self.previous = hex(&mac(&self.key, &text));
+        Secret::new(self.previous.clone()).matches(signature)
+    }
+}
+
+/// The key for a day, a region and a service.
+fn signing_key(secret: &Secret, scope: &str) -> Vec<u8> {
+    let key = format!("AWS4{}", secret.expose()).into_bytes();
+    scope.split('/').fold(key, |key, part| mac(&key, part))
+}
+
+/// The signature of a text in hex.
+pub(crate) fn signature(secret: &Secret, scope: &str, text: &str) -> String {
+    hex(&mac(&signing_key(secret, scope), text))
+}
+
 fn mac(key: &[u8], message: &str) -> Vec<u8> {
     // HMAC takes keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Vec::new() };
@@ -129,7 +168,7 @@ fn decode(text: &str) -> Vec<u8> {
 }
 
 /// Everything but unreserved characters, and those in `keep`, as `%XX`.
-fn encode(bytes: &[u8], keep: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8], keep: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for b in bytes {
         if b.is_ascii_alphanumeric() || b"-._~".contains(b) || keep.contains(b) {
@@ -141,7 +180,8 @@ fn encode(bytes: &[u8], keep: &[u8]) -> String {
     text
 }
 
-fn canonical_query(query: &str) -> String {
+/// A query as it is signed.
+pub(crate) fn canonical_query(query: &str) -> String {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let mut pairs: Vec<String> = pairs
         .map(|pair| {
@@ -177,7 +217,7 @@ mod tests {
     const AT: i64 = 1_369_353_600_000;
 
     fn verify(request: &Parts, secret: &str, at: i64) -> Result<(), Refused> {
-        Presented::read(&request.headers)?.verify(&Secret::new(secret), request, at)
+        Presented::read(&request.headers)?.verify(&Secret::new(secret), request, at).map(|_| ())
     }
 
     #[test]
@@ -195,6 +235,31 @@ mod tests {
         assert_eq!(verify(&changed, secret, AT), Err(Refused::Unsigned), "a token that is not signed");
         changed.headers.remove("authorization");
         assert_eq!(verify(&changed, secret, AT), Err(Refused::Unsigned));
+    }
+
+    /// The example "Calculations with chunked upload" of AWS's documentation: 64 KiB, then 1 KiB, then nothing.
+    #[test]
+    fn the_documented_chunks_are_admitted() {
+        let secret = Secret::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+        let scope = "20130524/us-east-1/s3/aws4_request";
+        let seal = Seal {
+            key: signing_key(&secret, scope),
+            prefix: format!("20130524T000000Z\n{scope}"),
+            previous: "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9".to_owned(),
+        };
+        let chunks = [
+            (65_536, "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648"),
+            (1024, "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497"),
+            (0, "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9"),
+        ];
+        let mut whole = seal.clone();
+        for (length, signature) in chunks {
+            assert!(whole.admits(&Sha256::digest(vec![b'a'; length]), signature), "{length}");
+        }
+        let mut other = seal.clone();
+        assert!(!other.admits(&Sha256::digest(vec![b'b'; 65_536]), chunks[0].1));
+        let mut swapped = seal;
+        assert!(!swapped.admits(&Sha256::digest(vec![b'a'; 1024]), chunks[1].1), "chunks have an order");
     }
 
     #[test]

@@ -178,14 +178,15 @@ pub(crate) async fn page(
     limit: i64,
 ) -> Result<(Vec<JobRow>, i64)> {
     let status = status.map(JobStatus::as_str);
-    let total: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM jobs WHERE runner_id = ?1 AND (?2 IS NULL OR status = ?2)")
-            .bind(runner)
-            .bind(status)
-            .fetch_one(pool)
-            .await?;
+    let total: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM jobs WHERE runner_id = ?1 AND (CAST(?2 AS TEXT) IS NULL OR status = ?2)",
+    )
+    .bind(runner)
+    .bind(status)
+    .fetch_one(pool)
+    .await?;
     let rows = sqlx::query(
-        "SELECT * FROM jobs WHERE runner_id = ?1 AND (?2 IS NULL OR status = ?2) ORDER BY seq DESC LIMIT ?3 OFFSET ?4",
+        "SELECT * FROM jobs WHERE runner_id = ?1 AND (CAST(?2 AS TEXT) IS NULL OR status = ?2) ORDER BY seq DESC LIMIT ?3 OFFSET ?4",
     )
     .bind(runner)
     .bind(status)

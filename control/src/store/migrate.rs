@@ -3,9 +3,10 @@
 use sqlx::SqlitePool;
 
 /// Every migration ever released; the number of a migration is its place in this list, from 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_backups_registries.sql"),
+    include_str!("../../migrations/0003_object_store.sql"),
 ];
 
 /// Why the database cannot be used.

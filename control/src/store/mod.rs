@@ -9,6 +9,7 @@ pub(crate) mod builds;
 pub(crate) mod images;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod leftovers;
 pub(crate) mod meta;
 mod migrate;
 pub(crate) mod mirror;

@@ -50,6 +50,9 @@ pub(crate) struct Task {
     pub(crate) source: Option<String>,
 }
 
+/// In [`Backup::kept`], in the place of a runner: the image is in our own registry.
+pub(crate) const IN_REGISTRY: &str = "";
+
 /// Where the backup of a sandbox stands. It has a job of its own: start, stop and delete do not wait for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -63,7 +66,7 @@ pub(crate) struct Backup {
     pub(crate) error: Option<String>,
     /// The image that the container was restored from, which is in use for as long as the container is.
     pub(crate) base: Option<String>,
-    /// Images in a runner's own store that are still to be removed some time: runner and reference.
+    /// Images that are still to be removed some time: the runner in whose store they are, or [`IN_REGISTRY`], and the reference.
     pub(crate) kept: Vec<(String, String)>,
 }
 
@@ -101,6 +104,8 @@ pub(crate) struct Record {
     pub(crate) build_ref: Option<String>,
     pub(crate) os_user: String,
     pub(crate) env: BTreeMap<String, String>,
+    /// Its container was made without `env`, so that the daemon is told of it at each start.
+    pub(crate) late_env: bool,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) volumes: Vec<VolumeMount>,
     pub(crate) public: bool,
@@ -146,7 +151,7 @@ impl Record {
     }
 }
 
-const COLUMNS: [&str; 42] = [
+const COLUMNS: [&str; 43] = [
     "id",
     "name",
     "region",
@@ -157,6 +162,7 @@ const COLUMNS: [&str; 42] = [
     "build_ref",
     "os_user",
     "env",
+    "late_env",
     "labels",
     "volumes",
     "public",
@@ -217,6 +223,7 @@ pub(crate) async fn put(conn: &mut Conn, r: &Record) -> Result<()> {
         .bind(&r.build_ref)
         .bind(&r.os_user)
         .bind(json(&r.env))
+        .bind(i64::from(r.late_env))
         .bind(json(&r.labels))
         .bind(json(&r.volumes))
         .bind(i64::from(r.public))
@@ -289,6 +296,7 @@ fn record(row: &SqliteRow) -> Result<Record> {
         build_ref: maybe("build_ref")?,
         os_user: text("os_user")?,
         env: from_json(&text("env")?)?,
+        late_env: flag("late_env")?,
         labels: from_json(&text("labels")?)?,
         volumes: from_json(&text("volumes")?)?,
         public: flag("public")?,

@@ -1,6 +1,10 @@
 //! Registries of images: those that users' images come from, and our own, which holds backups and snapshots for all runners.
 //!
-//! Without one of our own, what runners make stays in their engines' stores, and only they can use it.
+//! Without one of our own, what runners make stays in their engines' stores, and only they can use it. What is in ours and needed no more is removed by
+//! [`clean()`].
+
+mod clean;
+mod remote;
 
 use std::sync::Arc;
 
@@ -11,6 +15,9 @@ use crate::store::mirror::Mirror;
 use crate::store::registries::Registry;
 use crate::store::{Result, Store};
 use crate::time::iso;
+
+pub(crate) use clean::{clean, leave};
+pub(crate) use remote::Remote;
 
 /// Where Docker Hub is known by.
 const HUB: [&str; 4] = ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
