@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from control_plane import control
 from daytona import Daytona, DaytonaConfig, Sandbox
 
 from engine import Engine
@@ -423,6 +424,7 @@ def api(stack: Stack, count: int = 300) -> list[Row]:
 
 
 ALONE: dict[str, Callable[[], list[Row]]] = {
+    "control": control,
     "daemon": daemon,
     "daemon-exec": daemon_execute,
     "daemon-find": daemon_find,

@@ -192,6 +192,7 @@ impl Config {
             None => format!("in {}", data_dir.join(file).display()),
         };
         let text = |value: &Option<String>, unset: &str| value.clone().unwrap_or_else(|| unset.to_owned());
+        let store = |show: fn(&S3Config) -> String| s3.as_ref().map_or_else(|| "none".to_owned(), show);
         vec![
             ("PINFOLD_BIND", bind.to_string()),
             ("PINFOLD_PUBLIC_URL", text(public_url, "what each request names")),
@@ -210,11 +211,15 @@ impl Config {
                 text(&entrypoint.as_ref().map(|words| words.join(" ")), "the image's"),
             ),
             ("PINFOLD_REGISTRY", text(&registry.as_ref().map(|registry| registry.url.clone()), "none")),
-            ("PINFOLD_S3_ENDPOINT", text(&s3.as_ref().map(|store| store.endpoint.clone()), "none")),
-            ("PINFOLD_S3_BUCKET", text(&s3.as_ref().map(|store| store.bucket.clone()), "none")),
+            ("PINFOLD_S3_ENDPOINT", store(|store| store.endpoint.clone())),
+            ("PINFOLD_S3_STS_ENDPOINT", store(|store| store.sts_endpoint.clone())),
+            ("PINFOLD_S3_REGION", store(|store| store.region.clone())),
+            ("PINFOLD_S3_BUCKET", store(|store| store.bucket.clone())),
+            ("PINFOLD_S3_ACCESS_KEY", store(|_| "as it was set".to_owned())),
+            ("PINFOLD_S3_SECRET_KEY", store(|_| "as it was set".to_owned())),
             (
                 "PINFOLD_S3_ROLE",
-                text(&s3.as_ref().and_then(|store| store.role.clone()), "none: clients get the key"),
+                store(|store| store.role.clone().unwrap_or_else(|| "none: clients get the key".to_owned())),
             ),
             ("PINFOLD_VOLUME_DIR", volume_dir.display().to_string()),
             ("PINFOLD_BACKUP_ON_STOP", backup_on_stop.to_string()),

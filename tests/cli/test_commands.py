@@ -8,6 +8,7 @@ import re
 import subprocess
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,17 @@ def test_completion(pinfold: Run, shell: str):
     commands = re.findall(r"^  (\w+) ", pinfold("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert {"up", "sandbox", "top", "status", "backup", "restore"} <= set(commands)
     assert not [command for command in commands if command not in script]
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("sa", {"sandbox"}), ("sandbox cr", {"create"}), ("ba", {"backup"}), ("sandbox ls --j", {"--json"})])
+def test_bash_completes(pinfold: Run, tmp_path: Path, typed: str, offered: set[str]):
+    """Not only what the script says: what a shell makes of it."""
+    script = tmp_path / "completion"
+    script.write_text(pinfold("completion", "bash").stdout)
+    words = ["pinfold", *typed.split()]
+    ask = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _pinfold pinfold {words[-1]} {words[-2]}; echo ${{COMPREPLY[@]}}"
+    answer = subprocess.run(["bash", "--norc", "-c", ask], check=True, capture_output=True, text=True)
+    assert set(answer.stdout.split()) == offered, answer.stderr
 
 
 def test_up_shows_every_setting_at_its_start(stack):

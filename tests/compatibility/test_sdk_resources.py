@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import subprocess
 import uuid
 
 import pytest
-from daytona import CreateSandboxFromImageParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, VolumeMount
+from daytona import CreateSandboxFromImageParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, SessionExecuteRequest, VolumeMount
 
 from support import busybox, eventually
 
@@ -111,3 +113,39 @@ def test_a_snapshot_of_a_sandbox(daytona, make_sandbox):
     finally:
         daytona.delete(copy, wait=True)
         daytona.snapshot.delete(name)
+
+
+def test_a_warm_sandbox_has_the_environment_of_the_create(stack, daytona, make_sandbox):
+    """It was started before anyone asked for it; whatever is started in it afterwards has the environment, and again after a stop."""
+    pool = json.loads(stack.api("POST", "/warm-pools", {"snapshot": "default", "pool": 1})[1])["id"]
+    try:
+        eventually(lambda: json.loads(stack.api("GET", "/warm-pools")[1])[0]["currentSize"] == 1, "the pool to be full", 30)
+        waiting = {item["id"] for item in json.loads(stack.api("GET", "/sandbox?includeWarm=true&name=warm-")[1])["items"]}
+        made = make_sandbox(name=f"claimed-{uuid.uuid4()}", env_vars={"GREETING": "hello there"}, labels={"a": "b"})
+        assert made.id in waiting and made.env == {"GREETING": "hello there"}
+
+        def shown() -> list[str]:
+            say = 'printf %s "$GREETING"'
+            made.process.create_session("s")
+            session = made.process.execute_session_command("s", SessionExecuteRequest(command=say)).output
+            made.process.delete_session("s")
+            seen: list[bytes] = []
+            terminal = made.process.create_pty_session(id="p", on_data=seen.append)
+            terminal.send_input(f"{say}; exit\n")
+            terminal.wait(timeout=20)
+            access = made.create_ssh_access(expires_in_minutes=5)
+            command = [*access.ssh_command.split(), say]
+            command[1:1] = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"]
+            over_ssh = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+            interpreted = made.process.code_run("import os; print(os.environ['GREETING'], end='')").result
+            # A terminal shows what is typed, too.
+            typed = b"".join(seen).decode().count("hello there")
+            return [made.process.exec(say).result, session, over_ssh, interpreted, str(typed)]
+
+        expected = ["hello there"] * 4 + ["1"]
+        assert shown() == expected
+        made.stop()
+        made.start()
+        assert shown() == expected
+    finally:
+        assert stack.api("DELETE", f"/warm-pools/{pool}")[0] == 204

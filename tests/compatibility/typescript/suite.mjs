@@ -2,12 +2,15 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
 // The SDK is installed outside the repository; SDK_ROOT says where.
 const resolve = createRequire(pathToFileURL(`${process.env.SDK_ROOT}/`)).resolve
-const { Daytona, DaytonaNotFoundError } = await import(pathToFileURL(resolve('@daytonaio/sdk')).href).then((m) => m.default ?? m)
+const { Daytona, DaytonaNotFoundError, Image } = await import(pathToFileURL(resolve('@daytonaio/sdk')).href).then((m) => m.default ?? m)
 
 const daytona = new Daytona()
 let sandbox
@@ -142,6 +145,20 @@ test('the flow of the SDKs of 2025: an image by name', async () => {
     assert.equal((await made.process.executeCommand('echo from an image')).result, 'from an image\n')
   } finally {
     await made.delete()
+  }
+})
+
+test('an image with a local file', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'pinfold-'))
+  const content = randomUUID()
+  await writeFile(join(directory, 'file'), content)
+  const image = Image.base(process.env.SMALL_IMAGE).addLocalFile(join(directory, 'file'), '/added')
+  const made = await daytona.create({ image }, { timeout: 100 })
+  try {
+    assert.equal((await made.process.executeCommand('cat /added')).result, content)
+  } finally {
+    await made.delete()
+    await rm(directory, { recursive: true })
   }
 })
 
