@@ -149,6 +149,7 @@ impl Core {
     /// Sends what is stopped on a runner elsewhere while it is drained, and calls back what has not gone when it is not any more.
     pub(crate) fn drain(self: &Arc<Self>, runner: &str) {
         let leaves = self.leaves(runner);
+        pools::fill(self);
         for handle in self.directory.all() {
             let r = handle.record();
             if r.runner_id.as_deref() == Some(runner) && (leaves || r.task.moving) {

@@ -52,6 +52,12 @@ impl Pools {
     }
 }
 
+/// Whether its runner takes new sandboxes: to be handed out is to be new.
+fn is_open(core: &Core, r: &Record) -> bool {
+    let runner = r.runner_id.as_deref().and_then(|id| core.runners.get(id));
+    runner.is_some_and(|runner| !runner.draining && !runner.unschedulable)
+}
+
 fn members(core: &Core, pool: &str) -> Vec<Handle> {
     let mut all = core.directory.all();
     all.retain(|handle| {
@@ -134,9 +140,10 @@ async fn discard(handle: Handle) {
 async fn fill_one(core: &Arc<Core>, pool: &WarmPool) -> ApiResult<()> {
     let mut have = members(core, &pool.id);
     let wanted = usize::try_from(pool.pool).unwrap_or(usize::MAX);
-    let (broken, mut good): (Vec<Handle>, Vec<Handle>) = have
-        .drain(..)
-        .partition(|handle| !matches!(handle.record().state, SandboxState::Started | SandboxState::Creating));
+    let (broken, mut good): (Vec<Handle>, Vec<Handle>) = have.drain(..).partition(|handle| {
+        let r = handle.record();
+        !matches!(r.state, SandboxState::Started | SandboxState::Creating) || !is_open(core, &r)
+    });
     for handle in broken {
         discard(handle).await;
     }
@@ -190,7 +197,7 @@ pub(crate) async fn claim(
             && waiting.disk == wanted.disk
             && waiting.cpu <= wanted.cpu
             && waiting.memory <= wanted.memory;
-        if !fits || waiting.state != SandboxState::Started {
+        if !fits || waiting.state != SandboxState::Started || !is_open(core, &waiting) {
             continue;
         }
         let mut wish = wanted.clone();

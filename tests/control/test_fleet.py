@@ -112,6 +112,18 @@ def test_what_runs_on_a_drained_runner_moves_when_it_stops(with_registry: Split)
     moved(split, box, second)
 
 
+def test_draining_can_stop_what_runs(with_registry: Split) -> None:
+    split = with_registry
+    box = split.started("box")
+    short = split.started("short", autoDeleteInterval=0)
+    second = split.second_runner()
+    answer = split.api("PATCH", f"/runners/{local_id(split)}/draining", json={"draining": True, "stop": True})
+    assert answer.status_code == 200
+    split.manual.do("STOP_SANDBOX")
+    moved(split, box, second)
+    assert split.api.state(short) == "started", "a stop would have been the end of an ephemeral one"
+
+
 def test_a_failed_move_leaves_it_where_it_is(with_registry: Split) -> None:
     split = with_registry
     box = split.stopped("box")
@@ -257,6 +269,16 @@ def test_a_policy_is_in_force_before_a_warm_sandbox_is_handed_out(split: Split) 
     made = answer.json()
     assert (made["id"], made["name"], made["state"], made["networkBlockAll"]) == (waiting, "guarded", "started", True)
     assert (made["labels"], made["autoStopInterval"]) == ({"a": "b"}, 7)
+
+
+def test_what_waits_on_a_drained_runner_is_made_elsewhere(split: Split) -> None:
+    split.healthcheck()
+    waiting = warm(split)
+    second = split.second_runner()
+    split.api("PATCH", f"/runners/{local_id(split)}/draining", json={"draining": True})
+    assert split.manual.do("DESTROY_SANDBOX")["resourceId"] == waiting
+    second.do("CREATE_SANDBOX")
+    wait_for("the pool", lambda: split.api.get("/warm-pools").json()[0]["currentSize"] == 1)
 
 
 def test_what_a_warm_sandbox_cannot_become_is_made_anew(split: Split) -> None:

@@ -166,9 +166,33 @@ async fn flag(
         .change(id, |runner| if draining { runner.draining = value } else { runner.unschedulable = value });
     let runner = changed.await.map_err(store_failed)?.ok_or_else(|| missing(id))?;
     if draining {
+        if value && body.get("stop").and_then(Value::as_bool) == Some(true) {
+            stop_all(core, id).await?;
+        }
         core.drain(id);
     }
     Ok(Json(core.runners.dto(&runner, false)))
+}
+
+/// Stops what runs on a runner, so that it can leave. Ephemeral sandboxes are left alone: their stop is their end.
+async fn stop_all(core: &Core, runner: &str) -> ApiResult<()> {
+    for handle in core.directory.all() {
+        let r = handle.record();
+        if r.runner_id.as_deref() != Some(runner) || r.ephemeral() || r.warm_pool_id.is_some() {
+            continue;
+        }
+        let stopped = handle.change(|r| {
+            if r.desired == DesiredState::Started && r.state == SandboxState::Started {
+                r.desired = DesiredState::Stopped;
+            }
+            Ok(())
+        });
+        match stopped.await {
+            Err(error) if error.status() != StatusCode::NOT_FOUND => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 type Flags = OptionalJsonBody<Map<String, Value>>;

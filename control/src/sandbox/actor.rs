@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use pinfold_proto::control::sandbox::{BackupState, DesiredState, SandboxState};
+use pinfold_proto::control::sandbox::{BackupState, DesiredState};
 use pinfold_proto::runner::job::{JobKind, JobStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::effects::{self, Outcome};
-use super::plan::{self, Step, wire_state};
+use super::plan::{self, Step};
 use super::wake::{Placing, image_changed, placed, sleep_until};
 use super::{Command, Handle, MAILBOX, View, timers};
 use crate::core::Core;
