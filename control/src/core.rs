@@ -95,7 +95,8 @@ impl Core {
         let source =
             headers.get("x-daytona-source").and_then(|value| value.to_str().ok()).unwrap_or_default();
         match self.storage_port.get() {
-            Some(port) if base.starts_with("http://") && source == "sdk-python" => {
+            // The asynchronous one calls itself `sdk-python-async`.
+            Some(port) if base.starts_with("http://") && source.starts_with("sdk-python") => {
                 format!("https://{}:{port}", self.public_host(headers))
             }
             _ => base,

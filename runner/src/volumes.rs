@@ -48,7 +48,7 @@ impl HostVolumes {
                     secret_key: store.secret_key.clone(),
                 };
                 let theirs = if config.environment == "development" { "/tmp" } else { "/mnt" };
-                let base = config.bucket_dir.clone().unwrap_or_else(|| PathBuf::from(theirs));
+                let base = config.bucket_dir.as_deref().map_or_else(|| PathBuf::from(theirs), real);
                 Arc::new(S3Volumes::new(base, credentials, config.volume_cleanup_exclusion))
             }
             None => Arc::new(LocalVolumes::new(config.data_dir.join("volumes"))),
@@ -60,6 +60,13 @@ impl HostVolumes {
     pub fn over(store: SharedStore, data_dir: &Path, dry_run: bool) -> Self {
         Self { binder: Binder::new(store, staging(data_dir)), dry_run }
     }
+}
+
+/// A directory without symbolic links in its path, made if it is not there: the kernel names mounts so.
+fn real(path: &Path) -> PathBuf {
+    let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    // What is wrong with it is told by the first mount.
+    made.unwrap_or_else(|_| path.to_owned())
 }
 
 fn staging(data_dir: &Path) -> PathBuf {

@@ -187,7 +187,8 @@ def test_clients_get_the_address_that_they_can_use(tmp_path: Path) -> None:
         def url(source: str) -> str:
             return str(api.get("/object-storage/push-access", headers={"X-Daytona-Source": source}).json()["storageUrl"])
 
-        assert url("sdk-python") == f"https://127.0.0.1:{port}" or url("sdk-python") == f"https://localhost:{port}"
+        for python in ("sdk-python", "sdk-python-async"):
+            assert url(python) in (f"https://127.0.0.1:{port}", f"https://localhost:{port}")
         assert url("sdk-typescript").startswith("http://")
     finally:
         process.stop()
