@@ -1,6 +1,6 @@
 """`pinfold up` is killed again and again in the middle of creates and deletes, on the real engine: no sandbox is lost, none is made twice.
 
-`-m slow` does it forty times, `-m "not slow"` five times.
+`-m slow` does it forty times, `-m "not slow"` three times.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Life:
         self.over = threading.Event()
         self.lock = threading.Lock()
         self.count = 0
-        #: Names by what was answered: a create of it, a delete of it; and those of which a delete was sent.
+        #: Names by what was answered: a create of it (or that it got through before), a delete of it; and those of which a delete was sent.
         self.made: set[str] = set()
+        self.found: set[str] = set()
         self.gone: set[str] = set()
         self.doomed: set[str] = set()
         self.threads = [threading.Thread(target=self.run) for _ in range(WORKERS)]
@@ -54,7 +55,9 @@ class Life:
                 pass
             if status == 200:
                 self.made.add(name)
-            # 409: the first try got through, and only its answer was lost.
+            if status == 409:
+                # The first try got through, and only its answer was lost.
+                self.found.add(name)
             assert status in (0, 200, 409), (name, status)
             if random.random() < 0.6:
                 self.doomed.add(name)
@@ -75,7 +78,7 @@ def listed(stack) -> dict[str, dict]:
     return {item["name"]: item for item in ours}
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_killed_at_many_points(stack, kills):
     containers = set(stack.containers())
     since = datetime.now(UTC).isoformat()
@@ -83,19 +86,19 @@ def test_killed_at_many_points(stack, kills):
     try:
         for number in range(kills):
             # Spread over the length of a create and a delete, and a little by chance.
-            time.sleep(0.9 * (number % 10) / 10 + random.random() * 0.1)
+            time.sleep(1.5 * (number % 5) / 5 + random.random() * 0.3)
             stack.kill()
             stack.start()
     finally:
         life.end()
-    assert len(life.made) >= kills, "there was something to kill"
+    assert len(life.made | life.found) >= kills, "there was something to kill"
 
     def settled() -> bool:
         return all(item["state"] == "started" for item in listed(stack).values())
 
     eventually(settled, "every sandbox to be started", 60)
     there = listed(stack)
-    assert life.made - life.doomed <= there.keys(), "what was answered as made is there"
+    assert (life.made | life.found) - life.doomed <= there.keys(), "what was answered as made is there"
     assert not life.gone & there.keys(), "what was answered as deleted is not"
     eventually(lambda: set(stack.containers()) - containers == {container_of(item["id"]) for item in there.values()}, "a container for each sandbox, and none besides")
     seen = subprocess.run(

@@ -99,7 +99,8 @@ class Second:
 @pytest.fixture(scope="module")
 def second() -> Iterator[Second]:
     # Sockets have short names, and an engine's data is no matter of pytest's.
-    directory = STATE / "tmp" / "second"
+    # No link in their path either: an engine takes none.
+    directory = STATE.resolve() / "tmp" / "second"
     subprocess.run(["rm", "-rf", str(directory)], check=True)
     directory.mkdir(parents=True)
     host = Second(directory)
