@@ -124,6 +124,22 @@ def test_delete_wins_over_a_create_at_its_runner(split: Split) -> None:
     assert split.api.state(destroy["resourceId"]) is None
 
 
+def test_a_runner_that_starts_anew_does_not_make_what_was_deleted(split: Split) -> None:
+    """It does again what it had in hand; what was given up is not among it, or the create came after the destroy and left a container."""
+    split.healthcheck()
+    pending = create(split, name="unwanted")
+    job = only(split.poll(), "CREATE_SANDBOX")
+    split.api("DELETE", "/sandbox/unwanted")
+    pending.result(10)
+    in_hand = split.as_runner.get("/jobs", params={"status": "IN_PROGRESS"}).json()["items"]
+    assert in_hand == [], "the create is given up with the delete"
+    destroy = only(split.poll(), "DESTROY_SANDBOX")
+    assert split.finish(destroy["id"]).status_code == 201
+    for status in ("IN_PROGRESS", "COMPLETED"):
+        assert split.finish(job["id"], status).status_code == 201, "what is late is taken in, and changes nothing"
+    assert split.api.state(destroy["resourceId"]) is None and split.poll(0.2) == []
+
+
 def test_delete_of_a_create_that_nobody_took_needs_no_runner(split: Split) -> None:
     split.healthcheck()
     pending = create(split, name="unclaimed")

@@ -122,6 +122,9 @@ async fn status(
     JsonBody(update): JsonBody<StatusUpdate>,
 ) -> ApiResult<(StatusCode, Json<Job>)> {
     let mut job = find(&core, &runner, &id).await?;
+    if job.error_message.as_deref() == Some(table::SUPERSEDED) {
+        return late(&core, job, update).await;
+    }
     if !job.status.may_become(update.status) {
         let (from, to) = (job.status.as_str(), update.status.as_str());
         return Err(ApiError::conflict(format_args!("the job {id} is {from} and cannot become {to}")));
@@ -147,6 +150,14 @@ async fn status(
             tx.commit().await
         };
         stored.await.map_err(store_failed)?;
+    }
+    Ok((StatusCode::CREATED, Json(job.wire())))
+}
+
+/// How a job ended that was given up meanwhile: taken in, and without effect but for what it has made.
+async fn late(core: &Core, job: JobRow, update: StatusUpdate) -> ApiResult<(StatusCode, Json<Job>)> {
+    if job.kind == JobKind::CreateBackup && update.status == JobStatus::Completed {
+        too_late(core, &job).await.map_err(store_failed)?;
     }
     Ok((StatusCode::CREATED, Json(job.wire())))
 }

@@ -37,7 +37,7 @@ impl Actor {
             && job.kind != JobKind::DestroySandbox
         {
             // Never stuck behind a slow job: take it back, or send the destroy right after it.
-            let unclaimed = job_table::cancel(&mut tx, &job.id, "the sandbox was deleted before").await?;
+            let unclaimed = job_table::supersede(&mut tx, &job.id).await?;
             if unclaimed && job.kind == JobKind::CreateSandbox {
                 next.runner_id = None;
             }
@@ -46,7 +46,7 @@ impl Actor {
         if next.desired == DesiredState::Destroyed
             && let Some(job) = next.backup.job.take()
         {
-            job_table::cancel(&mut tx, &job, "the sandbox was deleted before").await?;
+            job_table::supersede(&mut tx, &job).await?;
         }
         let step =
             if next.job.is_none() && self.hold_until.is_none() { plan::next(&next) } else { Step::Rest };

@@ -135,12 +135,23 @@ pub(crate) async fn release(conn: &mut Conn, id: &str) -> Result<bool> {
     Ok(query.bind(id).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Ends a job that nobody has claimed. Returns whether that came in time.
-pub(crate) async fn cancel(conn: &mut Conn, id: &str, reason: &str) -> Result<bool> {
-    let query = sqlx::query(
-        "UPDATE jobs SET status = 'FAILED', error_message = ?, updated_at = ? WHERE id = ? AND status = 'PENDING'",
-    );
-    Ok(query.bind(reason).bind(now()).bind(id).execute(conn).await?.rows_affected() > 0)
+/// What a job that was ended by [`supersede`] says.
+pub(crate) const SUPERSEDED: &str = "the sandbox was deleted before";
+
+/// Ends a job of a sandbox that is deleted, so that a runner that starts anew does not do it after the destroy. Returns whether nobody had claimed it.
+pub(crate) async fn supersede(conn: &mut Conn, id: &str) -> Result<bool> {
+    let end = async |conn: &mut Conn, status: &'static str| {
+        let query = sqlx::query(
+            "UPDATE jobs SET status = 'FAILED', error_message = ?, updated_at = ? WHERE id = ? AND status = ?",
+        );
+        let ended = query.bind(SUPERSEDED).bind(now()).bind(id).bind(status).execute(conn).await?;
+        Ok::<_, sqlx::Error>(ended.rows_affected() > 0)
+    };
+    let unclaimed = end(conn, "PENDING").await?;
+    if !unclaimed {
+        end(conn, "IN_PROGRESS").await?;
+    }
+    Ok(unclaimed)
 }
 
 /// Stores a new status. A heartbeat moves `updated_at` only when it says something new.
