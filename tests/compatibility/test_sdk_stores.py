@@ -250,7 +250,7 @@ def test_a_registry_holds_what_is_made_and_only_while_it_is_needed(stack, dayton
         assert second != first, "the older backup is gone when the newer one is there"
         registry.remove(second)
         with pytest.raises(DaytonaError):
-            sandbox.start(timeout=10)
+            sandbox.start(timeout=4)
         assert state_of(sandbox) == "archived" and second.split("/")[1] in sandbox.error_reason, "nothing older comes up in its place"
         daytona.delete(sandbox)
         sandbox = daytona.create(CreateSandboxFromSnapshotParams(snapshot=name), timeout=60)
