@@ -43,7 +43,12 @@ fn main() -> ExitCode {
     pinfold_spawn::oom::protect();
     pinfold_spawn::terminal::leave();
     let code = match runtime() {
-        Ok(runtime) => runtime.block_on(run(config, &entrypoint, telemetry, records)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(config, &entrypoint, telemetry, records));
+            // A thread that waits for a client which sends no more has had its time.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => failed(1, &error),
     };
     log.flush(LAST_LINES);

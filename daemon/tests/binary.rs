@@ -236,6 +236,17 @@ fn runs_the_entrypoint_and_prints_its_log() {
 }
 
 #[test]
+fn an_upload_that_never_goes_on_does_not_hold_up_the_end() {
+    let daemon = Daemon::start(&[]);
+    let mut upload = TcpStream::connect(daemon.toolbox).unwrap();
+    let path = format!("/files/upload-v2?path={}", daemon.home.path().join("half").display());
+    write!(upload, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\ncontent-length: 9000000\r\n\r\n").unwrap();
+    upload.write_all(&[0; 5_000_000]).unwrap();
+    let (code, took) = daemon.end();
+    assert!(code == 0 && took < Duration::from_secs(8), "{code} {took:?}");
+}
+
+#[test]
 fn ends_with_its_entrypoint_if_asked_to() {
     let mut daemon = Daemon::start_with(&["sh", "-c", "exit 5"], &[("PINFOLD_EXIT_WITH_ENTRYPOINT", "true")]);
     assert_eq!(wait(&mut daemon.child), 0);
