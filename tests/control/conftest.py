@@ -27,6 +27,12 @@ def api(control: Process) -> Api:
 
 
 @pytest.fixture(scope="session")
+def runner(control: Process) -> Api:
+    """Plain HTTP as its runner."""
+    return Api(control.info["url"], control.info["runnerToken"])
+
+
+@pytest.fixture(scope="session")
 def sdk(control: Process) -> Daytona:
     """The official SDK, set up as a user would."""
     return Daytona(DaytonaConfig(api_key=control.info["apiKey"], api_url=control.info["url"], target="us"))
