@@ -68,6 +68,11 @@ check "disk is the engine's filesystem" "$(printf %.0f "$(runner disk)")" "$(df 
 check "use is measured" "$(runner currentMemoryUsagePercentage | awk '{ print ($1 > 1 && $1 < 100) }')" 1
 systemctl set-property --runtime system.slice MemoryMax=2G
 within "a limit of the slice is the node's size" 40 '[ "$(printf %.1f "$(runner memory)")" = 2.0 ]'
+systemctl set-property --runtime pinfold-up.service MemoryMax=1G
+seen=$(runner lastChecked)
+within "the runner reports again" 40 '[ "$(runner lastChecked)" != "$seen" ]'
+check "a limit of the service alone is not" "$(printf %.1f "$(runner memory)")" 2.0
+systemctl set-property --runtime pinfold-up.service MemoryMax=infinity
 systemctl set-property --runtime system.slice MemoryMax=infinity
 within "and gone with it" 40 '[ "$(printf %.1f "$(runner memory)")" = "$memory_of_machine" ]'
 
@@ -85,8 +90,11 @@ check "it knows its own memory" "$(jq -r .memTotal <<<"$figures")" $((1 << 30))
 check "its own CPUs" "$(jq -r .cpuCount <<<"$figures")" 1
 check "and its own disk" "$(jq -r .diskTotal <<<"$figures")" $((3 << 30))
 check "the host's API is out of its reach" "$(execute "$a" 'nc -w 2 172.20.0.1 3000 </dev/null 2>/dev/null && echo open || echo closed')" closed
-check "the daemon survives an OOM in its sandbox" "$(execute "$a" 'tail /dev/zero >/dev/null 2>&1; echo $?')" 137
+check "the daemon survives an OOM in its sandbox (17)" "$(execute "$a" 'tail /dev/zero >/dev/null 2>&1; echo $?')" 137
 check "and goes on answering" "$(execute "$a" 'echo here')" here
+check "the one that was killed is told why (18)" "$(jq -n '{command: "tail /dev/zero"}' | toolbox "$a" process/execute -X POST -d @- | jq -c '[.oomKilled, .signal]')" '[true,"SIGKILL"]'
+check "commands are likelier victims than the daemon" "$(execute "$a" '[ $(cat /proc/self/oom_score_adj) -gt $(cat /proc/1/oom_score_adj) ] && echo yes')" yes
+check "and the agent less likely than anything" "$(cat "/proc/$(main_pid)/oom_score_adj")" -900
 sandbox "$a" resize POST '{"cpu":2,"memory":2}' >/dev/null
 within "memory grows while it runs" 30 '[ "$(cat "$(group)/memory.max")" = $((2 << 30)) ]'
 check "and CPUs" "$(cat "$(group)/cpu.max")" "200000 100000"
@@ -229,8 +237,63 @@ within "another sandbox starts" 120 '[ "$(state "$b")" = started ]'
 sandbox "$b" '' DELETE >/dev/null
 within "a deleted sandbox leaves no container" 60 '! docker inspect "$b"'
 check "nor anything that counts as its disk" "$(xfs_quota -x -c 'report -pN' /var/lib/docker | awk '$2 > 0 && $4 > 0' | wc -l)" "$(find /var/lib/docker/overlay2 -mindepth 1 -maxdepth 1 -name '*-init' | wc -l | awk '{ print 2 * $1 }')"
+section "volumes in buckets (50: FUSE killed by a restart of the runner)"
+systemctl stop pinfold-up
+bucket=$(cat /proc/sys/kernel/random/uuid)
+v=$(cat /proc/sys/kernel/random/uuid)
+mkdir -p /run/systemd/system/pinfold.service.d
+cat >/run/systemd/system/pinfold.service.d/buckets.conf <<'CONF'
+[Service]
+Environment=DAYTONA_API_URL=http://127.0.0.1:9/api DAYTONA_RUNNER_TOKEN=vm-token API_VERSION=0 API_PORT=8080
+Environment=AWS_ENDPOINT_URL=http://127.0.0.1:9000 AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=vm-access AWS_SECRET_ACCESS_KEY=vm-secret
+CONF
+systemctl daemon-reload
+systemctl start pinfold
+node() { curl -sS -m 120 -H 'Authorization: Bearer vm-token' -H 'Content-Type: application/json' "http://127.0.0.1:8080/$1" "${@:2}"; }
+runs() { jq -n --arg c "$1" '{command: $c}' | node "sandboxes/$v/toolbox/process/execute" -X POST -d @- | jq -r '.result // .message'; }
+object() { curl -s -m 20 "http://127.0.0.1:9000/daytona-volume-$bucket/$1"; }
+client() { pgrep -f "^s3fs daytona-volume-$bucket"; }
+within "an agent with an object store starts" 60 'node "" | grep -q ok'
+curl -s -m 20 -X PUT "http://127.0.0.1:9000/daytona-volume-$bucket"
+jq -n --arg id "$v" --arg volume "$bucket" '{id: $id, userId: "u", snapshot: "pinfold/test:1", osUser: "root", cpuQuota: 1, memoryQuota: 1, storageQuota: 1,
+  volumes: [{volumeId: $volume, mountPath: "/data"}]}' | node sandboxes -X POST -d @- >/tmp/created
+check "a sandbox with a volume starts" "$(docker inspect -f '{{.State.Status}}' "$v" || cat /tmp/created)" running
+runs 'echo kept >/data/first' >/dev/null
+check "what it writes is in the bucket" "$(object first)" kept
+served=$(client)
+check "the mount client is in a scope of its own" "$(grep -c 'system.slice/run-.*\.scope$' "/proc/$served/cgroup")" 1
+check "no key is in its arguments or anybody's" "$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -c '^vm-secret\|=vm-secret')" 0
+check "the file with the key is root's alone" "$(stat -c %a /mnt/.pinfold-s3fs)" 600
+# on NAME: the same client serves, and the sandbox reads and writes.
+on() {
+  check "$1, and the same client serves the volume" "$(client)" "$served"
+  check "$1, and the sandbox has its files" "$(docker exec "$v" sh -c 'cat /data/first && echo more >/data/second && cat /data/second' | xargs)" "kept more"
+}
+systemctl stop pinfold
+on "the agent is stopped"
+systemctl start pinfold
+within "started again it answers" 60 '[ "$(runs "cat /data/first")" = kept ]'
+systemctl restart pinfold
+on "the agent is restarted"
+before=$(systemctl show -P MainPID pinfold)
+kill -9 "$before"
+within "killed, it comes back" 60 '[ "$(systemctl show -P MainPID pinfold)" -gt 0 ] && [ "$(systemctl show -P MainPID pinfold)" != "$before" ] && node "" | grep -q ok'
+on "the agent is killed"
+kill -9 "$served"
+node "sandboxes/$v/stop" -X POST -d '{}' >/dev/null
+within "a sandbox whose mount died can stop" 60 '[ "$(docker inspect -f "{{.State.Status}}" "$v")" = exited ]'
+node "sandboxes/$v/start" -X POST -d '{}' >/tmp/created
+check "and has its volume again when it starts" "$(runs 'cat /data/first')" kept
+check "from another client" "$([ "$(client)" -gt 0 ] && [ "$(client)" != "$served" ] && echo yes)" yes
+systemctl stop pinfold
+rm -r /run/systemd/system/pinfold.service.d
+systemctl daemon-reload
+
+section "purge"
 apt purge pinfold
 check "the package purges" $? 0
+check "buckets are unmounted" "$(grep -c daytona-volume /proc/mounts; client)" 0
+check "but never emptied" "$(object first)" kept
 check "with its sandboxes" "$(docker ps -aq | wc -l)" 0
 check "its network" "$(docker network ls --format '{{.Name}}' | grep -c runner-bridge)" 0
 check "its rules" "$(nft list tables | grep -c pinfold)" 0
