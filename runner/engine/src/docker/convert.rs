@@ -192,6 +192,25 @@ pub(super) fn networking(networks: &[Attachment]) -> Option<NetworkingConfig> {
     Some(NetworkingConfig { endpoints_config: Some(endpoints) })
 }
 
+/// What a container sees as empty: the engine's own list as of version 28, which a list of ours replaces, and the firmware's tables, in which a cloud's
+/// machine says whose and which it is. A path that is not there is passed over.
+const MASKED: [&str; 14] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/hypervisor",
+];
+
 pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let some = |list: &[String]| Some(list.to_vec()).filter(|l| !l.is_empty());
     let mut host = HostConfig {
@@ -200,6 +219,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         cap_add: some(&spec.cap_add),
         cap_drop: some(&spec.cap_drop),
         security_opt: some(&spec.security_opt),
+        masked_paths: (!spec.privileged).then(|| MASKED.map(str::to_owned).to_vec()),
         runtime: spec.runtime.clone(),
         extra_hosts: some(&spec.extra_hosts),
         dns: some(&spec.dns),
