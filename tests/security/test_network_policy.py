@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
+import outside as beyond
 import pytest
 from daytona import CreateSandboxFromImageParams, Image
 
-from support import connects, docker, eventually
+from support import address, connects, docker, eventually
 
-# Addresses for documentation (RFC 5737): nobody answers there, so a router namespace of our own does.
-OUTSIDE, OTHER = "198.51.100.10", "198.51.100.20"
+OUTSIDE, OTHER = beyond.OUTSIDE, beyond.OTHER
 
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """Two hosts beyond the bridge, in a network namespace behind a veth pair, each answering on port 8080."""
-    namespace = "pf-e2e-outside"
-
-    def ip(*arguments: str, check: bool = True) -> None:
-        subprocess.run(["ip", *arguments], check=check, capture_output=True)
-
-    ip("netns", "delete", namespace, check=False)
-    ip("netns", "add", namespace)
-    ip("link", "add", "pf-e2e0", "type", "veth", "peer", "name", "eth0", "netns", namespace)
-    ip("addr", "add", "198.51.100.1/24", "dev", "pf-e2e0")
-    ip("link", "set", "pf-e2e0", "up")
-    for host in (OUTSIDE, OTHER):
-        ip("-n", namespace, "addr", "add", f"{host}/24", "dev", "eth0")
-    ip("-n", namespace, "link", "set", "eth0", "up")
-    ip("-n", namespace, "link", "set", "lo", "up")
-    ip("-n", namespace, "route", "add", "default", "via", "198.51.100.1")
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", namespace, "python3", "-m", "http.server", "8080"],
-        cwd=tmp_path_factory.mktemp("www"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    probe = ["python3", "-c", f"import socket; socket.create_connection(('{OUTSIDE}', 8080), 1)"]
-    eventually(lambda: subprocess.run(probe, check=False, capture_output=True).returncode == 0, "the outside to answer")
-    yield
-    server.terminate()
-    server.wait(10)
-    ip("netns", "delete", namespace)
+    with beyond.outside(tmp_path_factory.mktemp("www")):
+        yield
 
 
 def reaches(sandbox, host: str = OUTSIDE) -> bool:
@@ -97,23 +74,24 @@ def test_a_change_of_a_stopped_sandbox_is_kept(make_sandbox, outside):
 
 
 ATTEMPT = f"""#!/usr/bin/env python3
-import socket, time
-end = time.monotonic() + 3
-while time.monotonic() < end:
+import pathlib, socket, time
+boot = len(list(pathlib.Path("/tmp").glob("tried-*"))) + 1
+end = time.monotonic() + 1.5
+reached = False
+while time.monotonic() < end and not reached:
     try:
         socket.create_connection(("{OUTSIDE}", 8080), 0.05).close()
-        open("/tmp/reached", "w").close()
-        break
+        reached = True
     except OSError:
         pass
-open("/tmp/tried", "w").close()
+pathlib.Path(f"/tmp/tried-{{boot}}").write_text(str(reached))
 time.sleep(86400)
 """
 
 
 @pytest.fixture(scope="module")
 def eager(tmp_path_factory) -> str:
-    """An image whose entrypoint tries to get out from the moment it runs, and writes down whether it did."""
+    """An image whose entrypoint tries to get out from the moment it runs, and writes down at each start whether it did."""
     folder = tmp_path_factory.mktemp("eager")
     (folder / "attempt").write_text(ATTEMPT)
     (folder / "attempt").chmod(0o755)
@@ -122,11 +100,109 @@ def eager(tmp_path_factory) -> str:
     return "pf-e2e-eager:1"
 
 
-@pytest.mark.parametrize("closed", [True, False], ids=["blocked", "open"])
-def test_closed_from_the_first_packet(make_sandbox, outside, eager, closed):
-    """The open case shows that the attempt would have succeeded."""
+def outcome(sandbox, start: int) -> str:
+    """Whether the attempt of that start got out, asked of the engine: pinfold may be down."""
+    reading = ["docker", "exec", sandbox.id, "cat", f"/tmp/tried-{start}"]
+    return eventually(lambda: subprocess.run(reading, check=False, capture_output=True, text=True).stdout, f"the attempt of start {start} to end")
+
+
+def test_closed_from_the_first_packet_of_every_start(stack, make_sandbox, outside, eager):
+    """At create, start and restart, when the container is started behind pinfold's back, and while pinfold is killed. The open one shows that the attempt
+    would have succeeded."""
     # A sandbox made from an image runs the Dockerfile's entrypoint, not the base image's (runner contract 17.3).
     image = Image.base(eager).entrypoint(["/usr/local/bin/attempt"])
-    sandbox = make_sandbox(CreateSandboxFromImageParams(image=image, network_block_all=closed))
-    eventually(lambda: sandbox.process.exec("test -e /tmp/tried").exit_code == 0, "the attempt to end")
-    assert (sandbox.process.exec("test -e /tmp/reached").exit_code == 0) is not closed
+    free = make_sandbox(CreateSandboxFromImageParams(image=image))
+    closed = make_sandbox(CreateSandboxFromImageParams(image=image, network_block_all=True))
+    assert (outcome(free, 1), outcome(closed, 1)) == ("True", "False"), "create"
+    closed.stop()
+    closed.start()
+    assert outcome(closed, 2) == "False", "start"
+    docker("restart", "-t", "0", closed.id)
+    assert outcome(closed, 3) == "False", "restart by somebody else"
+    stack.process.kill()
+    stack.process.wait(10)
+    docker("restart", "-t", "0", closed.id)
+    assert outcome(closed, 4) == "False", "start while pinfold is dead"
+    stack.start()
+    assert outcome(closed, 4) == "False"
+    eventually(lambda: closed.process.exec("true").exit_code == 0, "the sandbox to answer again")
+    assert not reaches(closed), "pinfold came back"
+    assert reaches(free)
+
+
+RESOLVER = """
+import socket, sys
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(("", 53))
+print("ready", flush=True)
+while True:
+    query, peer = listener.recvfrom(4096)
+    print(query[12:].split(bytes(1))[0], flush=True)
+    listener.sendto(query[:2] + bytes([0x81, 0x83]) + query[4:6] + bytes(6) + query[12:], peer)
+"""
+
+
+def test_names_carry_nothing_out(restart, make_sandbox, outside):
+    """A tunnel through a name server is one through a policy: neither the engine's resolver nor the host's is asked for a closed sandbox."""
+    restart(PINFOLD_DNS=beyond.OTHER)
+    server = beyond.there("python3", "-u", "-c", RESOLVER, stdout=subprocess.PIPE)
+    try:
+        assert server.stdout.readline() == "ready\n"
+        asks = "python3 -c 'import socket; socket.getaddrinfo(\"{}\", 80)'; python3 -c 'import socket; s = socket.socket(2, 2); s.sendto(bytes(40), (\"{}\", 53))'"
+        closed = make_sandbox(network_block_all=True)
+        listed = make_sandbox(network_allow_list=f"{OUTSIDE}/32")
+        for sandbox, name in ((closed, "c2VjcmV0.closed.example"), (listed, "c2VjcmV0.listed.example")):
+            sandbox.process.exec(asks.format(name, beyond.OTHER), timeout=60)
+        free = make_sandbox()
+        free.process.exec(asks.format("c2VjcmV0.open.example", beyond.OTHER), timeout=60)
+        # What the open one asks arrives after everything before it.
+        heard, deadline = "", time.monotonic() + 30
+        while "open" not in heard:
+            assert time.monotonic() < deadline, "the name server of an open sandbox is not asked"
+            heard += server.stdout.readline()
+        assert "closed" not in heard and "listed" not in heard, heard
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def test_no_port_of_pinfolds_answers(stack, sandbox):
+    """The API, the runner's API, the SSH gateways and the resolver, on every address that this host has."""
+    listed = subprocess.run(["ss", "-Hltnp"], check=True, capture_output=True, text=True).stdout.splitlines()
+    ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in listed if f"pid={stack.process.pid}," in line}
+    assert {stack.port, stack.ssh_port} < ports and len(ports) >= 4, "the runner's API and gateway are among them"
+    hosts = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()
+    tries = [(host, port) for host in hosts for port in ports]
+    probe = f"""
+import concurrent.futures, socket
+def reached(place):
+    try:
+        socket.create_connection(place, 1.5).close()
+        return place
+    except OSError:
+        return None
+with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    print([place for place in pool.map(reached, {tries}) if place])
+"""
+    sandbox.fs.upload_file(probe.encode(), "/tmp/probe.py")
+    assert sandbox.process.exec("python3 /tmp/probe.py").result.strip() == "[]"
+    assert connects(sandbox, "127.0.0.1", 2280), "the probe itself works"
+
+
+def test_other_bridges_and_published_ports_are_out_of_reach(sandbox):
+    """Pain F42: the engine's published ports are redirected before the host's own rules see them, and lead to a bridge of any name."""
+    serve = ["python3", "-m", "http.server", "8000"]
+    docker("network", "create", "-o", "com.docker.network.bridge.name=pfe2eother", "pf-e2e-other")
+    try:
+        docker("run", "-d", "--rm", "--name", "pf-e2e-other", "--network", "pf-e2e-other", "-p", "0:8000", "--entrypoint", "", "pinfold/sandbox:latest", *serve)
+        docker("run", "-d", "--rm", "--name", "pf-e2e-docker0", "--entrypoint", "", "pinfold/sandbox:latest", *serve)
+        published = int(docker("port", "pf-e2e-other", "8000/tcp").splitlines()[0].rsplit(":", 1)[1])
+        own = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()[0]
+        places = [(address("pf-e2e-other"), 8000), (address("pf-e2e-docker0"), 8000), (own, published)]
+        for host, port in places:
+            probe = ["python3", "-c", f"import socket; socket.create_connection(('{host}', {port}), 1)"]
+            eventually(lambda p=probe: subprocess.run(p, check=False, capture_output=True).returncode == 0, f"{host}:{port} to answer the host")
+            assert not connects(sandbox, host, port), f"{host}:{port}"
+    finally:
+        docker("rm", "-f", "pf-e2e-other", "pf-e2e-docker0", check=False)
+        docker("network", "rm", "pf-e2e-other", check=False)

@@ -1,11 +1,11 @@
 """What a sandbox with raw sockets could send, and who hears it. Used by kernel.rs; standard library only.
 
-    hostile.py hear PATH               writes each marker that arrives at eth0, in whatever packet, to PATH
-    hostile.py listen PATH PORT        writes each marker that a UDP socket of this host gets, on any address, to PATH
-    hostile.py send MAC                sends packets from eth0 to the hardware address MAC, one for each line `KIND MARKER FROM TO` of its input
-    hostile.py claim ADDRESS MAC       ARP: ADDRESS is at this eth0's hardware address, to the hardware address MAC
-    hostile.py advertise               an IPv6 router advertisement to everybody
-    hostile.py chat ADDRESS PORT       sends and awaits a byte again and again; prints "open" after the first, ends with 7 when no answer comes
+hostile.py hear PATH               writes each marker that arrives at eth0, in whatever packet, to PATH
+hostile.py listen PATH PORT        writes each marker that a UDP socket of this host gets, on any address, to PATH
+hostile.py send MAC                sends packets from eth0 to the hardware address MAC, one for each line `KIND MARKER FROM TO` of its input
+hostile.py claim ADDRESS MAC       ARP: ADDRESS is at this eth0's hardware address, to the hardware address MAC
+hostile.py advertise               an IPv6 router advertisement to everybody
+hostile.py chat ADDRESS PORT       sends and awaits a byte again and again; prints "open" after the first, ends with 7 when no answer comes
 """
 
 import ipaddress
@@ -93,7 +93,7 @@ def link(kind: int = 0x0003) -> socket.socket:
 
 def write(path: str, data: bytes) -> None:
     for found in MARKER.findall(data):
-        with open(path, "ab") as file:
+        with Path(path).open("ab") as file:
             file.write(found + b"\n")
 
 

@@ -1,8 +1,8 @@
 """A name server, and a client that asks without a library between. Used by names.rs; standard library only.
 
-    names.py serve PORT LOG INTERNET HOST   answers over UDP and TCP on the loopback by a name's first label; writes each name it was asked for to LOG
-    names.py ask NAME [udp|tcp] [TYPE]      prints the response code and the number of answers; the server asked does not exist
-    names.py hold COUNT                     opens COUNT idle TCP connections to a name server; prints "held" and keeps them until it is ended
+names.py serve PORT LOG INTERNET HOST   answers over UDP and TCP on the loopback by a name's first label; writes each name it was asked for to LOG
+names.py ask NAME [udp|tcp] [TYPE]      prints the response code and the number of answers; the server asked does not exist
+names.py hold COUNT                     opens COUNT idle TCP connections to a name server; prints "held" and keeps them until it is ended
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import socketserver
 import struct
 import sys
 import threading
+from pathlib import Path
 
 NOWHERE = ("198.51.100.53", 53)
 
@@ -25,7 +26,7 @@ def answer(query: bytes, internet: str, host: str, log: str) -> bytes:
     while query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode())
         at += 1 + query[at]
-    with open(log, "a") as file:
+    with Path(log).open("a") as file:
         file.write(".".join(labels) + "\n")
     own = {"meta": ["169.254.169.254"], "host": [host], "lan": ["10.99.0.1"], "mixed": [internet, host]}
     records = [address(a) for a in own.get(labels[0], [internet])]
