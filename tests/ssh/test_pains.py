@@ -14,7 +14,7 @@ from pathlib import Path
 from conftest import Server
 
 
-def awaited(condition, what: str, timeout: float = 20) -> None:  # noqa: ANN001
+def awaited(condition, what: str, timeout: float = 20) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
@@ -89,7 +89,7 @@ def test_pain_g49_ports_and_sockets_are_forwarded_both_ways(server: Server, tmp_
         free.close()
         target = f"127.0.0.1:{tcp.getsockname()[1]}"
         ways = ["-L", f"{tmp_path}/local:{target}", "-L", f"{port}:{tmp_path}/target", "-R", f"{far}:{target}", "-R", f"0:{tmp_path}/target"]
-        command = ["ssh", "-N", "-p", str(server.port), *server.options, "-o", "LogLevel=INFO", "-o", "ExitOnForwardFailure=yes", *ways, "x@127.0.0.1"]
+        command = ["ssh", "-N", "-p", str(server.port), "-o", "LogLevel=INFO", *server.options, "-o", "ExitOnForwardFailure=yes", *ways, "x@127.0.0.1"]
         client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             line = client.stderr.readline()
