@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 import subprocess
@@ -49,6 +50,24 @@ def address(sandbox_id: str) -> str:
     """The address of a sandbox's container on the host."""
     networks = inspect(sandbox_id)["NetworkSettings"]["Networks"]
     return next(n["IPAddress"] for n in networks.values() if n["IPAddress"])
+
+
+def reachable(sandbox, places: list[tuple[str, int]], timeout: float = 1.5) -> list[tuple[str, int]]:
+    """Those places to which a TCP connection from inside the sandbox comes about. All are tried at once: refusals by silence take their time."""
+    probe = f"""
+import concurrent.futures, socket
+def reached(place):
+    try:
+        socket.create_connection(place, {timeout}).close()
+        return True
+    except OSError:
+        return False
+places = {places!r}
+with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    print([place for place, open in zip(places, pool.map(reached, places)) if open])
+"""
+    sandbox.fs.upload_file(probe.encode(), "/tmp/reachable.py")
+    return ast.literal_eval(sandbox.process.exec("python3 /tmp/reachable.py", timeout=60).result)
 
 
 def connects(sandbox, host: str, port: int, timeout: float = 2) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import address, connects, inspect
+from support import address, connects, inspect, reachable
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_ipv6_is_no_way_to_the_host(sandbox):
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         port = listener.getsockname()[1]
         socket.create_connection(("::1", port), 2).close()
-        for host in own | {"::ffff:172.20.0.1"}:
-            assert not connects(sandbox, f"{host}%eth0" if host.startswith("fe80") else host, port, 1), host
+        places = [(f"{host}%eth0" if host.startswith("fe80") else host, port) for host in own | {"::ffff:172.20.0.1"}]
+        assert reachable(sandbox, places) == []
 
 
 def test_the_daemon_is_mounted_read_only(sandbox):
@@ -72,20 +72,21 @@ def test_no_secret_of_ours_is_inside(stack, sandbox):
 
 
 def test_a_neighbours_toolbox_is_out_of_reach(sandbox, neighbour):
-    for port in (2280, 22220, 22222, 33333):
-        assert not connects(sandbox, address(neighbour.id), port), f"port {port}"
-    assert connects(sandbox, "127.0.0.1", 2280), "the probe itself works"
+    places = [(address(neighbour.id), port) for port in (2280, 22220, 22222, 33333)]
+    assert reachable(sandbox, [*places, ("127.0.0.1", 2280)]) == [("127.0.0.1", 2280)], "the sandbox's own toolbox alone"
 
 
 def test_the_hosts_services_are_out_of_reach(stack, sandbox):
+    """Every port of pinfold's (the API, the runner's API, the SSH gateways, the resolver) and usual ones, on every address that this host has."""
+    listed = subprocess.run(["ss", "-Hltnp"], check=True, capture_output=True, text=True).stdout.splitlines()
+    ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in listed if f"pid={stack.process.pid}," in line}
+    assert {stack.port, stack.ssh_port} < ports, "the runner's API and gateway are among them"
+    assert len(ports) >= 4
+    hosts = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()
     gateway = sandbox.process.exec("ip route | awk '/^default/ { print $3 }'").result.strip()
-    assert gateway
-    for port in (stack.port, stack.ssh_port, 22, 2375):
-        assert not connects(sandbox, gateway, port), f"port {port} of the gateway"
-    links = json.loads(subprocess.run(["ip", "-j", "-4", "addr"], check=True, capture_output=True, text=True).stdout)
-    own = [a["local"] for link in links for a in link["addr_info"] if not a["local"].startswith("127.")]
-    for host in own:
-        assert not connects(sandbox, host, stack.port, 1), f"{host}:{stack.port}"
+    assert gateway in hosts
+    own = ("127.0.0.1", 2280)
+    assert reachable(sandbox, [own, *((host, port) for host in hosts for port in ports | {22, 2375})]) == [own]
 
 
 def test_every_listener_of_the_host_is_out_of_reach(sandbox):

@@ -34,7 +34,8 @@ def test_pain_f41_lists_are_as_long_as_the_contract_has_them_and_no_name_is_open
     networks = ",".join(f"203.0.113.{16 * i}/28" for i in range(10))
     sandbox = make_sandbox(network_allow_list=networks, domain_allow_list="allowed.example,*.allowed.example")
     rules = subprocess.run(["nft", "list", "chain", "inet", "pinfold", f"sb_{sandbox.id.replace('-', '')}"], check=True, capture_output=True, text=True).stdout
-    assert rules.count("203.0.113.") == 10 and rules.rstrip().rstrip("}").rstrip().endswith("drop")
+    assert rules.count("203.0.113.") == 10
+    assert rules.split("}")[0].split()[-1] == "drop"
     asked = "import socket; socket.getaddrinfo('{}', 443)"
     for name in ("pypi.org", "github.com", "notallowed.example"):
         assert sandbox.process.exec(f'python3 -c "{asked.format(name)}"', timeout=30).exit_code != 0, name
