@@ -11,13 +11,16 @@ use std::thread;
 
 use axum::extract::State;
 use axum::response::Response;
-use pinfold_http::{ApiResult, Query};
+use pinfold_http::{ApiError, ApiResult, Query};
 use pinfold_proto::toolbox::files::Match;
 use pinfold_spawn::Sandbox;
+use serde::Serialize;
 
 use crate::budget::Budget;
+use crate::limit::Limit;
+use crate::needle::Needle;
 use crate::path;
-use crate::scan::{Line, Needle, Scanner};
+use crate::scan::{Line, Scanner};
 use crate::stream::{JsonList, json_list};
 use crate::walk::{Entry, walk};
 
@@ -28,15 +31,52 @@ const LINES: usize = 64;
 /// More threads than this find nothing faster: the walk is the limit.
 const MAX_THREADS: usize = 8;
 
-/// Every matching line, in the order of the walk. `ignoreCase=true`, ours, takes ASCII letters in any case.
+/// Every matching line, in the order of the walk. Three parameters are ours: `ignoreCase=true` takes ASCII letters in any case, `regex=true` takes
+/// the pattern as a regular expression, and `limit` is how many lines are wanted; the one after the last then says that there are more.
 pub(crate) async fn find(State(sandbox): State<Sandbox>, query: Query) -> ApiResult<Response> {
     let given = PathBuf::from(query.required("path")?);
-    let pattern = query.required("pattern")?.to_owned();
+    let pattern = query.required("pattern")?;
     let any_case = query.flag("ignoreCase");
+    let needle = if query.flag("regex") {
+        Needle::expression(pattern, any_case).map_err(ApiError::bad_request)?
+    } else {
+        Needle::text(pattern, any_case)
+    };
+    let limit = Limit::of(&query)?;
     let root = sandbox.resolve(&given);
-    let search =
-        move |list: &mut JsonList| run(&root, &path::clean(&given), &Needle::new(&pattern, any_case), list);
+    let search = move |list: &mut JsonList| {
+        let mut found = Found { given: &path::clean(&given), list, limit };
+        run(&root, &needle, &mut found)
+    };
     Ok(json_list("[", "]", search))
+}
+
+/// Takes what is found, in order.
+struct Found<'f> {
+    given: &'f Path,
+    list: &'f mut JsonList,
+    limit: Limit,
+}
+
+impl Found<'_> {
+    /// Sends one line. False when no more are wanted.
+    fn push(&mut self, file: &str, line: Line) -> io::Result<bool> {
+        if !self.limit.take() {
+            self.list.push(&Cut { file: "", line: 0, content: "", truncated: true })?;
+            return Ok(false);
+        }
+        self.list.push(&Match { file: file.to_owned(), line: line.number, content: line.content })?;
+        Ok(true)
+    }
+}
+
+/// In place of a line: there are more than were wanted.
+#[derive(Debug, Serialize)]
+struct Cut {
+    file: &'static str,
+    line: u64,
+    content: &'static str,
+    truncated: bool,
 }
 
 /// A file to search and where its lines go.
@@ -53,13 +93,13 @@ struct Slot {
     lines: Receiver<Line>,
 }
 
-fn run(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<()> {
+fn run(root: &Path, needle: &Needle, found: &mut Found<'_>) -> io::Result<()> {
     // In a sandbox that is full of processes there is no room for threads either.
-    together(root, given, text, list).unwrap_or_else(|_| alone(root, given, text, list))
+    together(root, needle, found).unwrap_or_else(|_| alone(root, needle, found))
 }
 
 /// Searches with threads; fails, before it sends anything, if there cannot be any.
-fn together(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<io::Result<()>> {
+fn together(root: &Path, needle: &Needle, found: &mut Found<'_>) -> io::Result<io::Result<()>> {
     let budget = Budget::default();
     let (jobs, queue) = sync_channel::<Job>(AHEAD);
     let (slots, ordered) = sync_channel::<Slot>(AHEAD);
@@ -70,7 +110,7 @@ fn together(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -
         let budget = &budget;
         for n in 0..threads {
             let queue = queue.clone();
-            match thread::Builder::new().spawn_scoped(scope, move || search(&queue, text, budget)) {
+            match thread::Builder::new().spawn_scoped(scope, move || search(&queue, needle, budget)) {
                 // One searcher is enough, if there cannot be more.
                 Err(error) if n == 0 => return Err(error),
                 _ => {}
@@ -78,29 +118,29 @@ fn together(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -
         }
         drop(queue);
         thread::Builder::new().spawn_scoped(scope, move || enumerate(root, &slots, &jobs))?;
-        let sent = send(ordered, given, budget, list);
+        let sent = send(ordered, budget, found);
         budget.close();
         Ok(sent)
     })
 }
 
 /// Searches on this thread alone.
-fn alone(root: &Path, given: &Path, text: &Needle<'_>, list: &mut JsonList) -> io::Result<()> {
-    let mut scanner = Scanner::new();
-    let mut sent = Ok(());
+fn alone(root: &Path, needle: &Needle, found: &mut Found<'_>) -> io::Result<()> {
+    let mut scanner = Scanner::new(needle);
+    let mut sent = Ok(true);
     let mut visit = |entry: Entry| {
         if !entry.kind.is_file() {
             return Ok(());
         }
-        let file = report(given, &entry.below);
-        let mut found = |line: Line| {
-            sent = list.push(&Match { file: file.clone(), line: line.number, content: line.content });
-            if sent.is_ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        let file = report(found.given, &entry.below);
+        let mut push = |line: Line| {
+            sent = found.push(&file, line);
+            if matches!(sent, Ok(true)) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
-        scanner.scan(&entry.path, text, &mut found)
+        scanner.scan(&entry.path, &mut push)
     };
     let _ = walk(root, &mut visit);
-    sent
+    sent.map(|_| ())
 }
 
 /// Queues every regular file, until nobody listens any more.
@@ -121,25 +161,27 @@ fn enumerate(root: &Path, slots: &SyncSender<Slot>, jobs: &SyncSender<Job>) {
     let _ = walk(root, &mut visit);
 }
 
-/// Sends the results of each slot in turn. Dropping the queue, when the client has left, ends the walk and the searches.
-fn send(ordered: Receiver<Slot>, given: &Path, budget: &Budget, list: &mut JsonList) -> io::Result<()> {
+/// Sends the results of each slot in turn. Dropping the queue, when the client has left or has enough, ends the walk and the searches.
+fn send(ordered: Receiver<Slot>, budget: &Budget, found: &mut Found<'_>) -> io::Result<()> {
     for slot in ordered {
-        if list.abandoned() {
+        if found.list.abandoned() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         budget.turn(slot.number);
         let mut file = None;
         for line in slot.lines {
             budget.give(line.content.len());
-            let file = file.get_or_insert_with(|| report(given, &slot.below)).clone();
-            list.push(&Match { file, line: line.number, content: line.content })?;
+            let file = file.get_or_insert_with(|| report(found.given, &slot.below)).clone();
+            if !found.push(&file, line)? {
+                return Ok(());
+            }
         }
     }
     Ok(())
 }
 
-fn search(queue: &Mutex<Receiver<Job>>, text: &Needle<'_>, budget: &Budget) {
-    let mut scanner = Scanner::new();
+fn search(queue: &Mutex<Receiver<Job>>, needle: &Needle, budget: &Budget) {
+    let mut scanner = Scanner::new(needle);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -148,7 +190,7 @@ fn search(queue: &Mutex<Receiver<Job>>, text: &Needle<'_>, budget: &Budget) {
             if wanted { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // The only failure is that nobody listens any more; the queue tells that too.
-        let _ = scanner.scan(&job.path, text, &mut found);
+        let _ = scanner.scan(&job.path, &mut found);
     }
 }
 

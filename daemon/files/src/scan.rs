@@ -8,8 +8,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use memchr::memmem;
 use rustix::fs::OFlags;
+
+use crate::needle::{Finder, Needle};
 
 /// Bytes read at once.
 const BLOCK: usize = 256 << 10;
@@ -17,38 +18,6 @@ const BLOCK: usize = 256 << 10;
 const MAX_LINE: usize = 16 << 20;
 /// A zero byte among this many first bytes means that the file is no text.
 const SNIFF: usize = 512;
-
-/// What is looked for.
-#[derive(Debug)]
-pub(crate) enum Needle<'t> {
-    /// This text.
-    Exact(Box<memmem::Finder<'t>>),
-    /// This text, with ASCII letters in any case.
-    AnyCase(&'t [u8]),
-}
-
-impl<'t> Needle<'t> {
-    pub(crate) fn new(text: &'t str, any_case: bool) -> Self {
-        if any_case {
-            Self::AnyCase(text.as_bytes())
-        } else {
-            Self::Exact(Box::new(memmem::Finder::new(text)))
-        }
-    }
-
-    fn find(&self, haystack: &[u8]) -> Option<usize> {
-        let text = match self {
-            Self::Exact(finder) => return finder.find(haystack),
-            Self::AnyCase(text) => *text,
-        };
-        let Some(first) = text.first() else { return Some(0) };
-        let mut begins =
-            memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), haystack);
-        begins.find(|begin| {
-            haystack[*begin..].get(..text.len()).is_some_and(|found| found.eq_ignore_ascii_case(text))
-        })
-    }
-}
 
 /// A line that contains the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,20 +30,20 @@ pub(crate) struct Line {
 
 /// Searches files; its buffer is used again for each.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub(crate) struct Scanner<'n> {
     buffer: Vec<u8>,
+    finder: Finder<'n>,
 }
 
-impl Scanner {
-    pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BLOCK] }
+impl<'n> Scanner<'n> {
+    pub(crate) fn new(needle: &'n Needle) -> Self {
+        Self { buffer: vec![0; BLOCK], finder: needle.finder() }
     }
 
     /// Calls `found` for each line of the regular file at `path` that contains the text, until it fails. Anything else than text has no lines.
     pub(crate) fn scan(
         &mut self,
         path: &Path,
-        text: &Needle<'_>,
         found: &mut dyn FnMut(Line) -> io::Result<()>,
     ) -> io::Result<()> {
         // Whoever may not be read is passed over. No waiting for FIFOs: what the walk saw as a file may have become one.
@@ -83,15 +52,10 @@ impl Scanner {
         if !file.metadata().is_ok_and(|m| m.is_file()) {
             return Ok(());
         }
-        self.search(file, text, found)
+        self.search(file, found)
     }
 
-    fn search(
-        &mut self,
-        mut file: File,
-        text: &Needle<'_>,
-        found: &mut dyn FnMut(Line) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn search(&mut self, mut file: File, found: &mut dyn FnMut(Line) -> io::Result<()>) -> io::Result<()> {
         let (mut held, mut line, mut first) = (0, 1, true);
         loop {
             let (filled, over) = fill(&mut file, &mut self.buffer, held);
@@ -108,7 +72,7 @@ impl Scanner {
                 }
                 None => filled,
             };
-            line = lines(&self.buffer[..whole], line, text, found)?;
+            line = lines(&self.buffer[..whole], line, &mut self.finder, found)?;
             if over {
                 break;
             }
@@ -140,11 +104,13 @@ fn fill(file: &mut File, buffer: &mut [u8], held: usize) -> (usize, bool) {
 fn lines(
     block: &[u8],
     mut number: u64,
-    text: &Needle<'_>,
+    text: &mut Finder<'_>,
     found: &mut dyn FnMut(Line) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut position = 0;
-    while let Some(hit) = text.find(&block[position..]) {
+    while position < block.len()
+        && let Some(hit) = text.find(&block[position..])
+    {
         let hit = position + hit;
         let start = memchr::memrchr(b'\n', &block[position..hit]).map_or(position, |i| position + i + 1);
         let end = memchr::memchr(b'\n', &block[hit..]).map_or(block.len(), |i| hit + i);
@@ -152,7 +118,7 @@ fn lines(
         let line = &block[start..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // The text may have been found across a line end, which belongs to no line.
-        if text.find(line).is_some() {
+        if text.is_in(line) {
             found(Line { number, content: String::from_utf8_lossy(line).into_owned() })?;
         }
         if end == block.len() {
@@ -173,7 +139,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scan(content: &[u8], text: &str) -> Vec<(u64, String)> {
+    fn scan_for(content: &[u8], needle: &Needle) -> Vec<(u64, String)> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         std::fs::write(&path, content).unwrap();
@@ -182,8 +148,12 @@ mod tests {
             lines.push((line.number, line.content));
             Ok(())
         };
-        Scanner::new().scan(&path, &Needle::new(text, false), &mut keep).unwrap();
+        Scanner::new(needle).scan(&path, &mut keep).unwrap();
         lines
+    }
+
+    fn scan(content: &[u8], text: &str) -> Vec<(u64, String)> {
+        scan_for(content, &Needle::text(text, false))
     }
 
     #[test]
@@ -195,16 +165,6 @@ mod tests {
         assert_eq!(scan(b"a\nb", "a\nb"), []);
         assert_eq!(scan(b"", "x"), []);
         assert_eq!(scan(b"\xff x", "x"), [(1, "\u{fffd} x".into())]);
-    }
-
-    #[test]
-    fn case_may_be_ignored() {
-        let found = |text: &str, haystack: &str| Needle::new(text, true).find(haystack.as_bytes());
-        assert_eq!(found("needle", "a NEEDneedLE"), Some(6));
-        assert_eq!(found("Needle", "needl"), None);
-        assert_eq!(found("[a", "{A[A"), Some(2), "only letters have a case");
-        assert_eq!(found("é", "É é"), Some(3), "only ASCII letters are alike");
-        assert_eq!(Needle::new("a", false).find(b"A"), None);
     }
 
     #[test]
@@ -230,11 +190,12 @@ mod tests {
     #[test]
     fn a_line_without_end_needs_bounded_memory() {
         let content = vec![b'a'; 3 * MAX_LINE];
-        let mut scanner = Scanner::new();
+        let needle = Needle::text("b", false);
+        let mut scanner = Scanner::new(&needle);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         std::fs::write(&path, &content).unwrap();
-        scanner.scan(&path, &Needle::new("b", false), &mut |_| panic!("there is no b")).unwrap();
+        scanner.scan(&path, &mut |_| panic!("there is no b")).unwrap();
         assert_eq!(scanner.buffer.capacity(), BLOCK);
     }
 
@@ -244,6 +205,23 @@ mod tests {
             let mut expected: Vec<_> = content.split('\n').enumerate().filter(|(_, l)| l.contains(&text)).map(|(i, l)| (i as u64 + 1, l.to_owned())).collect();
             expected.retain(|(_, l)| !l.is_empty());
             prop_assert_eq!(scan(content.as_bytes(), &text), expected);
+        }
+
+        /// A line is found exactly if the expression matches in it alone, whatever it could match across lines.
+        #[test]
+        fn expressions_agree_with_splitting(
+            content in "[abc\\r\\n]{0,60}",
+            pattern in prop::sample::select(vec!["a[^x]*b", "a\\s*b", "^b", "c$", "^$", "b*", "(?:a|bc)+$", "^a.c", "\\s", "[^a]c"]),
+        ) {
+            let needle = Needle::expression(pattern, false).unwrap();
+            let mut alone = needle.finder();
+            let mut lines: Vec<&str> = content.split('\n').collect();
+            if lines.last() == Some(&"") {
+                lines.pop();
+            }
+            let bare = lines.into_iter().map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
+            let expected: Vec<_> = bare.filter(|(_, l)| alone.is_in(l.as_bytes())).map(|(i, l)| (i as u64 + 1, l.to_owned())).collect();
+            prop_assert_eq!(scan_for(content.as_bytes(), &needle), expected);
         }
     }
 }

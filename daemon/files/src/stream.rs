@@ -35,10 +35,10 @@ where
 {
     let (sender, body) = body(QUEUE);
     tokio::task::spawn_blocking(move || {
-        let mut list = JsonList { sender, buffer: open.as_bytes().to_vec(), first: true };
+        let mut list = JsonList { sender, buffer: open.as_bytes().to_vec(), first: true, close };
         match produce(&mut list) {
             Ok(()) => {
-                list.buffer.extend_from_slice(close.as_bytes());
+                list.buffer.extend_from_slice(list.close.as_bytes());
                 let _ = list.flush();
             }
             Err(error) => {
@@ -55,6 +55,7 @@ pub(crate) struct JsonList {
     sender: Feed,
     buffer: Vec<u8>,
     first: bool,
+    close: &'static str,
 }
 
 impl JsonList {
@@ -65,6 +66,11 @@ impl JsonList {
         }
         serde_json::to_writer(&mut self.buffer, value)?;
         if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    /// What comes after the list, instead of what was planned.
+    pub(crate) fn close_with(&mut self, close: &'static str) {
+        self.close = close;
     }
 
     /// Whether the client has left.

@@ -79,6 +79,50 @@ async fn many_long_lines_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn find_has_options_beyond_the_contract() {
+    let daemon = Daemon::start().await;
+    for n in 0..9 {
+        daemon.write(&format!("d/{n}"), format!("Error {n}\r\nwarning {n}{n}\nan error {n}\n"));
+    }
+    let find = async |options: &str| {
+        let answer = daemon.ask("GET", &format!("/files/find?path=d&{options}")).await;
+        assert_eq!((answer.status, answer.complete), (200, true));
+        answer.json().as_array().unwrap().clone()
+    };
+    assert_eq!(find("pattern=error").await.len(), 9);
+    assert_eq!(find("pattern=error&ignoreCase=true").await.len(), 18);
+    let expression = |text: &str| format!("regex=true&pattern={}", encode(text));
+    let found = find(&expression("^(Error|warning) [2-3]+$")).await;
+    let lines: Vec<_> = found.iter().map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["Error 2", "warning 22", "Error 3", "warning 33"]);
+    assert_eq!(find(&(expression("^error") + "&ignoreCase=true")).await.len(), 9);
+    assert_eq!(find(&expression("[0-9]").replace("true", "false")).await.len(), 0);
+
+    let cut = find("pattern=error&ignoreCase=true&limit=3").await;
+    let places: Vec<_> =
+        cut[..3].iter().map(|m| (m["file"].as_str().unwrap(), m["line"].as_u64().unwrap())).collect();
+    assert_eq!(places, [("d/0", 1), ("d/0", 3), ("d/1", 1)]);
+    assert_eq!(cut[3..], [json!({"file": "", "line": 0, "content": "", "truncated": true})]);
+    assert_eq!(find("pattern=error&limit=9").await.len(), 9, "all there are is not cut");
+
+    for bad in [
+        expression("("),
+        expression("(a{200}){200}"),
+        "pattern=x&limit=0".into(),
+        "pattern=x&limit=many".into(),
+    ] {
+        let answer = daemon.ask("GET", &format!("/files/find?path=d&{bad}")).await;
+        assert_eq!(answer.error(), (400, "BAD_REQUEST".into()), "{bad}");
+    }
+    let search = async |options: &str| {
+        daemon.ask("GET", &format!("/files/search?path=d&pattern=[0-9]&{options}")).await.json()
+    };
+    assert_eq!(search("limit=2").await, json!({"files": ["d/0", "d/1"], "truncated": true}));
+    assert_eq!(search("limit=9").await["files"].as_array().unwrap().len(), 9);
+    assert_eq!(search("limit=9").await.get("truncated"), None);
+}
+
+#[tokio::test]
 async fn search_matches_base_names() {
     let daemon = Daemon::start().await;
     daemon.write("src/main.rs", "");
