@@ -113,6 +113,10 @@ fn lines(
     {
         let hit = position + hit;
         let start = memchr::memrchr(b'\n', &block[position..hit]).map_or(position, |i| position + i + 1);
+        if start == block.len() {
+            // An expression that matches nothing may match behind the last line's end, where there is no line.
+            break;
+        }
         let end = memchr::memchr(b'\n', &block[hit..]).map_or(block.len(), |i| hit + i);
         number += newlines(&block[position..start]);
         let line = &block[start..end];
