@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures one daemon at work, without control plane and runner, and prints JSON. Floors are what the same work costs without it.
 
-    daemon_alone.py BINARY execute|find|transfer|idle
+    daemon_alone.py BINARY execute|find|transfer|idle|terminals|ssh
 
 Runs in a network namespace of its own (`unshare --net`), so that the daemon's fixed ports are free and nobody else is reached. The
 client is a bare socket with a request that was made beforehand: its own cost is not the daemon's.
@@ -188,8 +188,12 @@ def serve_copy(source: Path, target: Path, port: int) -> None:
                         return
 
 
-def transfer(pid: int, home: Path, size: int = 1 << 30, count: int = 3) -> dict[str, list[float]]:
-    """Upload and download of a file, against the same file through a bare TCP connection; MiB/s, and the daemon's growth in MiB."""
+def transfer(pid: int, home: Path, size: int = 1 << 30, count: int = 5) -> dict[str, list[float]]:
+    """Upload and download of a file, against the same file through a bare TCP connection; MiB/s, and the daemon's growth in MiB.
+
+    Each is done twice, and the second time counts: on a virtual machine whose free pages go back to its host, whoever writes a file after somebody
+    who freed pages of another size waits for the host, up to three times as long, whichever of the two it is.
+    """
     source, target, back = home / "source", home / "target", home / "back"
     block = os.urandom(MIB)
     with source.open("wb") as file:
@@ -215,6 +219,13 @@ def transfer(pid: int, home: Path, size: int = 1 << 30, count: int = 3) -> dict[
                     while got := peer.recv_into(buffer):
                         file.write(buffer[:got])
 
+    def raw() -> None:
+        client = Client()
+        client.socket.sendall(request("POST", f"/files/upload-v2?path={target}", size, "application/octet-stream"))
+        with source.open("rb") as file:
+            client.socket.sendfile(file)
+        client.answer()
+
     def upload() -> None:
         client = Client()
         kind = f"multipart/form-data; boundary={BOUNDARY}"
@@ -231,18 +242,20 @@ def transfer(pid: int, home: Path, size: int = 1 << 30, count: int = 3) -> dict[
             client.answer(file.write)
 
     def rate(action: Callable[[], object]) -> float:
-        for path in (target, back):
-            path.unlink(missing_ok=True)
-        took = milliseconds(action)
+        for _ in range(2):
+            for path in (target, back):
+                path.unlink(missing_ok=True)
+            took = milliseconds(action)
         return size / MIB / (took / 1000)
 
-    result: dict[str, list[float]] = {"up": [], "up_floor": [], "down": [], "down_floor": [], "grown": []}
+    result: dict[str, list[float]] = {"up": [], "raw": [], "up_floor": [], "down": [], "down_floor": [], "grown": []}
     rate(upload), rate(download)  # what the daemon needs once is not what a transfer needs
     for _ in range(count):
         resting = status(pid, "VmRSS")
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the high-water mark begins anew: proc(5)
         result["up_floor"].append(rate(lambda: bare(b"u")))
         result["up"].append(rate(upload))
+        result["raw"].append(rate(raw))
         result["down_floor"].append(rate(lambda: bare(b"d")))
         result["down"].append(rate(download))
         result["grown"].append((status(pid, "VmHWM") - resting) / 1024)
@@ -285,6 +298,72 @@ def idle(pid: int, _: Path, sessions: int = 200, seconds: float = 20) -> dict[st
     return {"wakeups": [quiet], "sessions": [grown], "session_wakeups": [(wakeups(pid) - before) / (seconds / 2)]}
 
 
+def terminals(pid: int, _: Path, count: int = 200) -> dict[str, list[float]]:
+    """What idle terminals cost the daemon, each with a client that looks at it."""
+
+    def attach(number: int) -> socket.socket:
+        client = Client()
+        head = f"GET /process/pty/create-connect?id=t{number} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        client.socket.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
+        seen = b""
+        while b'"connected"' not in seen:
+            more = client.socket.recv(65536)
+            assert more, seen
+            seen += more
+        return client.socket
+
+    first = attach(0)
+    resting = status(pid, "VmRSS")
+    others = [attach(number) for number in range(1, count)]
+    time.sleep(2)  # the shells' prompts
+    grown = (status(pid, "VmRSS") - resting) / 1024
+    for client in (first, *others):
+        client.close()
+    return {"grown": [grown]}
+
+
+def ssh(_: int, home: Path, size: int = 300 << 20, count: int = 5, cipher: str = "aes256-gcm@openssh.com") -> dict[str, list[float]]:
+    """Bytes through a command's standard streams, both ways, against OpenSSH's server with the same client and cipher; MB/s."""
+    key, host, settings, source = home / "key", home / "host", home / "sshd_config", home / "source"
+    for path in (key, host):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    settings.write_text(f"Port 2222\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {key}.pub\nStrictModes no\nUsePAM no\nPidFile none\n")
+    source.write_bytes(os.urandom(MIB) * (size // MIB))
+    Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-f", settings], stderr=subprocess.DEVNULL)
+    options = ["BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", f"Ciphers={cipher}"]
+
+    def run(port: int, command: str, **streams: object) -> float:
+        words = ["ssh", "-p", str(port), "-i", str(key), *(w for o in options for w in ("-o", o)), "root@127.0.0.1", command]
+        return size / 1e3 / milliseconds(lambda: subprocess.run(words, check=True, timeout=60, **streams))
+
+    def up(port: int) -> float:
+        with source.open("rb") as file:
+            return run(port, "exec cat >/dev/null", stdin=file)
+
+    def down(port: int) -> float:
+        return run(port, f"exec cat {source}", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    result: dict[str, list[float]] = {"up": [], "up_floor": [], "down": [], "down_floor": []}
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 2222)):
+                break
+            assert time.monotonic() < deadline, "sshd did not listen within 10 s"
+            time.sleep(0.02)
+        up(2222), up(22220)
+        for _ in range(count):
+            result["up_floor"].append(up(2222))
+            result["up"].append(up(22220))
+            result["down_floor"].append(down(2222))
+            result["down"].append(down(22220))
+    finally:
+        server.terminate()
+        server.wait(10)
+    return result
+
+
 def main() -> None:
     if sys.argv[1] == "--serve-copy":
         serve_copy(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
@@ -293,8 +372,9 @@ def main() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     home = Path(tempfile.mkdtemp(prefix="pinfold-bench-", dir=os.environ.get("TMPDIR")))
     try:
+        measures = {"execute": execute, "find": find, "transfer": transfer, "idle": idle, "terminals": terminals, "ssh": ssh}
         with daemon(binary, home) as pid:
-            print(json.dumps({"execute": execute, "find": find, "transfer": transfer, "idle": idle}[name](pid, home)))
+            print(json.dumps(measures[name](pid, home)))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

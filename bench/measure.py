@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 import uuid
@@ -209,6 +208,49 @@ def execute(stack: Stack, count: int = 300) -> list[Row]:
     ]
 
 
+def proxy(stack: Stack, count: int = 2000) -> list[Row]:
+    """What each hop adds to a request that the daemon answers at once: straight to it, through the runner, through control plane and runner."""
+    daytona = client(stack)
+    sandbox = daytona.create()
+    networks = Engine().call("GET", f"/containers/{sandbox.id}/json")["NetworkSettings"]["Networks"]
+    address = next(n["IPAddress"] for n in networks.values())
+    runner = json.loads(next(stack.data.rglob("runner.json")).read_text())
+    host, port = runner["url"].removeprefix("http://").rsplit(":", 1)
+
+    def asker(host: str, port: int, path: str, token: str) -> Callable[[], float]:
+        # A bare socket and a request made beforehand: a client that costs next to nothing of its own.
+        peer = socket.create_connection((host, port))
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        question = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+        def ask() -> float:
+            began = time.perf_counter()
+            peer.sendall(question)
+            answer = peer.recv(65536)
+            while not answer.endswith(b"}"):
+                answer += peer.recv(65536)
+            took = (time.perf_counter() - began) * 1000
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            return took
+
+        return ask
+
+    askers = [
+        asker(address, 2280, "/version", "none"),
+        asker(host, int(port), f"/sandboxes/{sandbox.id}/toolbox/version", runner["token"]),
+        asker("127.0.0.1", stack.port, f"/toolbox/{sandbox.id}/version", stack.key),
+    ]
+    for ask in askers * 50:
+        ask()
+    direct, through, whole = zip(*([ask() for ask in askers] for _ in range(count)), strict=True)
+    daytona.delete(sandbox, wait=True)
+    return [
+        Row("GET /version of the daemon", "ms", list(direct)),
+        Row("added by the runner's proxy", "ms", [t - d for t, d in zip(through, direct, strict=True)], limit=0.3),
+        Row("added by control plane and runner", "ms", [w - d for w, d in zip(whole, direct, strict=True)]),
+    ]
+
+
 def session(stack: Stack, count: int = 300) -> list[Row]:
     """A command in a session, and a key's echo in a terminal, both through the whole chain."""
     daytona = client(stack)
@@ -246,8 +288,38 @@ def session(stack: Stack, count: int = 300) -> list[Row]:
     return [*rows, Row("terminal echo", "ms", echoes, limit=1)]
 
 
-def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
-    """Upload and download, against a plain TCP copy over the loopback."""
+def carry(path: Path, target: Path, relays: int) -> None:
+    """A file over the loopback into another, each end and each relay a process that does nothing but read and write."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(relays + 1)]
+    children = []
+    for number, server in enumerate(servers):
+        if (child := os.fork()) == 0:
+            try:
+                peer, _ = server.accept()
+                onward = servers[number + 1].getsockname() if number < relays else None
+                out = socket.create_connection(onward).makefile("wb", 0) if onward else target.open("wb", 0)
+                buffer = memoryview(bytearray(MIB))
+                while got := peer.recv_into(buffer):
+                    rest = buffer[:got]
+                    while rest:
+                        rest = rest[out.write(rest) :]
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    with socket.create_connection(servers[0].getsockname()) as out, path.open("rb") as file:
+        out.sendfile(file)
+    for child, server in zip(children, servers, strict=True):
+        assert os.waitpid(child, 0)[1] == 0
+        server.close()
+
+
+def transfer(stack: Stack, size: int = 256 * MIB, count: int = 5) -> list[Row]:
+    """Upload and download, against a TCP copy of the file that passes as many processes as ours does.
+
+    The chain is control plane, runner and daemon, so two relays and an end. On two cores each copy in and out of a process is time that another hop
+    does not have, whoever does it; a direct copy, which no chain can reach, stands beside it.
+    """
     daytona = client(stack)
     sandbox = daytona.create()
     content = os.urandom(MIB) * (size // MIB)
@@ -259,19 +331,10 @@ def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
         return size / MIB / (timed(action) / 1000)
 
     def copy() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
+        carry(path, target, relays=0)
 
-            def send() -> None:
-                with socket.create_connection(server.getsockname()) as out, path.open("rb") as file:
-                    out.sendfile(file)
-
-            sender = threading.Thread(target=send)
-            sender.start()
-            peer, _ = server.accept()
-            with peer, target.open("wb") as file:
-                while data := peer.recv(MIB):
-                    file.write(data)
-            sender.join()
+    def relayed() -> None:
+        carry(path, target, relays=2)
 
     def upload() -> None:
         sandbox.fs.upload_file(str(path), "bench.bin")
@@ -290,20 +353,23 @@ def transfer(stack: Stack, size: int = 256 * MIB, count: int = 3) -> list[Row]:
     def plain_download() -> None:
         subprocess.run([*curl, "-o", str(target), f"{url}/download?path=bench.bin"], check=True, capture_output=True)
 
-    floors, uploads, downloads, plain_uploads, plain_downloads = [], [], [], [], []
+    floors, chains, uploads, downloads, plain_uploads, plain_downloads = [], [], [], [], [], []
+    copy(), relayed(), upload(), download()
     for _ in range(count):
         floors.append(rate(copy))
+        chains.append(rate(relayed))
         uploads.append(rate(upload))
         downloads.append(rate(download))
         plain_uploads.append(rate(plain_upload))
         plain_downloads.append(rate(plain_download))
     daytona.delete(sandbox, wait=True)
-    name = f"{size // MIB} MiB"
+    name, floor = f"{size // MIB} MiB", "the same through two bare relays"
     return [
-        Row(f"upload {name}, SDK", "MiB/s", uploads, floors, "TCP copy of a file", ratio=0.7, more=True),
-        Row(f"download {name}, SDK", "MiB/s", downloads, floors, "TCP copy of a file", ratio=0.7, more=True),
-        Row(f"upload {name}, curl", "MiB/s", plain_uploads, floors, "TCP copy of a file"),
-        Row(f"download {name}, curl", "MiB/s", plain_downloads, floors, "TCP copy of a file"),
+        Row(f"TCP copy of {name} through two relays", "MiB/s", chains, floors, "TCP copy of a file"),
+        Row(f"upload {name}, SDK", "MiB/s", uploads, chains, floor, ratio=0.7, more=True),
+        Row(f"download {name}, SDK", "MiB/s", downloads, chains, floor, ratio=0.7, more=True),
+        Row(f"upload {name}, curl", "MiB/s", plain_uploads, chains, floor, ratio=0.7, more=True),
+        Row(f"download {name}, curl", "MiB/s", plain_downloads, chains, floor, ratio=0.7, more=True),
     ]
 
 
@@ -389,7 +455,8 @@ def daemon_transfer() -> list[Row]:
     measured = alone("transfer")
     floor = "TCP copy of a file"
     return [
-        Row("daemon: upload 1 GiB", "MiB/s", measured["up"], measured["up_floor"], floor, ratio=0.7, more=True),
+        Row("daemon: upload 1 GiB, a form", "MiB/s", measured["up"], measured["up_floor"], floor, ratio=0.7, more=True),
+        Row("daemon: upload 1 GiB, as it is", "MiB/s", measured["raw"], measured["up_floor"], floor, ratio=0.7, more=True),
         Row("daemon: download 1 GiB", "MiB/s", measured["down"], measured["down_floor"], floor, ratio=0.7, more=True),
         Row("daemon: more resident in these", "MiB", measured["grown"], limit=8),
     ]
@@ -402,6 +469,24 @@ def daemon_idle() -> list[Row]:
         Row("daemon: wake-ups, idle", "/s", measured["wakeups"], limit=1),
         Row("daemon: wake-ups, 200 idle sessions", "/s", measured["session_wakeups"]),
         Row("daemon: more resident with 200 idle sessions", "MiB", measured["sessions"], limit=20),
+    ]
+
+
+def daemon_terminals() -> list[Row]:
+    """Two hundred terminals that somebody looks at and nobody types in."""
+    return [Row("daemon: more resident with 200 idle terminals", "MiB", alone("terminals")["grown"], limit=20)]
+
+
+def daemon_ssh() -> list[Row]:
+    """300 MB through the daemon's SSH server, each way."""
+    if not Path("/usr/sbin/sshd").exists() or shutil.which("ssh") is None:
+        print("bench: daemon-ssh is left out: its floor is OpenSSH (apt-get install openssh-server openssh-client)", file=sys.stderr)
+        return []
+    measured = alone("ssh")
+    floor = "OpenSSH's sshd, same client and cipher"
+    return [
+        Row("daemon: SSH upload, 300 MB, aes256-gcm", "MB/s", measured["up"], measured["up_floor"], floor, ratio=1, more=True),
+        Row("daemon: SSH download, 300 MB, aes256-gcm", "MB/s", measured["down"], measured["down_floor"], floor, ratio=1, more=True),
     ]
 
 
@@ -430,12 +515,15 @@ ALONE: dict[str, Callable[[], list[Row]]] = {
     "daemon-find": daemon_find,
     "daemon-transfer": daemon_transfer,
     "daemon-idle": daemon_idle,
+    "daemon-terminals": daemon_terminals,
+    "daemon-ssh": daemon_ssh,
 }
 WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "create": create,
     "interactive": interactive,
     "warm": warm,
     "exec": execute,
+    "proxy": proxy,
     "session": session,
     "transfer": transfer,
     "api": api,
