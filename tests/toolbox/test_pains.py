@@ -187,7 +187,10 @@ def _used(container: str) -> tuple[int, int]:
 
 
 def test_pain_a10_an_idle_daemon_is_idle(make_daemon, name):
-    """With a session, a running command, a follower and a terminal attached, for five seconds: less than 0.1 % of a processor."""
+    """With a session, a running command, a follower and a terminal attached: less than 0.1 % of a processor, and less than one wake a second.
+
+    For fifteen seconds, because everything that the daemon does by itself comes round in them (a sample every 5 s, a thread kept every 15 s).
+    """
     daemon = make_daemon(SANDBOX, command=("sleep", "infinity"))
     session = daemon.session(name)
     command = session.start("sleep 300")
@@ -202,13 +205,13 @@ def test_pain_a10_an_idle_daemon_is_idle(make_daemon, name):
         return _used(daemon.container)[0] - before[0] < 1_000_000
 
     eventually(quiet, "the daemon to come to rest", 30)
-    before, length = _used(daemon.container), 5
+    before, length = _used(daemon.container), 15
     time.sleep(length)
     after = _used(daemon.container)
     share, wakes = (after[0] - before[0]) / (length * 1e9), (after[1] - before[1]) / length
     print(f"{share:.4%} of a processor, {wakes:.1f} wakes a second")
     assert share < 0.001, f"{share:.3%} of a processor while idle"
-    assert wakes <= 2, f"{wakes:.1f} wakes a second while idle"
+    assert wakes < 1, f"{wakes:.1f} wakes a second while idle"
     follower.close()
     terminal.close()
 
