@@ -102,6 +102,30 @@ mod tests {
         assert_eq!(at(1_735_787_045), "20250102T030405Z");
     }
 
+    /// Contract 14.1, row 18: an endpoint of TLS is spoken to in TLS, from the first byte.
+    #[tokio::test]
+    async fn the_endpoints_scheme_is_honoured() {
+        use tokio::io::AsyncReadExt;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // The first byte of a TLS handshake record, and of a request.
+        for (scheme, first) in [("https", 0x16), ("http", b'G')] {
+            let store = ObjectStore {
+                endpoint: format!("{scheme}://127.0.0.1:{port}"),
+                region: "us-east-1".to_owned(),
+                access_key: "a".to_owned(),
+                secret_key: pinfold_proto::id::Secret::new("s"),
+                bucket: Some("contexts".to_owned()),
+            };
+            let asking = tokio::spawn(async move { get(&store, "object").await.is_ok() });
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), first, "{scheme}");
+            drop(stream);
+            assert!(!asking.await.unwrap());
+        }
+    }
+
     #[test]
     fn hmac_of_rfc_4231() {
         let mac = hmac(b"Jefe", "what do ya want for nothing?");

@@ -307,3 +307,25 @@ pub(super) fn network(found: NetworkInspect) -> Network {
         id,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_with_walls_of_its_own_is_asked_for_under_the_same_rules() {
+        for runtime in ["runsc", "kata", "sysbox-runc"] {
+            let spec = ContainerSpec {
+                runtime: Some(runtime.to_owned()),
+                cap_drop: vec!["ALL".to_owned()],
+                ..ContainerSpec::default()
+            };
+            let host = create_body(&spec).host_config.unwrap();
+            assert_eq!(host.runtime.as_deref(), Some(runtime));
+            assert_eq!((host.privileged, host.cap_drop), (Some(false), Some(vec!["ALL".to_owned()])));
+            assert!(host.masked_paths.unwrap().contains(&"/sys/devices/virtual/dmi".to_owned()));
+        }
+        let privileged = ContainerSpec { privileged: true, ..ContainerSpec::default() };
+        assert_eq!(create_body(&privileged).host_config.unwrap().masked_paths, None);
+    }
+}
