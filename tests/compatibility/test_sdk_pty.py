@@ -113,16 +113,17 @@ def test_pain_a13_what_a_frozen_client_swallowed_the_next_one_gets(stack, sandbo
     """The first client stops in the middle, with its connection open: the kernel goes on taking what the terminal prints. The next asks for nothing special."""
     scripts = REPO / "tests" / "compatibility"
     python = [sys.executable, scripts / "python/attach.py"]
-    typed = "stty -echo; echo be''fore; sleep 2; echo swal''lowed\n"
+    typed = "stty -echo; echo be''fore; sleep 1; echo swal''lowed\n"
     with client(stack, *python, "create", sandbox.id, name, typed) as (first, printed):
         eventually(lambda: "before" in printed(), "the first client to see the terminal")
         first.send_signal(signal.SIGSTOP)
+        starts = 3 if sdk == "python" else 1
         words = [*python, "connect", sandbox.id, name, ""] if sdk == "python" else [STATE / "node/bin/node", scripts / "typescript/attach.mjs", sandbox.id, name]
 
         def got_it() -> bool:
             """Whether one that attaches now gets it; it is killed, which leaves things as they were."""
             with client(stack, *words) as (_, seen):
-                end = time.monotonic() + 3
+                end = time.monotonic() + 1.5 + starts
                 while "swallowed" not in seen() and time.monotonic() < end:
                     time.sleep(0.05)
                 return "swallowed" in seen()

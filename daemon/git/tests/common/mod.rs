@@ -4,34 +4,18 @@
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use axum::Router;
-use axum::body::Body;
-use http::{Request, StatusCode};
-use http_body_util::BodyExt;
-use pinfold_http::{ErrorStyle, render_errors};
-use pinfold_spawn::{Environment, Exit, Sandbox, Spawner};
-use serde_json::Value;
+use pinfold_spawn::{Environment, Exit, Sandbox};
+use pinfold_testing::Routes;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::runtime::Runtime;
-use tower::ServiceExt;
-
-/// A process can have only one reaper, so its spawner lives on a runtime of its own.
-static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let spawner = {
-        let _entered = runtime.enter();
-        Spawner::start().unwrap()
-    };
-    (runtime, spawner)
-});
 
 /// libgit2 takes the home directory once for the process.
 pub(crate) static HOME: LazyLock<TempDir> = LazyLock::new(|| {
@@ -55,8 +39,16 @@ pub(crate) fn engine() -> PathBuf {
 
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
-    pub(crate) routes: Router,
+    routes: Routes,
     folder: TempDir,
+}
+
+impl Deref for World {
+    type Target = Routes;
+
+    fn deref(&self) -> &Routes {
+        &self.routes
+    }
 }
 
 impl World {
@@ -88,13 +80,12 @@ impl World {
         }
         map.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let sandbox = Sandbox {
-            spawner: REAPER.1.clone(),
+            spawner: pinfold_testing::spawner(),
             environment: Environment::from_map(map),
             work_dir: folder.path().canonicalize().unwrap().into(),
             home: HOME.path().into(),
         };
-        let layer = axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors);
-        let routes = pinfold_git::router(sandbox.clone(), engine).layer(layer);
+        let routes = Routes::new(pinfold_git::router(sandbox.clone(), engine));
         Self { sandbox, routes, folder }
     }
 
@@ -110,47 +101,6 @@ impl World {
 
     pub(crate) fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    /// Calls a route; the answer is JSON or null.
-    pub(crate) async fn call(&self, method: &str, uri: &str, body: Value) -> (StatusCode, Value) {
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = Request::builder().method(method).uri(uri).body(body).unwrap();
-        let response = self.routes.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
-        (status, value)
-    }
-
-    /// POSTs and expects a status without a body.
-    pub(crate) async fn post(&self, uri: &str, body: Value, status: u16) {
-        let (found, answer) = self.call("POST", uri, body.clone()).await;
-        assert_eq!((found.as_u16(), &answer), (status, &Value::Null), "POST {uri} {body}");
-    }
-
-    /// Expects an error with this status and code; gives its message.
-    pub(crate) async fn fails(
-        &self,
-        method: &str,
-        uri: &str,
-        body: Value,
-        status: u16,
-        code: &str,
-    ) -> String {
-        let (found, answer) = self.call(method, uri, body.clone()).await;
-        assert_eq!(
-            (found.as_u16(), answer["code"].as_str()),
-            (status, Some(code)),
-            "{method} {uri} {body}: {answer}"
-        );
-        answer["message"].as_str().unwrap().to_owned()
-    }
-
-    pub(crate) async fn get(&self, uri: &str) -> Value {
-        let (status, answer) = self.call("GET", uri, Value::Null).await;
-        assert_eq!(status, StatusCode::OK, "GET {uri}: {answer}");
-        answer
     }
 
     /// Runs git in a folder, and expects it to succeed.

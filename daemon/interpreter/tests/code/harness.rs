@@ -1,43 +1,25 @@
-//! The router on a real socket, and clients for it. A process can have only one reaper, so the spawner lives on a runtime of its own.
+//! The router on a real socket, and what its WebSocket client does and sees.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, StatusCode};
-use pinfold_http::{ErrorStyle, render_errors};
 use pinfold_process::{Processes, Settings};
-use pinfold_spawn::{Environment, Sandbox, Spawner};
+use pinfold_spawn::{Environment, Sandbox};
+use pinfold_testing::WebSocket;
+pub(crate) use pinfold_testing::{DEADLINE, commands_with};
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tower::ServiceExt;
-
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
-
-static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let spawner = {
-        let _entered = runtime.enter();
-        Spawner::start().unwrap()
-    };
-    (runtime, spawner)
-});
 
 pub(crate) fn sandbox() -> Sandbox {
     let inherited =
         ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
     Sandbox {
-        spawner: REAPER.1.clone(),
+        spawner: pinfold_testing::spawner(),
         environment: Environment::from_map(inherited.collect::<BTreeMap<_, _>>()),
         work_dir: Path::new("/tmp").into(),
         home: Path::new("/tmp").into(),
@@ -52,34 +34,24 @@ pub(crate) fn processes_in(sandbox: Sandbox) -> Processes {
     Processes::new(sandbox, Settings::default())
 }
 
-pub(crate) struct Server {
-    address: SocketAddr,
-    router: Router,
+/// The router on a real socket.
+pub(crate) struct Server(pinfold_testing::Server);
+
+impl Deref for Server {
+    type Target = pinfold_testing::Server;
+
+    fn deref(&self) -> &pinfold_testing::Server {
+        &self.0
+    }
 }
 
 impl Server {
     pub(crate) async fn start(router: Router) -> Self {
-        let router = router.layer(axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(pinfold_http::serve(listener, router.clone(), std::future::pending(), DEADLINE));
-        Self { address, router }
-    }
-
-    /// One REST call; an empty body is `Value::Null`.
-    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
-        let response =
-            timeout(DEADLINE, self.router.clone().oneshot(request)).await.expect("an answer").unwrap();
-        let status = response.status();
-        let bytes = axum::body::to_bytes(response.into_body(), 16 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+        Self(pinfold_testing::Server::start(router).await)
     }
 
     pub(crate) async fn socket(&self) -> Socket {
-        let url = format!("ws://{}/process/interpreter/execute", self.address);
-        let (stream, _) = timeout(DEADLINE, connect_async(url)).await.expect("a handshake").unwrap();
-        Socket(stream)
+        Socket(self.0.websocket("/process/interpreter/execute", "").await.unwrap().0)
     }
 
     /// Starts an execution and leaves its socket open.
@@ -100,7 +72,7 @@ impl Server {
     }
 }
 
-pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Socket(WebSocket);
 
 /// What an execution's socket carried.
 #[derive(Debug, Default)]
@@ -177,12 +149,4 @@ impl Socket {
             }
         }
     }
-}
-
-/// The command lines that have `words` in them. Not by `pgrep`: the reaper of this process owns every child.
-pub(crate) fn commands_with(words: &str) -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(words)).collect()
 }

@@ -1,20 +1,10 @@
-//! One sandbox for all tests of a binary: a process can have only one reaper, so its spawner lives on a runtime of its own.
+//! One sandbox for all tests of a binary.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use pinfold_spawn::{Environment, Sandbox, Spawner};
-use tokio::runtime::Runtime;
-
-static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let spawner = {
-        let _entered = runtime.enter();
-        Spawner::start().unwrap()
-    };
-    (runtime, spawner)
-});
+use pinfold_spawn::{Environment, Sandbox};
 
 /// A home directory in which no shell asks new users questions.
 static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
@@ -29,7 +19,7 @@ pub(crate) fn sandbox() -> Sandbox {
         ("HOME".to_owned(), HOME.path().to_str().unwrap().to_owned()),
     ];
     Sandbox {
-        spawner: REAPER.1.clone(),
+        spawner: pinfold_testing::spawner(),
         environment: Environment::from_map(BTreeMap::from(path)),
         work_dir: Path::new("/tmp").into(),
         home: HOME.path().into(),

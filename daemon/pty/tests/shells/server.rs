@@ -1,62 +1,40 @@
-//! A router on a real socket, with REST and WebSocket clients for it.
+//! What a terminal's WebSocket client does and sees.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::ops::Deref;
 
 use axum::Router;
-use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, StatusCode};
-use pinfold_http::{ErrorStyle, render_errors};
+pub(crate) use pinfold_testing::DEADLINE;
+use pinfold_testing::WebSocket;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tower::ServiceExt;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+/// The router on a real socket.
+pub(crate) struct Server(pinfold_testing::Server);
 
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    router: Router,
+impl Deref for Server {
+    type Target = pinfold_testing::Server;
+
+    fn deref(&self) -> &pinfold_testing::Server {
+        &self.0
+    }
 }
 
 impl Server {
     pub(crate) async fn start(router: Router) -> Self {
-        let router = router.layer(axum::middleware::from_fn_with_state(ErrorStyle::Daemon, render_errors));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(pinfold_http::serve(listener, router.clone(), std::future::pending(), DEADLINE));
-        Self { address, router }
-    }
-
-    /// One REST call; an empty body is `Value::Null`.
-    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
-        let response =
-            timeout(DEADLINE, self.router.clone().oneshot(request)).await.expect("an answer").unwrap();
-        let status = response.status();
-        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+        Self(pinfold_testing::Server::start(router).await)
     }
 
     /// A WebSocket; the answer's sub-protocol is kept.
     pub(crate) async fn socket(&self, path: &str, protocols: &str) -> Result<Socket, Error> {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        if !protocols.is_empty() {
-            request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
-        }
-        let (stream, response) = timeout(DEADLINE, connect_async(request)).await.expect("a handshake")?;
-        let protocol =
-            response.headers().get("sec-websocket-protocol").map(|v| v.to_str().unwrap().to_owned());
+        let (stream, protocol) = self.0.websocket(path, protocols).await?;
         Ok(Socket { stream, protocol })
     }
 }
 
 pub(crate) struct Socket {
-    pub(crate) stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(crate) stream: WebSocket,
     pub(crate) protocol: Option<String>,
 }
 
