@@ -11,7 +11,9 @@ import random
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -78,10 +80,19 @@ def listed(stack) -> dict[str, dict]:
     return {item["name"]: item for item in ours}
 
 
+@pytest.fixture
+def creates(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """The names of the containers that the engine has made since; listened to, because it remembers few."""
+    log = tmp_path / "events"
+    command = ["docker", "events", "--since", datetime.now(UTC).isoformat(), "--filter", "event=create", "--format", "{{.Actor.Attributes.name}}"]
+    with log.open("w") as out, subprocess.Popen(command, stdout=out) as listening:
+        yield lambda: log.read_text().split()
+        listening.terminate()
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-def test_killed_at_many_points(stack, kills):
+def test_killed_at_many_points(stack, creates, kills):
     containers = set(stack.containers())
-    since = datetime.now(UTC).isoformat()
     life = Life(stack)
     try:
         for number in range(kills):
@@ -101,15 +112,10 @@ def test_killed_at_many_points(stack, kills):
     assert (life.made | life.found) - life.doomed <= there.keys(), "what was answered as made is there"
     assert not life.gone & there.keys(), "what was answered as deleted is not"
     eventually(lambda: set(stack.containers()) - containers == {container_of(item["id"]) for item in there.values()}, "a container for each sandbox, and none besides")
-    seen = subprocess.run(
-        ["docker", "events", "--since", since, "--until", datetime.now(UTC).isoformat(), "--filter", "event=create", "--format", "{{.Actor.Attributes.name}}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    ).stdout.split()
     ids = {item["id"] for item in there.values()}
-    assert ids <= set(seen) and [name for name in seen if seen.count(name) > 1] == [], "no container is made twice"
+    eventually(lambda: ids <= set(creates()), "the engine to have told of each container")
+    seen = creates()
+    assert [name for name in seen if seen.count(name) > 1] == [], "no container is made twice"
     for item in there.values():
         status, answer = stack.api("POST", f"/toolbox/{item['id']}/toolbox/process/execute", {"command": "echo alive"})
         assert (status, json.loads(answer)["result"]) == (200, "alive\n"), item["name"]
