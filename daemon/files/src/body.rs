@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 
 use axum::body::{BodyDataStream, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt};
 use pinfold_http::{ApiResult, Socket};
 use rustix::event::{PollFd, PollFlags};
@@ -32,13 +34,11 @@ static THREADS: Semaphore = Semaphore::const_new(16);
 
 type Piece = Result<Bytes, axum::Error>;
 
+/// What is done with a body. Boxed, because what runs it is large and would else be there once for each route.
+pub(crate) type Work = Box<dyn FnOnce(Incoming) -> BoxFuture<'static, ApiResult<Response>> + Send>;
+
 /// Does `work` on the body of a request: on this task or, if the body is read from the socket, on a thread that may block.
-pub(crate) async fn receive<W, F, T>(request: Request, work: W) -> ApiResult<T>
-where
-    W: FnOnce(Incoming) -> F + Send + 'static,
-    F: Future<Output = ApiResult<T>> + Send,
-    T: Send + 'static,
-{
+pub(crate) async fn receive(request: Request, work: Work) -> ApiResult<Response> {
     let (parts, body) = request.into_parts();
     let mut incoming = Incoming { ahead: VecDeque::new(), connection: body.into_data_stream(), direct: None };
     if HttpBody::size_hint(&incoming.connection).exact().is_some_and(|length| length >= LARGE)

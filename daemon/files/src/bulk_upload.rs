@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::toolbox::files::{BulkUpload, WrittenFile};
 use pinfold_spawn::Sandbox;
@@ -23,9 +25,9 @@ const MAX_PATH: usize = 16 << 10;
 const MAX_FILES: usize = 100_000;
 
 /// Writes every file of the body.
-pub(crate) async fn upload(State(sandbox): State<Sandbox>, request: Request) -> ApiResult<Json<BulkUpload>> {
+pub(crate) async fn upload(State(sandbox): State<Sandbox>, request: Request) -> ApiResult<Response> {
     let boundary = boundary_of(request.headers());
-    receive(request, async move |body| {
+    let work = async move |body: Incoming| {
         let mut upload = Upload {
             sandbox,
             blocks: body.blocks(),
@@ -41,9 +43,9 @@ pub(crate) async fn upload(State(sandbox): State<Sandbox>, request: Request) -> 
         }
         // An answer before the last byte was read would reset the connection under a client that is still sending.
         body.drain().await;
-        upload.result()
-    })
-    .await
+        upload.result().map(IntoResponse::into_response)
+    };
+    receive(request, Box::new(|body| work(body).boxed())).await
 }
 
 struct Upload {

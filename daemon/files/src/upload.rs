@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use axum::Json;
 use axum::extract::{Request, State};
-use futures_util::StreamExt;
+use axum::response::{IntoResponse, Response};
+use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult, Query};
 use pinfold_proto::toolbox::files::UploadedFile;
@@ -24,18 +25,20 @@ pub(crate) async fn form(
     State(sandbox): State<Sandbox>,
     query: Query,
     request: Request,
-) -> ApiResult<StatusCode> {
+) -> ApiResult<Response> {
     let destination = destination(&sandbox, &query);
     let boundary = boundary_of(request.headers());
-    receive(request, async move |body| match (destination, boundary) {
-        (Ok(path), Some(boundary)) => multipart(path, 0o750, body, &boundary).await.map(|()| StatusCode::OK),
+    let work = async move |body| match (destination, boundary) {
+        (Ok(path), Some(boundary)) => {
+            multipart(path, 0o750, body, &boundary).await.map(|()| StatusCode::OK.into_response())
+        }
         (Ok(_), None) => {
             refuse(body, ApiError::bad_request("the request is not multipart/form-data with a boundary"))
                 .await
         }
         (Err(error), _) => refuse(body, error).await,
-    })
-    .await
+    };
+    receive(request, Box::new(|body| work(body).boxed())).await
 }
 
 /// The file is the form field `file`, or the body itself if that is no form.
@@ -43,10 +46,10 @@ pub(crate) async fn any(
     State(sandbox): State<Sandbox>,
     query: Query,
     request: Request,
-) -> ApiResult<Json<UploadedFile>> {
+) -> ApiResult<Response> {
     let destination = destination(&sandbox, &query);
     let boundary = boundary_of(request.headers());
-    receive(request, async move |body| {
+    let work = async move |body| {
         let destination = match destination {
             Ok(path) => path,
             Err(error) => return refuse(body, error).await,
@@ -57,9 +60,9 @@ pub(crate) async fn any(
         }
         let path = path::clean(&destination);
         let name = path::base_name(&path).to_string_lossy().into_owned();
-        Ok(Json(UploadedFile { name, path: path::text(&path), r#type: "file".to_owned() }))
-    })
-    .await
+        Ok(Json(UploadedFile { name, path: path::text(&path), r#type: "file".to_owned() }).into_response())
+    };
+    receive(request, Box::new(|body| work(body).boxed())).await
 }
 
 fn destination(sandbox: &Sandbox, query: &Query) -> ApiResult<PathBuf> {
