@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFile;
 use crate::rotate::Rotating;
-use crate::telemetry::Layer;
+use crate::telemetry::LogLayer;
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 4096;
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Log {
 impl Log {
     /// Starts the writer thread and sends this process's log to it. A missing or unwritable file is reported on standard output only.
     /// Telemetry gets what is logged too.
-    pub fn start(level: LevelFilter, file: LogFile, telemetry: Option<Layer>) -> io::Result<Self> {
+    pub fn start(level: LevelFilter, file: LogFile, telemetry: Option<LogLayer>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let log = Self { queue, dropped: Arc::default() };
         let dropped = Arc::clone(&log.dropped);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pinfold_daemon::cli::{Invocation, print_log};
 use pinfold_daemon::config::Config;
 use pinfold_daemon::logging::{self, Log};
-use pinfold_daemon::telemetry::{self, Layer, Records, Telemetry};
+use pinfold_daemon::telemetry::{self, LogLayer, Records, Telemetry};
 use pinfold_daemon::{Listeners, SPARE_THREAD, Servers, VERSION, sandbox};
 use pinfold_settings::ProcessEnv;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Invocation::EntrypointLogs => return print_entrypoint_log(&config),
     };
     let (telemetry, records) = telemetry::channel();
-    let exported = config.telemetry.is_some().then(|| Layer(telemetry.clone()));
+    let exported = config.telemetry.is_some().then(|| LogLayer(telemetry.clone()));
     let log = match Log::start(config.level, config.log_file.clone(), exported) {
         Ok(log) => log,
         Err(error) => return failed(2, &error),

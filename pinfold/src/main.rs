@@ -17,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use pinfold_settings::LogFormat;
+use pinfold_runner::telemetry::{Exporter, Settings};
+use pinfold_settings::{Env, LogFormat, LogObserver, ProcessEnv, Reader};
+use tracing::level_filters::LevelFilter;
 
 use crate::exit::Failure;
 
@@ -83,12 +85,36 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let level = pinfold_settings::level_of(std::env::var("LOG_LEVEL").ok().as_deref());
     let json = std::env::var("PINFOLD_LOG_FORMAT").is_ok_and(|format| format == "json");
-    pinfold_settings::init_logging(level, if json { LogFormat::Json } else { LogFormat::Text });
-    match dispatch(cli.command) {
+    let format = if json { LogFormat::Json } else { LogFormat::Text };
+    let telemetry = match &cli.command {
+        Command::Up | Command::Run => telemetry(level),
+        _ => None,
+    };
+    let (exporter, observers) = telemetry.unzip();
+    pinfold_settings::init_logging(level, format, observers.unwrap_or_default());
+    let ended = dispatch(cli.command);
+    if let Some(exporter) = exporter {
+        exporter.stop();
+    }
+    match ended {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             eprintln!("pinfold: {failure}");
             failure.code()
+        }
+    }
+}
+
+/// Telemetry begins before the log does. Mistakes in its settings are reported with all others; a service that cannot export still serves.
+fn telemetry(level: LevelFilter) -> Option<(Exporter, Vec<LogObserver>)> {
+    let env = ProcessEnv;
+    let settings = Settings::read(&mut Reader::new(&env))?;
+    let environment = env.get("ENVIRONMENT").unwrap_or_default();
+    match pinfold_runner::telemetry::start(&settings, &environment, level) {
+        Ok(started) => Some(started),
+        Err(error) => {
+            eprintln!("pinfold: telemetry is off: {error}");
+            None
         }
     }
 }

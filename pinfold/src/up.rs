@@ -24,6 +24,8 @@ pub(crate) async fn up() -> Result<u8, Failure> {
         reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
     let runner_dir = control.data_dir.join("runner");
     let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
+    // The process has begun with it; here its mistakes are reported.
+    let telemetry = pinfold_runner::telemetry::Settings::read(&mut reader);
     let control = reader.finish(control).map_err(Failure::usage)?;
     let s3 = control.s3.clone();
     let silence = control.runner_silence;
@@ -31,6 +33,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let login = if gateway.sandboxes_take_key { "key" } else { "password" };
     settings.push(("PINFOLD_SANDBOX_SSH", login.to_owned()));
     settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
+    settings.extend(telemetry.map(|telemetry| ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.endpoint)));
 
     let stop = service::stop_on_signals()?;
     let control = pinfold_control::start(control, stop.clone()).await;

@@ -167,6 +167,8 @@ pub struct Config {
     pub ssh_gateway: Option<SshGateway>,
     /// `PINFOLD_DAEMON_BINARY`: a daemon to use instead of the embedded one.
     pub daemon_binary: Option<PathBuf>,
+    /// `OTEL_*`: which telemetry goes where; none unless told (runner contract 1.7). The process sends it, see [`crate::telemetry`].
+    pub telemetry: Option<pinfold_otlp::Settings>,
     /// `PINFOLD_DRAIN_TIMEOUT`, 20 s: how long running jobs may go on after a stop.
     pub drain_timeout: Duration,
 }
@@ -227,6 +229,7 @@ impl Config {
             volume_cleanup_exclusion: Duration::from_secs(120),
             ssh_gateway: None,
             daemon_binary: None,
+            telemetry: None,
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -354,6 +357,7 @@ impl Config {
             ),
             ssh_gateway: ssh_gateway(&mut r, &d.data_dir),
             daemon_binary: r.text("PINFOLD_DAEMON_BINARY").map(PathBuf::from),
+            telemetry: pinfold_otlp::Settings::read(&mut r),
             drain_timeout: r.duration("PINFOLD_DRAIN_TIMEOUT", d.drain_timeout, Duration::ZERO),
             ..d
         };

@@ -24,9 +24,11 @@ mod run;
 mod s3;
 pub mod sandbox;
 mod services;
+mod spans;
 pub mod ssh_gateway;
 pub mod sync;
 mod takeover;
+pub mod telemetry;
 mod tls;
 pub mod volumes;
 

@@ -251,3 +251,34 @@ async fn the_api_speaks_tls_when_told_to() {
     stop.cancel();
     task.await.unwrap();
 }
+
+/// The reference names every metric, and no other.
+#[tokio::test]
+async fn pain_37_every_metric_is_in_the_reference() {
+    let api = Api::new().await;
+    api.sandbox().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let text = loop {
+        let (_, text) = api.call("GET", "/metrics", None).await;
+        if text.as_str().unwrap().contains("pinfold_node_cpus ") {
+            break text;
+        }
+        assert!(std::time::Instant::now() < deadline, "still waiting for the node's figures");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    let text = text.as_str().unwrap();
+    let exported: std::collections::BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let page = include_str!("../../docs/observability.md");
+    let documented: std::collections::BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .filter(|(name, _)| {
+            name.starts_with("container_") || name.starts_with("pinfold_") || name.starts_with("process_")
+        })
+        .map(|(name, _)| name)
+        // There only when telemetry is on.
+        .filter(|name| *name != "pinfold_telemetry_dropped_total")
+        .collect();
+    assert_eq!(exported, documented);
+}

@@ -145,7 +145,7 @@ fn results_survive_a_kill() {
     first.block_on(async {
         let control: Arc<dyn ControlPlane> = away.clone();
         for n in 0..20 {
-            outbox.submit(&control, format!("job-{n}"), update.clone());
+            outbox.submit(&control, format!("job-{n}"), update.clone(), None);
         }
         let kept = || {
             std::fs::read_dir(dir.path())

@@ -3,6 +3,13 @@
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+/// Whoever else wants to know what is logged.
+pub type LogObserver = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,16 +32,21 @@ pub fn level_of(text: Option<&str>) -> LevelFilter {
     }
 }
 
-/// Sends this process's logs to standard error. A second call has no effect.
-pub fn init_logging(level: LevelFilter, format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+/// Sends this process's logs to standard error, and everything to the observers. A second call has no effect.
+///
+/// Spans whose target ends in `::span` are not the log's: they are the observers' alone.
+pub fn init_logging(level: LevelFilter, format: LogFormat, observers: Vec<LogObserver>) {
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    // A global logger that is already set (a test harness's) stays.
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let layer: LogObserver = match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
     };
+    let shown = filter_fn(|meta| !(meta.is_span() && meta.target().ends_with("::span")));
+    let mut layers = observers;
+    layers.push(layer.with_filter(shown.with_max_level_hint(level)).with_filter(level).boxed());
+    // A global logger that is already set (a test harness's) stays.
+    let _ = tracing_subscriber::registry().with(layers).try_init();
 }

@@ -1,8 +1,8 @@
 //! The exporter's thread: it batches records, follows the entrypoint's log, reads the figures, and posts all of it.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pinfold_otlp::{Collector, LogRecord, Message, Record, Records, Value, gauge, now};
 use pinfold_process::Follower;
 use pinfold_proto::markers::Stream;
 use reqwest::Client;
@@ -10,8 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::otlp::{self, Message, Value};
-use super::{LogRecord, Record, Records, now, resource};
+use super::resource;
 use crate::config::Config;
 use crate::metrics::Meter;
 
@@ -36,15 +35,15 @@ pub(crate) struct Exporter {
 
 struct Task {
     config: Config,
-    endpoint: String,
-    client: Client,
+    collector: Collector,
     token: watch::Receiver<Option<String>>,
     records: Records,
     meter: Meter,
     entrypoint: Option<Follower>,
-    labels: Vec<(String, String)>,
     spans: Vec<Message>,
     logs: Vec<Message>,
+    /// How many dropped records were told of.
+    dropped: u64,
 }
 
 impl Exporter {
@@ -63,21 +62,20 @@ impl Exporter {
         let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls.map_err(std::io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
-        let client = Client::builder().tls_backend_preconfigured(tls).dns_resolver(Names).timeout(ANSWER);
+        let client = Client::builder().tls_backend_preconfigured(tls).dns_resolver(Names);
         let client = client.build().map_err(std::io::Error::other)?;
         let (stop, told) = oneshot::channel();
         let (done, stopped) = oneshot::channel();
         let task = Task {
             config: config.clone(),
-            endpoint,
-            client,
+            collector: Collector::new(client, endpoint, SCOPE),
             token,
             records,
             meter,
             entrypoint,
-            labels: Vec::new(),
             spans: Vec::new(),
             logs: Vec::new(),
+            dropped: 0,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
@@ -108,7 +106,7 @@ impl Task {
         loop {
             tokio::select! {
                 _ = &mut stop => break,
-                record = self.records.queue.recv() => match record {
+                record = self.records.next() => match record {
                     Some(record) => self.keep(record),
                     None => break,
                 },
@@ -130,7 +128,7 @@ impl Task {
                 self.flush(ANSWER).await;
             }
         }
-        while let Ok(record) = self.records.queue.try_recv() {
+        while let Some(record) = self.records.waiting() {
             self.keep(record);
         }
         self.flush(LAST).await;
@@ -140,8 +138,10 @@ impl Task {
     /// A token came: the labels are read anew, and recording is on.
     fn begin(&mut self) {
         self.token.mark_unchanged();
-        self.labels = resource::labels(&self.config);
-        self.records.active.store(true, Ordering::Relaxed);
+        let token = self.token.borrow().clone().unwrap_or_default();
+        self.collector.header("sandbox-auth-token", &token);
+        self.collector.labels = resource::labels(&self.config);
+        self.records.activate();
     }
 
     fn keep(&mut self, record: Record) {
@@ -158,22 +158,26 @@ impl Task {
         };
         let body = String::from_utf8_lossy(bytes).into_owned();
         let attributes = vec![("daytona-entrypoint", Value::Bool(true))];
-        self.logs.push(LogRecord { at: now(), severity, severity_text, body, attributes }.message());
+        self.logs
+            .push(LogRecord { at: now(), severity, severity_text, body, attributes, within: None }.message());
     }
 
     async fn flush(&mut self, limit: Duration) {
-        let dropped = self.records.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            tracing::warn!(dropped, "telemetry could not keep up");
+        let dropped = self.records.dropped();
+        if dropped > self.dropped {
+            tracing::warn!(dropped = dropped - self.dropped, "telemetry could not keep up");
+            self.dropped = dropped;
         }
         let (spans, logs) = (std::mem::take(&mut self.spans), std::mem::take(&mut self.logs));
-        let both = async { tokio::join!(self.post("traces", spans), self.post("logs", logs)) };
+        let (spans, logs) = (self.collector.post("traces", spans), self.collector.post("logs", logs));
+        let both = async { tokio::join!(spans, logs) };
         let _ = timeout(limit, both).await;
     }
 
     async fn measure(&self) {
         let metrics = self.figures();
-        self.post("metrics", metrics).await;
+        // Telemetry that is lost is lost; the collector has logged why.
+        let _ = self.collector.post("metrics", metrics).await;
     }
 
     fn figures(&self) -> Vec<Message> {
@@ -182,7 +186,7 @@ impl Task {
         let mut all = Vec::new();
         let mut put = |name: &str, unit, value: Option<f64>, labels: &[_]| {
             let name = if name.starts_with("process.") { name.to_owned() } else { format!("{SCOPE}.{name}") };
-            all.extend(value.map(|value| otlp::gauge(&name, unit, value, at, labels)));
+            all.extend(value.map(|value| gauge(&name, unit, value, at, labels)));
         };
         let figures = self.meter.figures();
         put("cpu.limit", "{cores}", figures.cpu_limit, &[]);
@@ -202,25 +206,6 @@ impl Task {
         put("process.thread.count", "{threads}", figures.own_threads, &[]);
         put("process.open_file_descriptor.count", "{descriptors}", figures.own_descriptors, &[]);
         all
-    }
-
-    /// Errors are only logged: telemetry that is lost is lost.
-    async fn post(&self, signal: &str, items: Vec<Message>) {
-        if items.is_empty() {
-            return;
-        }
-        let token = self.token.borrow().clone().unwrap_or_default();
-        let body = otlp::request(&self.labels, SCOPE, items);
-        let request = self.client.post(format!("{}/v1/{signal}", self.endpoint)).body(body);
-        let request =
-            request.header("content-type", "application/x-protobuf").header("sandbox-auth-token", token);
-        match request.send().await {
-            Ok(response) if response.status().is_success() => {}
-            Ok(response) => {
-                tracing::warn!(signal, status = response.status().as_u16(), "the collector refused telemetry")
-            }
-            Err(error) => tracing::warn!(signal, %error, "telemetry could not be sent"),
-        }
     }
 }
 

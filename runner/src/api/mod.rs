@@ -61,6 +61,7 @@ pub fn router(node: Arc<Node>, health: Arc<Health>) -> Router {
         .route("/", get(alive))
         .merge(guarded)
         .with_state(shared)
+        .layer(axum::middleware::from_fn(crate::spans::serve))
         .layer(axum::middleware::from_fn_with_state(ErrorStyle::Runner, pinfold_http::render_errors))
 }
 
@@ -71,7 +72,10 @@ async fn alive() -> Json<Value> {
 async fn metrics(
     axum::extract::State(shared): axum::extract::State<Shared>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let text = shared.node.counters.prometheus() + &shared.health.prometheus();
+    let text = shared.node.counters.prometheus()
+        + &shared.health.prometheus()
+        + &crate::telemetry::prometheus()
+        + &crate::observe::process::prometheus();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 

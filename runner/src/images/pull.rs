@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use pinfold_engine::{EngineError, Image};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{PullSnapshot, Registry, SnapshotInfo};
+use tracing::Instrument;
 
 use super::reference::{build_id, digest_of, internal, is_latest, normalise, split};
 use super::{credentials, info, lock};
@@ -82,13 +83,14 @@ impl Node {
             let begin = || {
                 let (engine, auth) = (self.engine.clone(), credentials(registry));
                 let (reference, platform) = (reference.to_owned(), self.platform());
-                let task = tokio::spawn(async move {
+                let work = async move {
                     let began = Instant::now();
                     engine.pull(&reference, &platform, auth.as_ref(), TRANSFER).await?;
                     let image = engine.image(&reference).await?;
                     tracing::info!(reference, ms = began.elapsed().as_millis(), "pulled");
                     Ok(image)
-                });
+                };
+                let task = tokio::spawn(work.in_current_span());
                 let joined = async move {
                     task.await.unwrap_or_else(|e| {
                         Err(OpError::new(Class::Internal, format!("the pull was lost: {e}")))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pinfold_engine::ContainerStatus;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{SandboxSnapshot, SnapshotSandbox};
+use tracing::Instrument;
 
 use super::credentials;
 use super::reference::internal;
@@ -79,7 +80,8 @@ impl Node {
     /// Makes an image of a sandbox that stands still meanwhile, and returns its id. Dropping the returned future does not cut it short.
     pub(super) async fn commit_frozen(self: &Arc<Self>, id: &SandboxId, reference: &str) -> OpResult<String> {
         let (node, owned, name) = (self.clone(), id.clone(), reference.to_owned());
-        let task = tokio::spawn(async move { node.commit_in_turn(&owned, &name).await });
+        let work = async move { node.commit_in_turn(&owned, &name).await };
+        let task = tokio::spawn(work.in_current_span());
         task.await.unwrap_or_else(|e| Err(OpError::new(Class::Internal, format!("the commit was lost: {e}"))))
     }
 

@@ -118,7 +118,9 @@ fn transport(error: &reqwest::Error) -> ApiCallError {
 }
 
 async fn answer(request: RequestBuilder) -> Result<reqwest::Response, ApiCallError> {
-    let response = request.send().await.map_err(|e| transport(&e))?;
+    let (client, request) = request.build_split();
+    let request = request.map_err(|e| transport(&e))?;
+    let response = crate::spans::call(&client, request).await.map_err(|e| transport(&e))?;
     if response.status().is_success() {
         return Ok(response);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use pinfold_otlp::TraceContext;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::job::{Job, JobKind, JobStatus, StatusUpdate};
 use pinfold_proto::runner::recovery::error_message;
@@ -14,11 +15,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::{ControlPlane, Outbox};
 use crate::error::{Class, OpError, OpResult};
 use crate::node::{Node, sandbox_id};
 use crate::sandbox::panic_text;
+use crate::spans;
 
 /// Finished jobs whose ids are remembered against repeated deliveries.
 const REMEMBERED: usize = 8192;
@@ -135,17 +138,20 @@ impl Executor {
         }
         let executor = self.clone();
         self.0.tasks.spawn(async move {
-            let update = match serde_json::from_value::<Job>(value) {
-                Ok(job) => executor.perform(job).await,
-                Err(error) => failed(&format!("the job could not be read: {error}")),
+            let (update, trace) = match serde_json::from_value::<Job>(value) {
+                Ok(job) => {
+                    let trace = spans::of_job(&job);
+                    (executor.perform(job, &trace).await, Some(trace))
+                }
+                Err(error) => (failed(&format!("the job could not be read: {error}")), None),
             };
-            executor.finish(id, update);
+            executor.finish(id, update, trace);
         });
     }
 
-    fn finish(&self, id: String, update: StatusUpdate) {
+    fn finish(&self, id: String, update: StatusUpdate, trace: Option<TraceContext>) {
         // In the outbox first: there is no moment at which the job is neither running nor held.
-        self.0.outbox.submit(&self.0.control, id.clone(), update);
+        self.0.outbox.submit(&self.0.control, id.clone(), update, trace);
         let mut seen = self.seen();
         seen.running.remove(&id);
         if seen.finished.insert(id.clone()) {
@@ -158,15 +164,29 @@ impl Executor {
         }
     }
 
-    async fn perform(&self, job: Job) -> StatusUpdate {
-        let began = Instant::now();
-        let limit = deadline(&job.kind);
-        tracing::info!(
+    /// Runs a job in its span; every line that is logged meanwhile names the job and the span.
+    async fn perform(&self, job: Job, trace: &TraceContext) -> StatusUpdate {
+        let span = spans::job(&job, trace);
+        let log = tracing::info_span!(
+            parent: &span,
+            "job",
             job_id = job.id,
             job_type = job.kind.as_str(),
+            resource_type = job.resource_type,
             resource_id = job.resource_id,
-            "job begins"
+            trace_id = trace.trace_id(),
+            span_id = trace.span_id(),
+            baggage = trace.baggage.as_deref(),
         );
+        let update = self.perform_logged(job).instrument(log).await;
+        spans::job_ended(&span, &update);
+        update
+    }
+
+    async fn perform_logged(&self, job: Job) -> StatusUpdate {
+        let began = Instant::now();
+        let limit = deadline(&job.kind);
+        tracing::info!("job begins");
         let kind = job.kind.clone();
         let work = async {
             let _place = self.0.places.of(&kind).acquire().await;
@@ -187,17 +207,11 @@ impl Executor {
         let ms = began.elapsed().as_millis();
         match result {
             Ok(result_metadata) => {
-                tracing::info!(
-                    job_id = job.id,
-                    job_type = kind.as_str(),
-                    resource_id = job.resource_id,
-                    ms,
-                    "job completed"
-                );
+                tracing::info!(ms, "job completed");
                 StatusUpdate { status: JobStatus::Completed, error_message: None, result_metadata }
             }
             Err(error) => {
-                tracing::warn!(job_id = job.id, job_type = kind.as_str(), resource_id = job.resource_id, ms, %error, "job failed");
+                tracing::warn!(ms, %error, "job failed");
                 let recoverable = matches!(
                     kind,
                     JobKind::CreateSandbox

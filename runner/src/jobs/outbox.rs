@@ -8,16 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pinfold_otlp::TraceContext;
 use pinfold_proto::runner::job::StatusUpdate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::{ApiCallError, ControlPlane};
 use crate::error::RunError;
 use crate::files;
+use crate::spans;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -103,17 +106,23 @@ impl Outbox {
             tracing::info!(results = left.len(), "sending the results that an earlier run left");
         }
         for (job, update) in left {
-            self.0.tasks.spawn(self.clone().deliver(control.clone(), job, update));
+            self.0.tasks.spawn(self.clone().deliver(control.clone(), job, update, None));
         }
     }
 
-    /// Keeps a result and sends it until it is acknowledged.
-    pub fn submit(&self, control: &Arc<dyn ControlPlane>, job: String, update: StatusUpdate) {
+    /// Keeps a result and sends it until it is acknowledged. `trace` is the job's span.
+    pub fn submit(
+        &self,
+        control: &Arc<dyn ControlPlane>,
+        job: String,
+        update: StatusUpdate,
+        trace: Option<TraceContext>,
+    ) {
         self.pending().insert(job.clone(), update.clone());
         let (outbox, control) = (self.clone(), control.clone());
         self.0.tasks.spawn(async move {
             let kept = outbox.keep(&job, &update);
-            let sent = outbox.attempt(&control, &job, &update);
+            let sent = outbox.attempt(&control, &job, &update, trace.as_ref());
             let (kept, done) = tokio::join!(kept, sent);
             if let Err(error) = kept {
                 tracing::error!(job, %error, "could not keep a job's result on disk");
@@ -121,7 +130,7 @@ impl Outbox {
             if done {
                 outbox.acknowledged(&job).await;
             } else {
-                outbox.deliver(control, job, update).await;
+                outbox.deliver(control, job, update, trace).await;
             }
         });
     }
@@ -142,9 +151,20 @@ impl Outbox {
     }
 
     /// Sends once; true when nothing is left to do.
-    async fn attempt(&self, control: &Arc<dyn ControlPlane>, job: &str, update: &StatusUpdate) -> bool {
+    async fn attempt(
+        &self,
+        control: &Arc<dyn ControlPlane>,
+        job: &str,
+        update: &StatusUpdate,
+        trace: Option<&TraceContext>,
+    ) -> bool {
         let Ok(_permit) = self.0.sending.acquire().await else { return false };
-        match control.report(job, update).await {
+        let span = spans::update_job_status(job, update, trace);
+        let reported = control.report(job, update).instrument(span.clone()).await;
+        if let Err(error) = &reported {
+            span.record("error", error.to_string());
+        }
+        match reported {
             Ok(()) => true,
             Err(ApiCallError::Status { status: status @ (404 | 409), .. }) => {
                 tracing::warn!(job, status, "nobody waits for this result any more");
@@ -157,11 +177,17 @@ impl Outbox {
         }
     }
 
-    async fn deliver(self, control: Arc<dyn ControlPlane>, job: String, update: StatusUpdate) {
+    async fn deliver(
+        self,
+        control: Arc<dyn ControlPlane>,
+        job: String,
+        update: StatusUpdate,
+        trace: Option<TraceContext>,
+    ) {
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::select! {
-                done = self.attempt(&control, &job, &update) => if done {
+                done = self.attempt(&control, &job, &update, trace.as_ref()) => if done {
                     return self.acknowledged(&job).await;
                 },
                 () = self.0.stop.cancelled() => return,

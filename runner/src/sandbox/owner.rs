@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pinfold_proto::id::SandboxId;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use crate::error::{Class, OpError, OpResult};
 
@@ -64,7 +65,8 @@ impl Owners {
             // A caller that left does not undo what was done.
             let _ = reply.send(result);
         };
-        self.hand_over(id, urgency, guarded.boxed())?;
+        // What its caller is doing is what the work is part of, also in the log.
+        self.hand_over(id, urgency, guarded.in_current_span().boxed())?;
         let superseded =
             || OpError::new(Class::Unavailable, "a destroy or forced stop of the same sandbox took over");
         answer.await.unwrap_or_else(|_| Err(superseded()))

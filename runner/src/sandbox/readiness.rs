@@ -14,9 +14,11 @@ use pinfold_engine::ContainerStatus;
 use pinfold_proto::id::{SandboxId, Secret};
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tracing::Instrument;
 
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
+use crate::spans;
 
 const CONNECT: Duration = Duration::from_millis(50);
 const ANSWER: Duration = Duration::from_secs(1);
@@ -85,8 +87,26 @@ pub(crate) async fn wait(
     address: Ipv4Addr,
     token: Option<Secret>,
 ) -> OpResult<String> {
-    let began = Instant::now();
+    let limit = node.config.daemon_start_timeout;
+    let span = spans::waiting("wait_for_daemon_running", address.into(), limit);
     let address = SocketAddr::from((address, node.config.toolbox_port));
+    let mut retries = 0;
+    let answered = until_answered(node, id, address, token, &mut retries).instrument(span.clone()).await;
+    span.record("retries", retries);
+    if let Err(error) = &answered {
+        span.record("error", error.to_string());
+    }
+    answered
+}
+
+async fn until_answered(
+    node: &Node,
+    id: &SandboxId,
+    address: SocketAddr,
+    token: Option<Secret>,
+    retries: &mut u64,
+) -> OpResult<String> {
+    let began = Instant::now();
     let ended = node.index.wait(id, |s| match s {
         Some(s) if matches!(s.status, ContainerStatus::Exited | ContainerStatus::Dead) => Some(()),
         _ => None,
@@ -103,6 +123,7 @@ pub(crate) async fn wait(
             }
             Err(error) => last = error,
         }
+        *retries += 1;
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             // The index may still show the end of the run before this one, so the engine has the last word.

@@ -263,6 +263,15 @@ impl Control {
         self.jobs.lock().unwrap().push_back(job);
     }
 
+    /// A job with a trace context.
+    pub fn push_traced(&self, kind: &str, resource: &str, payload: Option<Value>, context: &Value) -> String {
+        let id = self.push(kind, resource, payload);
+        if let Some(job) = self.jobs.lock().unwrap().back_mut() {
+            job["traceContext"] = context.clone();
+        }
+        id
+    }
+
     /// Waits for a job's result.
     pub async fn result(&self, job: &str) -> StatusUpdate {
         let found = || {

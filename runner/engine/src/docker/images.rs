@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{Docker, LIFECYCLE, QUICK, classify, convert};
 use crate::error::{EngineError, Result};
@@ -57,10 +58,13 @@ impl Docker {
                 }
             }
         };
-        match tokio::time::timeout(deadline, read).await {
+        let span = super::span(|| what.clone());
+        let result = match tokio::time::timeout(deadline, read.instrument(span.clone())).await {
             Ok(result) => result,
             Err(_) => Err(EngineError::Timeout { what: what.clone(), after: deadline }),
-        }
+        };
+        super::ended(&span, &result);
+        result
     }
 
     pub(super) async fn list_image_tags(&self) -> Result<Vec<String>> {

@@ -20,6 +20,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::Engine;
 use crate::error::{EngineError, Result, normalise};
@@ -71,14 +73,45 @@ impl Docker {
     async fn within<T>(
         &self,
         deadline: Duration,
-        what: impl FnOnce() -> String,
+        what: impl Fn() -> String,
         call: impl Future<Output = std::result::Result<T, bollard::errors::Error>>,
     ) -> Result<T> {
-        match tokio::time::timeout(deadline, call).await {
+        let span = span(&what);
+        let result = match tokio::time::timeout(deadline, call.instrument(span.clone())).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(classify(&what(), error)),
             Err(_) => Err(EngineError::Timeout { what: what(), after: deadline }),
-        }
+        };
+        ended(&span, &result);
+        result
+    }
+}
+
+/// The client span of a call, named by its first two words: the rest names what it is about.
+fn span(what: impl Fn() -> String) -> Span {
+    let span = tracing::info_span!(
+        target: "pinfold_engine::span",
+        "engine",
+        otel.name = Empty,
+        otel.kind = "client",
+        engine.call = Empty,
+        error = Empty,
+    );
+    if !span.is_disabled() {
+        let what = what();
+        let end = what.match_indices(' ').nth(1).map_or(what.len(), |(at, _)| at);
+        span.record("otel.name", &what[..end]);
+        span.record("engine.call", what.as_str());
+    }
+    span
+}
+
+/// That something is not there is an answer, no failure.
+fn ended<T>(span: &Span, result: &Result<T>) {
+    if let Err(error) = result
+        && !error.is_not_found()
+    {
+        span.record("error", error.to_string());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Counters and their Prometheus text (runner contract 12.1), with what operators of the original asked for: work under way by kind.
 
+pub(crate) mod process;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};

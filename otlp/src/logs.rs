@@ -1,25 +1,33 @@
-//! The daemon's own log as log records.
+//! A process's own log as log records.
 
 use std::fmt::Write;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
-use super::otlp::Value;
-use super::{LogRecord, Record, Telemetry, now};
+use crate::message::Value;
+use crate::spans::open_span;
+use crate::{LogRecord, Record, Telemetry, now};
 
 /// A `tracing` layer that records events while telemetry is active.
 #[derive(Debug, Clone)]
-pub struct Layer(pub Telemetry);
+pub struct LogLayer(pub Telemetry);
 
-/// What the exporter's own libraries say is not exported: it would feed itself.
-const OWN: &str = "pinfold_daemon::telemetry";
+/// What is ours to export.
+const OURS: &str = "pinfold";
+/// What exporters say of themselves is not: they would feed themselves.
+const OWN: [&str; 2] = ["pinfold_otlp", "pinfold_daemon::telemetry"];
 
-impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+impl<S> tracing_subscriber::Layer<S> for LogLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let meta = event.metadata();
-        if !self.0.is_active() || !meta.target().starts_with("pinfold") || meta.target().starts_with(OWN) {
+        let target = meta.target();
+        if !self.0.is_active() || !target.starts_with(OURS) || OWN.iter().any(|own| target.starts_with(own)) {
             return;
         }
         let (severity, severity_text) = match *meta.level() {
@@ -31,9 +39,14 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         };
         let mut text = Text::default();
         event.record(&mut text);
-        let record =
-            LogRecord { at: now(), severity, severity_text, body: text.body, attributes: text.attributes };
-        self.0.record(Record::Log(record));
+        self.0.record(Record::Log(LogRecord {
+            at: now(),
+            severity,
+            severity_text,
+            body: text.body,
+            attributes: text.attributes,
+            within: open_span(context.event_span(event)).map(|span| (span.trace, span.span)),
+        }));
     }
 }
 
