@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pinfold_engine::Builder;
 use pinfold_proto::id::Secret;
 use pinfold_settings::{Env, InvalidSettings, Reader};
 
@@ -141,6 +142,8 @@ pub struct Config {
     pub pull_timeout: Duration,
     /// `BUILD_TIMEOUT_MIN`, 120 min.
     pub build_timeout: Duration,
+    /// `BUILD_ENGINE`, `buildkit`; or `legacy`.
+    pub builder: Builder,
     /// `BUILD_CPU_CORES`, 4.
     pub build_cpu: u32,
     /// `BUILD_MEMORY_GB`, 8.
@@ -216,6 +219,7 @@ impl Config {
             toolbox_port: pinfold_proto::well_known::TOOLBOX_PORT,
             pull_timeout: Duration::from_secs(3600),
             build_timeout: Duration::from_secs(120 * 60),
+            builder: Builder::BuildKit,
             build_cpu: 4,
             build_memory_gib: 8,
             backup_timeout: Duration::from_secs(3600),
@@ -269,6 +273,14 @@ impl Config {
         if !matches!(policy.as_deref(), None | Some("enforce" | "off")) {
             r.reject("PINFOLD_NETWORK_POLICY", "must be enforce or off");
         }
+        let builder = match r.text("BUILD_ENGINE").as_deref() {
+            None | Some("buildkit") => Builder::BuildKit,
+            Some("legacy") => Builder::Legacy,
+            Some(other) => {
+                r.reject("BUILD_ENGINE", format!("{other:?} must be buildkit or legacy"));
+                Builder::BuildKit
+            }
+        };
         let subnet = r.text("PINFOLD_SANDBOX_SUBNET").unwrap_or(d.subnet.clone());
         if subnet.parse::<pinfold_network::Cidr>().is_err() {
             r.reject(
@@ -329,6 +341,7 @@ impl Config {
             enforce_policy: policy.as_deref() != Some("off"),
             pull_timeout: r.duration("SNAPSHOT_PULL_TIMEOUT", d.pull_timeout, Duration::from_secs(60)),
             build_timeout: minutes(&mut r, "BUILD_TIMEOUT_MIN", 120),
+            builder,
             build_cpu: r.parse("BUILD_CPU_CORES", d.build_cpu, "at least 1", min1),
             build_memory_gib: r.parse("BUILD_MEMORY_GB", d.build_memory_gib, "at least 1", min1),
             backup_timeout: minutes(&mut r, "BACKUP_TIMEOUT_MIN", 60),

@@ -257,6 +257,16 @@ pub struct Descriptor {
     pub size: u64,
 }
 
+/// What builds images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Builder {
+    /// The engine's BuildKit; where it cannot build within the limits, the legacy builder does, and the build's log says why.
+    #[default]
+    BuildKit,
+    /// The engine's first builder.
+    Legacy,
+}
+
 /// An image to build.
 #[derive(Debug, Clone, Default)]
 pub struct BuildSpec {
@@ -264,7 +274,9 @@ pub struct BuildSpec {
     pub tag: String,
     /// Where the Dockerfile is in the context.
     pub dockerfile: String,
-    /// Upper bounds of each build step.
+    /// What builds it.
+    pub builder: Builder,
+    /// Upper bounds: of each build step with the legacy builder, of all builds together with BuildKit.
     pub limits: Limits,
     /// Credentials by registry address, for parents that are private.
     pub credentials: BTreeMap<String, Credentials>,

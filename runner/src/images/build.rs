@@ -76,6 +76,7 @@ impl Node {
         let spec = BuildSpec {
             tag: reference.to_owned(),
             dockerfile: "Dockerfile".to_owned(),
+            builder: config.builder,
             limits: Limits {
                 cpu: limited.then_some(config.build_cpu),
                 memory: limited.then_some(i64::from(config.build_memory_gib) << 30),

@@ -10,6 +10,7 @@
     reason = "a test that prints what it measured"
 )]
 
+mod builds;
 #[path = "../common/mod.rs"]
 mod common;
 mod isolation;
@@ -304,7 +305,7 @@ async fn builds_run_and_fail_with_their_log() {
         .build(build("pf-runner-bad:1", &format!("FROM {IMAGE}\nRUN echo working; false\n")))
         .await
         .unwrap_err();
-    assert!(error.message.contains("non-zero code: 1"), "{error}");
+    assert!(error.message.contains("exit code: 1"), "{error}");
     let (status, log) = real.get("/snapshots/logs?snapshotRef=pf-runner-bad&follow=true").await;
     assert!(status == 200 && log.contains("working") && log.contains("ERROR: "), "{log}");
     real.node.remove_snapshot("pf-runner-build:1").await.unwrap();

@@ -4,6 +4,7 @@
 //! bollard writes registry credentials in plain base64 while engines read the URL-safe alphabet and silently ignore what they cannot
 //! read, so a request modifier rewrites that header.
 
+mod buildkit;
 mod containers;
 mod convert;
 mod images;
@@ -26,8 +27,8 @@ use tracing::{Instrument, Span};
 use crate::Engine;
 use crate::error::{EngineError, Result, normalise};
 use crate::types::{
-    Attachment, BuildSpec, Container, ContainerSpec, ContainerSummary, Credentials, Descriptor, EngineInfo,
-    Event, ExecSpec, Image, Limits, Network, NetworkSpec,
+    Attachment, BuildSpec, Builder, Container, ContainerSpec, ContainerSummary, Credentials, Descriptor,
+    EngineInfo, Event, ExecSpec, Image, Limits, Network, NetworkSpec,
 };
 
 /// Calls that only read or change the engine's own tables.
@@ -375,6 +376,16 @@ impl Engine for Docker {
         log: mpsc::Sender<Bytes>,
         deadline: Duration,
     ) -> Result<()> {
+        if spec.builder == Builder::BuildKit {
+            match self.no_buildkit(spec).await {
+                None => return self.build_with_buildkit(spec, context, log, deadline).await,
+                Some(reason) => {
+                    tracing::warn!(tag = spec.tag, reason, "BuildKit cannot be used; the legacy builder is");
+                    let line = format!("BuildKit cannot be used, so the legacy builder is: {reason}\n");
+                    let _ = log.send(Bytes::from(line)).await;
+                }
+            }
+        }
         self.build_image(spec, context, log, deadline).await
     }
 
