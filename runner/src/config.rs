@@ -102,6 +102,12 @@ pub struct Config {
 
     /// `DAEMON_START_TIMEOUT_SEC`, 60 s.
     pub daemon_start_timeout: Duration,
+    /// `ANDROID_BOOT_TIMEOUT_SEC`, 300 s.
+    pub android_boot_timeout: Duration,
+    /// `MOUNT_KVM_TO_ANDROID_SANDBOX`, off.
+    pub android_kvm: bool,
+    /// The debug bridge's port in an Android device. Only tests change it.
+    pub adb_port: u16,
     /// `SANDBOX_START_TIMEOUT_SEC`, 30 s.
     pub sandbox_start_timeout: Duration,
     /// `USE_SNAPSHOT_ENTRYPOINT`, off.
@@ -200,6 +206,9 @@ impl Config {
             cpu_window: 12,
             cpu_interval: Duration::from_secs(5),
             daemon_start_timeout: Duration::from_secs(60),
+            android_boot_timeout: Duration::from_secs(300),
+            android_kvm: false,
+            adb_port: 5555,
             sandbox_start_timeout: Duration::from_secs(30),
             use_snapshot_entrypoint: false,
             limits_disabled: false,
@@ -318,6 +327,8 @@ impl Config {
             cpu_window: r.parse("COLLECTOR_WINDOW_SIZE", d.cpu_window, "at least 1", min1),
             cpu_interval: r.duration("CPU_USAGE_SNAPSHOT_INTERVAL", d.cpu_interval, Duration::from_secs(1)),
             daemon_start_timeout: seconds(&mut r, "DAEMON_START_TIMEOUT_SEC", d.daemon_start_timeout),
+            android_boot_timeout: seconds(&mut r, "ANDROID_BOOT_TIMEOUT_SEC", d.android_boot_timeout),
+            android_kvm: r.bool("MOUNT_KVM_TO_ANDROID_SANDBOX", false),
             sandbox_start_timeout: seconds(&mut r, "SANDBOX_START_TIMEOUT_SEC", d.sandbox_start_timeout),
             use_snapshot_entrypoint: r.bool("USE_SNAPSHOT_ENTRYPOINT", false),
             limits_disabled: r.bool("RESOURCE_LIMITS_DISABLED", false),

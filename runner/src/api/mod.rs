@@ -27,42 +27,66 @@ pub struct Shared {
     pub proxy: pinfold_proxy::Proxy,
 }
 
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path;)*) => {
+        /// Every route that wants the token, with its method; `any` stands for all of them.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn guarded() -> Router<Shared> {
+            Router::new()$(.route($path, $method($handler)))*
+        }
+    };
+}
+
+routes! {
+    get "/metrics" => metrics;
+    get "/info" => info;
+    post "/sandboxes" => sandboxes::create;
+    get "/sandboxes/{id}" => sandboxes::info;
+    post "/sandboxes/{id}/start" => sandboxes::start;
+    post "/sandboxes/{id}/stop" => sandboxes::stop;
+    post "/sandboxes/{id}/destroy" => sandboxes::destroy;
+    post "/sandboxes/{id}/backup" => sandboxes::backup;
+    post "/sandboxes/{id}/snapshot-from-sandbox" => sandboxes::snapshot;
+    post "/sandboxes/{id}/resize" => sandboxes::resize;
+    post "/sandboxes/{id}/recover" => sandboxes::recover;
+    post "/sandboxes/{id}/is-recoverable" => sandboxes::is_recoverable;
+    post "/sandboxes/{id}/network-settings" => sandboxes::network_settings;
+    any "/sandboxes/{id}/toolbox" => toolbox::proxy;
+    any "/sandboxes/{id}/toolbox/" => toolbox::proxy;
+    any "/sandboxes/{id}/toolbox/{*path}" => toolbox::proxy;
+    post "/snapshots/pull" => snapshots::pull;
+    post "/snapshots/build" => snapshots::build;
+    post "/snapshots/tag" => snapshots::tag;
+    get "/snapshots/exists" => snapshots::exists;
+    get "/snapshots/info" => snapshots::info;
+    post "/snapshots/remove" => snapshots::remove;
+    get "/snapshots/logs" => snapshots::logs;
+    post "/snapshots/inspect" => snapshots::inspect;
+}
+
 /// All routes, with authentication and error bodies.
 pub fn router(node: Arc<Node>, health: Arc<Health>) -> Router {
     let token = node.config.token.clone();
+    // A developer reads the description in a browser, which has no token (runner contract 1.1).
+    let open = node.config.environment == "development";
     let shared = Shared { node, health, proxy: pinfold_proxy::Proxy::new() };
-    let guarded = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/info", get(info))
-        .route("/sandboxes", post(sandboxes::create))
-        .route("/sandboxes/{id}", get(sandboxes::info))
-        .route("/sandboxes/{id}/start", post(sandboxes::start))
-        .route("/sandboxes/{id}/stop", post(sandboxes::stop))
-        .route("/sandboxes/{id}/destroy", post(sandboxes::destroy))
-        .route("/sandboxes/{id}/backup", post(sandboxes::backup))
-        .route("/sandboxes/{id}/snapshot-from-sandbox", post(sandboxes::snapshot))
-        .route("/sandboxes/{id}/resize", post(sandboxes::resize))
-        .route("/sandboxes/{id}/recover", post(sandboxes::recover))
-        .route("/sandboxes/{id}/is-recoverable", post(sandboxes::is_recoverable))
-        .route("/sandboxes/{id}/network-settings", post(sandboxes::network_settings))
-        .route("/sandboxes/{id}/toolbox", any(toolbox::proxy))
-        .route("/sandboxes/{id}/toolbox/", any(toolbox::proxy))
-        .route("/sandboxes/{id}/toolbox/{*path}", any(toolbox::proxy))
-        .route("/snapshots/pull", post(snapshots::pull))
-        .route("/snapshots/build", post(snapshots::build))
-        .route("/snapshots/tag", post(snapshots::tag))
-        .route("/snapshots/exists", get(snapshots::exists))
-        .route("/snapshots/info", get(snapshots::info))
-        .route("/snapshots/remove", post(snapshots::remove))
-        .route("/snapshots/logs", get(snapshots::logs))
-        .route("/snapshots/inspect", post(snapshots::inspect))
-        .route_layer(axum::middleware::from_fn_with_state(token, auth::require));
+    let describe = Router::new().route("/api/doc.json", get(description));
+    let (open, described) = if open { (describe, Router::new()) } else { (Router::new(), describe) };
+    let guarded = guarded().merge(described);
+    let guarded = guarded.route_layer(axum::middleware::from_fn_with_state(token, auth::require));
     Router::new()
         .route("/", get(alive))
+        .merge(open)
         .merge(guarded)
         .with_state(shared)
         .layer(axum::middleware::from_fn(crate::spans::serve))
         .layer(axum::middleware::from_fn_with_state(ErrorStyle::Runner, pinfold_http::render_errors))
+}
+
+/// What is described in `openapi.json`; a test compares it with [`ROUTES`].
+async fn description() -> ([(http::HeaderName, &'static str); 1], &'static str) {
+    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
 }
 
 async fn alive() -> Json<Value> {

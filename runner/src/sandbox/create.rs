@@ -8,9 +8,9 @@ use pinfold_engine::{ContainerSpec, ContainerStatus, EngineError};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
-use pinfold_proto::well_known::DAEMON_PATH;
 
-use super::{Urgency, definition, start};
+use super::links::link_attachment;
+use super::{Urgency, android, definition, start};
 use crate::error::{Class, OpError, OpResult};
 use crate::index::{SandboxState, state_of};
 use crate::node::{Node, sandbox_id};
@@ -37,9 +37,6 @@ impl Node {
         let id = sandbox_id(&request.id)?;
         if request.snapshot.is_empty() {
             return Err(OpError::new(Class::BadRequest, "the request names no snapshot"));
-        }
-        if request.sandbox_class.as_deref() == Some("android") {
-            return Err(OpError::new(Class::BadRequest, "this runner has no android devices to give"));
         }
         if request.gpu_quota > 1 {
             return Err(OpError::new(Class::BadRequest, "a sandbox gets one GPU at most"));
@@ -110,8 +107,10 @@ impl Node {
             );
             return Err(OpError::new(Class::Conflict, message));
         }
-        let endpoint = self.take_address(id)?;
-        let record = wanted(request, Some(endpoint.ip));
+        // A linked device's only network is its owner's, where the engine gives the addresses.
+        let alone_with = owner.clone().filter(|_| android::is_wanted(request));
+        let endpoint = if alone_with.is_none() { Some(self.take_address(id)?) } else { None };
+        let record = wanted(request, endpoint.map(|endpoint| endpoint.ip));
         let mut gpu_turn = None;
         let gpu = match request.gpu_quota {
             0 => None,
@@ -127,7 +126,12 @@ impl Node {
                 })
             }
         };
-        let spec = definition::container(self, request, &image, &binds, endpoint, gpu);
+        let networks = match (&alone_with, endpoint) {
+            (Some(owner), _) => vec![link_attachment(id, owner, request.name.as_deref())],
+            (None, Some(endpoint)) => definition::attachments(self, endpoint, None),
+            (None, None) => Vec::new(),
+        };
+        let spec = definition::container(self, request, &image, &binds, networks, gpu);
         let creating = Instant::now();
         let create = async {
             self.create_container(id, &spec)
@@ -135,6 +139,8 @@ impl Node {
                 .map_err(|e| OpError::from(e).during("creating the container", creating))
         };
         let enforce = async {
+            // Without a place on our network it is guarded on its owner's.
+            let Some(endpoint) = endpoint else { return Ok(()) };
             let policy = policy::parse(&record.network)?;
             self.policy
                 .apply(id, endpoint, policy)
@@ -162,7 +168,7 @@ impl Node {
             s.memory = spec.limits.memory.and_then(|m| u64::try_from(m).ok()).unwrap_or(0);
             s.disk = spec.limits.storage.unwrap_or(0);
         });
-        if let Some(owner) = owner {
+        if let Some(owner) = owner.filter(|_| alone_with.is_none()) {
             self.join_link(id, &owner, request.name.as_deref())
                 .await
                 .map_err(|e| e.during("joining the link network", creating))?;
@@ -170,8 +176,12 @@ impl Node {
         if request.skip_start == Some(true) {
             return Ok(Started::default());
         }
-        let daemon_is_entrypoint = spec.entrypoint.as_deref() == Some(&[DAEMON_PATH.to_owned()]);
-        let known = start::Known::Fresh { address: endpoint.ip, daemon_is_entrypoint };
+        let known = match endpoint {
+            Some(endpoint) => {
+                start::Known::Fresh { address: endpoint.ip, inside: start::Inside::of_spec(&spec) }
+            }
+            None => start::Known::Nothing,
+        };
         self.start_in_turn(id, request.auth_token.clone(), known).await
     }
 
@@ -201,7 +211,7 @@ impl Node {
     }
 
     /// Nothing of a container that could not be created stays behind. `ours`: it was created, but something beside it failed.
-    async fn undo_create(&self, id: &SandboxId, endpoint: Endpoint, ours: bool) {
+    async fn undo_create(&self, id: &SandboxId, endpoint: Option<Endpoint>, ours: bool) {
         if ours && let Err(error) = self.engine.remove(id.as_str(), true).await {
             tracing::warn!(sandbox = %id, %error, "could not remove a half-made container");
         }
@@ -210,7 +220,9 @@ impl Node {
         }
         self.volumes.release(id).await;
         self.records.remove(id).await;
-        self.addresses.release(endpoint.ip);
+        if let Some(endpoint) = endpoint {
+            self.addresses.release(endpoint.ip);
+        }
         self.index.remove(id);
     }
 

@@ -7,6 +7,7 @@ use pinfold_network::Endpoint;
 use pinfold_proto::runner::payload::CreateSandbox;
 use pinfold_proto::well_known::DAEMON_PATH;
 
+use super::android;
 use crate::node::Node;
 
 /// Bytes in a GiB; the contract's "GB" are GiB.
@@ -136,7 +137,7 @@ pub(crate) fn container(
     request: &CreateSandbox,
     image: &Image,
     binds: &[String],
-    endpoint: Endpoint,
+    networks: Vec<Attachment>,
     gpu: Option<u32>,
 ) -> ContainerSpec {
     let config = &node.config;
@@ -153,9 +154,16 @@ pub(crate) fn container(
         labels.insert(crate::gpu::LABEL.to_owned(), index.to_string());
         (cpu, memory, storage) = GPU_SIZE;
     }
-    let privileged = config.privileged && gpu.is_none();
+    let device = android::is_wanted(request);
+    if device {
+        labels.insert(android::LABEL.to_owned(), "true".to_owned());
+        env.retain(|entry| !entry.starts_with("DAYTONA_USER_HOME_AS_WORKDIR="));
+    }
+    let privileged = config.privileged && gpu.is_none() && !device;
     let daemon_bind = format!("{}:{DAEMON_PATH}:ro", node.daemon.path().display());
-    let (entrypoint, cmd, working_dir) = if config.use_snapshot_entrypoint {
+    let (entrypoint, cmd, working_dir) = if device {
+        (None, None, None)
+    } else if config.use_snapshot_entrypoint {
         (Some(request.entrypoint.clone()).filter(|e| !e.is_empty()), None, None)
     } else {
         let working_dir = Some(image.working_dir.clone()).filter(|w| !w.is_empty());
@@ -171,7 +179,7 @@ pub(crate) fn container(
         entrypoint,
         cmd,
         working_dir,
-        binds: std::iter::once(daemon_bind).chain(binds.iter().cloned()).collect(),
+        binds: Some(daemon_bind).filter(|_| !device).into_iter().chain(binds.iter().cloned()).collect(),
         privileged,
         cap_add: if privileged { Vec::new() } else { kept.collect() },
         cap_drop: if privileged { Vec::new() } else { vec!["ALL".to_owned()] },
@@ -181,15 +189,15 @@ pub(crate) fn container(
             Vec::new()
         },
         limits: limits(node, cpu, memory, storage),
-        runtime: config.runtime.clone(),
+        runtime: config.runtime.clone().filter(|_| !device),
         extra_hosts: if otel_on_host {
             vec!["host.docker.internal:host-gateway".to_owned()]
         } else {
             Vec::new()
         },
         dns: node.config.dns.iter().map(ToString::to_string).collect(),
-        networks: attachments(node, endpoint, None),
-        devices: Vec::new(),
+        networks,
+        devices: Some(android::KVM.to_owned()).filter(|_| device && config.android_kvm).into_iter().collect(),
         cdi_devices: gpu.map(|index| format!("nvidia.com/gpu={index}")).into_iter().collect(),
         platform: node.platform(),
     }

@@ -13,13 +13,21 @@ use crate::node::{Node, sandbox_id};
 /// The label by which a link network names its owner.
 const OWNER: &str = "daytona.link_network_owner";
 
+/// How the names of link networks begin.
+const LINK: &str = "daytona-link-";
+
 fn network_name(owner: &SandboxId) -> String {
-    format!("daytona-link-{owner}")
+    format!("{LINK}{owner}")
 }
 
 /// A name under which another sandbox finds this one; the id needs no alias.
 fn alias(name: Option<&str>, id: &SandboxId) -> Vec<String> {
     name.filter(|n| !n.is_empty() && *n != id.as_str()).map(str::to_owned).into_iter().collect()
+}
+
+/// The place of a sandbox whose only network is its owner's.
+pub(super) fn link_attachment(id: &SandboxId, owner: &SandboxId, name: Option<&str>) -> Attachment {
+    Attachment { network: network_name(owner), aliases: alias(name, id), ..Attachment::default() }
 }
 
 impl Node {
@@ -58,6 +66,16 @@ impl Node {
             self.attach(&owner, &name, aliases).await?;
         }
         Ok(Some(owner))
+    }
+
+    /// The place of a container whose only network is a link's: that of a linked Android device.
+    pub(super) async fn link_of(&self, container: &str) -> OpResult<Vec<Attachment>> {
+        let found = self.engine.inspect(container).await?;
+        let links = found.networks.into_keys().filter(|name| name.starts_with(LINK));
+        let name = found.labels.get("daytona.sandbox_name").cloned();
+        let aliases: Vec<String> = name.into_iter().collect();
+        let place = |network| Attachment { network, aliases: aliases.clone(), ..Attachment::default() };
+        Ok(links.map(place).collect())
     }
 
     /// Attaches a created follower to its owner's network.

@@ -3,6 +3,7 @@
 //! Invariants: operations on one sandbox run in order in its owner task; the network policy is in force before a start; doing any operation
 //! twice is harmless; every failure says which step failed, after how long, and why.
 
+mod android;
 mod create;
 mod definition;
 mod destroy;

@@ -83,8 +83,10 @@ impl Node {
         limits: Limits,
     ) -> OpResult<String> {
         let address = self.records.get(id).and_then(|r| r.address);
-        let networks =
-            address.map(|ip| definition::attachments(self, Endpoint::new(ip), None)).unwrap_or_default();
+        let networks = match address {
+            Some(ip) => definition::attachments(self, Endpoint::new(ip), None),
+            None => self.link_of(aside).await?,
+        };
         let container_id = self.engine.duplicate(aside, id.as_str(), &networks, limits).await?;
         let new = self.engine.inspect(id.as_str()).await?;
         let new_layer = new.upper_dir.ok_or_else(|| failed("the new container has no data layer"))?;

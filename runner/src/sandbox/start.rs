@@ -1,16 +1,17 @@
 //! Start (runner contract 5.5): policy, volumes, engine start, daemon, token.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pinfold_engine::{Container, ContainerStatus, ExecSpec};
+use pinfold_engine::{Container, ContainerSpec, ContainerStatus, ExecSpec};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{StartSandbox, Started, VolumeMount};
 use pinfold_proto::well_known::DAEMON_PATH;
 
-use super::{Urgency, quota, readiness};
+use super::{Urgency, android, quota, readiness};
 use crate::error::{Class, OpError, OpResult};
 use crate::gpu;
 use crate::index::{Ending, SandboxState, state_of};
@@ -24,11 +25,39 @@ pub(super) enum Known {
     Fresh {
         /// Its address.
         address: Ipv4Addr,
-        /// Whether the daemon is its first process.
-        daemon_is_entrypoint: bool,
+        /// What runs in it.
+        inside: Inside,
     },
     /// Nothing: the container is inspected.
     Nothing,
+}
+
+/// What runs in a container, and so what a start waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inside {
+    /// The daemon, as the first process.
+    Daemon,
+    /// The image's own program, beside which the daemon is launched.
+    Program,
+    /// An Android device, without a daemon.
+    Android,
+}
+
+impl Inside {
+    fn of(labels: &BTreeMap<String, String>, entrypoint: &[String]) -> Self {
+        if android::is_one(labels) {
+            Self::Android
+        } else if entrypoint == [DAEMON_PATH] {
+            Self::Daemon
+        } else {
+            Self::Program
+        }
+    }
+
+    /// What is going to run in a container that is made so.
+    pub(super) fn of_spec(spec: &ContainerSpec) -> Self {
+        Self::of(&spec.labels, spec.entrypoint.as_deref().unwrap_or_default())
+    }
 }
 
 impl Node {
@@ -82,10 +111,8 @@ impl Node {
         let began = Instant::now();
         self.backups.cancel(id);
         let mut gpu_turn = None;
-        let (mut address, daemon_is_entrypoint, status) = match known {
-            Known::Fresh { address, daemon_is_entrypoint } => {
-                (Some(address), daemon_is_entrypoint, ContainerStatus::Created)
-            }
+        let (mut address, inside, status) = match known {
+            Known::Fresh { address, inside } => (Some(address), inside, ContainerStatus::Created),
             Known::Nothing => {
                 let found = self
                     .engine
@@ -96,12 +123,12 @@ impl Node {
                     gpu_turn = Some(self.gpu_turn.lock().await);
                     self.check_gpu(id, label).await?;
                 }
-                let entrypoint = found.entrypoint.as_slice() == [DAEMON_PATH];
+                let inside = Inside::of(&found.labels, &found.entrypoint);
                 self.learn(id, &found);
                 self.index.change(id, |s| s.busy = true);
                 (
                     self.records.get(id).and_then(|r| r.address).or(self.address_of_container(&found)),
-                    entrypoint,
+                    inside,
                     found.status,
                 )
             }
@@ -158,17 +185,32 @@ impl Node {
             s.ending = None;
             s.address = Some(address);
         });
-        if !daemon_is_entrypoint {
-            self.launch_daemon(id).await.map_err(|e| e.during("launching the daemon", began))?;
-        }
-        let version = readiness::wait(self, id, address, token)
-            .await
-            .map_err(|e| e.during("waiting for the daemon", began))?;
+        let version = self.until_ready(id, address, inside, token).await?;
         self.index.change(id, |s| {
             s.state = SandboxState::Started;
-            s.daemon_version = Some(version.clone());
+            s.daemon_version = version.clone();
         });
-        Ok(Started { daemon_version: version })
+        Ok(Started { daemon_version: version.unwrap_or_default() })
+    }
+
+    /// Waits for what runs in a started container; the daemon's version, if there is one.
+    async fn until_ready(
+        &self,
+        id: &SandboxId,
+        address: Ipv4Addr,
+        inside: Inside,
+        token: Option<Secret>,
+    ) -> OpResult<Option<String>> {
+        let began = Instant::now();
+        if inside == Inside::Android {
+            let booted = android::wait(self, id, address).await;
+            return booted.map(|()| None).map_err(|e| e.during("waiting for the Android device", began));
+        }
+        if inside == Inside::Program {
+            self.launch_daemon(id).await.map_err(|e| e.during("launching the daemon", began))?;
+        }
+        let version = readiness::wait(self, id, address, token).await;
+        version.map(Some).map_err(|e| e.during("waiting for the daemon", began))
     }
 
     /// Puts the recorded policy in force. A sandbox of an earlier runner, on another network, keeps the rules it had there.

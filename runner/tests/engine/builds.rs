@@ -13,6 +13,11 @@ fn request(tag: &str, dockerfile: &str) -> BuildSnapshot {
     }
 }
 
+/// Removes an image of an earlier or of this run: with it there, nothing would be built.
+async fn forget(real: &Real, image: &str) {
+    let _ = real.engine.remove_image(image, true).await;
+}
+
 /// The log of a build, followed to its end.
 async fn log(real: &Real, tag: &str) -> String {
     let (status, log) = real.get(&format!("/snapshots/logs?snapshotRef={tag}&follow=true")).await;
@@ -42,6 +47,7 @@ async fn buildkit_builds_with_a_cache_and_a_context() {
     };
     for n in [1, 2] {
         let tag = format!("pf-runner-kit{n}");
+        forget(&real, &format!("{tag}:daytona")).await;
         let context = vec![context(&real, "greeting", "hello from the context")];
         real.node.build(BuildSnapshot { context, ..request(&tag, &dockerfile(n)) }).await.unwrap();
         let log = log(&real, &tag).await;
@@ -55,7 +61,7 @@ async fn buildkit_builds_with_a_cache_and_a_context() {
     let log = log(&real, "pf-runner-kitbad").await;
     assert!(log.contains("working\n") && log.contains("ERROR: "), "{log}");
     for n in [1, 2] {
-        real.node.remove_snapshot(&format!("pf-runner-kit{n}:daytona")).await.unwrap();
+        forget(&real, &format!("pf-runner-kit{n}:daytona")).await;
     }
     real.stop.cancel();
 }
@@ -87,10 +93,11 @@ async fn buildkit_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_legacy_builder_can_be_asked_for() {
     let real = Real::with(|config| config.builder = Builder::Legacy).await;
+    forget(&real, "pf-runner-legacy:daytona").await;
     real.node.build(request("pf-runner-legacy", &format!("FROM {IMAGE}\nENV A=1\n"))).await.unwrap();
     let log = log(&real, "pf-runner-legacy").await;
     assert!(log.contains("Step 1/2"), "{log}");
-    real.node.remove_snapshot("pf-runner-legacy:daytona").await.unwrap();
+    forget(&real, "pf-runner-legacy:daytona").await;
     real.stop.cancel();
 }
 
@@ -101,6 +108,7 @@ async fn an_image_of_many_layers_becomes_one() {
     let real = Real::new().await;
     let layers: String = (0..99).map(|n| format!("COPY Dockerfile /tmp/layer{n}\n")).collect();
     let dockerfile = format!("FROM {IMAGE}\nENV GENERATION=\"a \\\"quoted\\\" \\$value\"\n{layers}");
+    forget(&real, "pf-runner-deep:daytona").await;
     real.node.build(request("pf-runner-deep", &dockerfile)).await.unwrap();
     let deep = "pf-runner-deep:daytona";
     assert_eq!(real.engine.image(deep).await.unwrap().layers, 100);
@@ -124,7 +132,7 @@ async fn an_image_of_many_layers_becomes_one() {
     assert_eq!(found.cmd, ["sleep", "3600"], "the command is the one it had");
     real.node.destroy(&copy).await.unwrap();
     for image in [deep, backup.as_str()] {
-        real.node.remove_snapshot(image).await.unwrap();
+        forget(&real, image).await;
     }
     real.stop.cancel();
 }

@@ -291,6 +291,8 @@ async fn builds_run_and_fail_with_their_log() {
         organization_id: "o".to_owned(),
         ..BuildSnapshot::default()
     };
+    // With an earlier run's image there, nothing would be built.
+    let _ = real.engine.remove_image("pf-runner-build:1", true).await;
     let made = real
         .node
         .build(build(

@@ -5,6 +5,7 @@
     reason = "tests that fail say where, and one prints what it measured"
 )]
 
+mod android;
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;

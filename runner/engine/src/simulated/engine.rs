@@ -96,6 +96,7 @@ impl Engine for Simulated {
             storage_size: spec.limits.storage.map(|s| s.to_string()),
             ..Container::default()
         };
+        self.state().specs.insert(spec.name.clone(), spec.clone());
         self.insert(container, &spec.networks);
         lost(id, fault)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::error::{EngineError, Result};
-use crate::types::{Attachment, Container, ContainerStatus, Event, EventKind, Image, Network};
+use crate::types::{Attachment, Container, ContainerSpec, ContainerStatus, Event, EventKind, Image, Network};
 
 /// What the next call of a kind does instead of working.
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub enum Fault {
 #[derive(Debug, Default)]
 struct State {
     containers: BTreeMap<String, Container>,
+    specs: HashMap<String, ContainerSpec>,
     attachments: HashMap<String, Vec<Attachment>>,
     images: BTreeMap<String, Image>,
     networks: BTreeMap<String, Network>,
@@ -103,6 +104,11 @@ impl Simulated {
     /// The names of all containers.
     pub fn container_names(&self) -> Vec<String> {
         self.state().containers.keys().cloned().collect()
+    }
+
+    /// What a container was created from.
+    pub fn spec(&self, name: &str) -> Option<ContainerSpec> {
+        self.state().specs.get(name).cloned()
     }
 
     /// The names of all networks.

@@ -22,7 +22,7 @@ use hyper::body::{Frame, Incoming};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use self::connection::Connection;
+use self::connection::{Address, Connection};
 use self::session::Session;
 use self::trace::Trace;
 use super::{Docker, chain};
@@ -51,11 +51,17 @@ impl Docker {
         if (version.major_version, version.minor_version) < (1, 39) {
             return Some("this engine is too old for BuildKit".to_owned());
         }
-        if let Err(reason) = connection::address() {
-            return Some(reason);
-        }
+        let address = match connection::address() {
+            Ok(address) => address,
+            Err(reason) => return Some(reason),
+        };
         if spec.limits.cpu.is_none() && spec.limits.memory.is_none() {
             return None;
+        }
+        if matches!(address, Address::Tcp(_)) {
+            return Some(
+                "the engine may be on another host, where its steps cannot be kept within limits".to_owned(),
+            );
         }
         let driver = match self.client.info().await {
             Ok(info) => info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
