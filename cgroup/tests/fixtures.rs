@@ -70,6 +70,7 @@ fn a_v2_host_without_limits_gives_the_hosts_figures() {
     assert_eq!((own.total, own.used), (16 * GIB, 4_000_000));
 }
 
+/// Pain 38: a runner within a limit, such as in a container, reports the limit and not its host.
 #[test]
 fn a_v2_slice_limits_its_members() {
     let (_root, kernel) = tree(&[

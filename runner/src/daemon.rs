@@ -4,7 +4,7 @@
 //! stopped sandbox runs next. Containers of the original runner mount a fixed path instead; that path is kept up to date while one exists.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,24 @@ impl InstalledDaemon {
         Ok(Self { path })
     }
 
+    /// Whether it is a program for sandboxes of this architecture (`amd64`, `arm64`); every sandbox would fail otherwise, each in its own words.
+    pub fn check(&self, architecture: &str) -> Result<(), RunError> {
+        let mut head = [0; 20];
+        let read = std::fs::File::open(&self.path).and_then(|mut file| file.read_exact(&mut head));
+        let reason = match (read, elf_architecture(&head)) {
+            (Err(error), _) => format!("cannot be read: {error}"),
+            (Ok(()), None) => "is no Linux program".to_owned(),
+            (Ok(()), Some(built)) if built != architecture => {
+                format!("is built for {built}, and the engine runs {architecture}")
+            }
+            (Ok(()), Some(_)) => return Ok(()),
+        };
+        Err(RunError::Part {
+            part: "the daemon for sandboxes",
+            reason: format!("{} {reason}", self.path.display()),
+        })
+    }
+
     /// Where sandboxes mount it from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -71,6 +89,17 @@ impl InstalledDaemon {
             }
         }
     }
+}
+
+/// The architecture in an ELF header (elf(5)), by the name that images use.
+fn elf_architecture(head: &[u8; 20]) -> Option<&'static str> {
+    let machine = u16::from_le_bytes([head[18], head[19]]);
+    head.starts_with(b"\x7fELF").then_some(match machine {
+        62 => "amd64",
+        183 => "arm64",
+        40 => "arm",
+        _ => "another architecture",
+    })
 }
 
 /// A new inode under the old name: a running container keeps the one it has.
@@ -110,6 +139,28 @@ mod tests {
             installed[0].path().exists() && !installed[1].path().exists() && installed[2].path().exists()
         );
         assert_eq!(std::fs::read_to_string(legacy).unwrap(), "three");
+    }
+
+    /// A runner without a daemon that works answers nothing but errors from every sandbox; it does not start.
+    #[test]
+    fn pain_53_a_daemon_that_could_not_run_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = |content: &[u8], architecture: &str| {
+            let path = dir.path().join("daemon");
+            std::fs::write(&path, content).unwrap();
+            InstalledDaemon { path }.check(architecture).err().map(|error| error.to_string())
+        };
+        let elf = |machine: u8| {
+            let mut head = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".to_vec();
+            head.extend([machine, 0]);
+            head
+        };
+        assert_eq!(refusal(&elf(62), "amd64"), None);
+        assert_eq!(refusal(&elf(183), "arm64"), None);
+        let wrong = refusal(&elf(62), "arm64").unwrap();
+        assert!(wrong.contains("built for amd64") && wrong.contains("runs arm64"), "{wrong}");
+        assert!(refusal(b"#!/bin/sh\nexec sleep 9\n", "amd64").unwrap().contains("no Linux program"));
+        assert!(refusal(b"\x7fELF", "amd64").unwrap().contains("cannot be read"));
     }
 
     #[test]

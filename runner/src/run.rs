@@ -44,6 +44,7 @@ pub async fn run(
     };
     let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
+    daemon.check(&info.architecture)?;
     let network = sandbox_network(&*engine, &config).await?;
     let (policy, resolver) = network_policy(&config, &network).await?;
     // Names go on resolving while jobs drain; the process's end ends it.
@@ -129,10 +130,21 @@ async fn listen(config: &Config) -> Result<TcpListener, RunError> {
 
 /// Connects to the engine, which may still be starting: a minute of tries.
 async fn connect(stop: &CancellationToken) -> Result<Docker, RunError> {
+    patiently(stop, Duration::from_secs(1), Docker::connect).await
+}
+
+async fn patiently<T, E, F>(
+    stop: &CancellationToken,
+    mut pause: Duration,
+    attempt_once: impl Fn() -> F,
+) -> Result<T, RunError>
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
     const TRIES: u32 = 12;
-    let mut pause = Duration::from_secs(1);
     for attempt in 1.. {
-        match Docker::connect().await {
+        match attempt_once().await {
             Ok(engine) => return Ok(engine),
             Err(error) if attempt >= TRIES || stop.is_cancelled() => {
                 return Err(RunError::NoEngine(error.to_string()));
@@ -187,4 +199,29 @@ async fn network_policy(
     let resolver =
         resolver.map_err(|e| RunError::Network(format!("{e}; set PINFOLD_RESOLVER_PORT to a free port")))?;
     Ok((firewall, resolver.boxed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// At boot the runner may be started before the engine, and its snapshots would stay pending for ever.
+    #[tokio::test]
+    async fn pain_28_an_engine_that_starts_later_is_waited_for() {
+        let (tries, stop) = (Cell::new(0), CancellationToken::new());
+        let late = || {
+            tries.set(tries.get() + 1);
+            std::future::ready(if tries.get() < 4 { Err("no socket") } else { Ok("an engine") })
+        };
+        let pause = Duration::from_millis(1);
+        assert_eq!(patiently(&stop, pause, late).await.unwrap(), "an engine");
+        let never = || std::future::ready(Err::<(), _>("no socket"));
+        let gone = patiently(&stop, pause, never).await.unwrap_err();
+        assert!(matches!(&gone, RunError::NoEngine(reason) if reason == "no socket"), "{gone}");
+        // A stop does not wait.
+        stop.cancel();
+        assert!(patiently(&stop, Duration::from_secs(60), never).await.is_err());
+    }
 }

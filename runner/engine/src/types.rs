@@ -181,6 +181,8 @@ pub struct ContainerSpec {
     pub security_opt: Vec<String>,
     /// Upper bounds.
     pub limits: Limits,
+    /// No core dumps unless a process asks for them: a crashing emulator's can be as large as its machine.
+    pub no_core_dumps: bool,
     /// OCI runtime; the engine's default when `None`.
     pub runtime: Option<String>,
     /// `name:address`.

@@ -18,6 +18,9 @@ use tokio::sync::watch;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A log that grew this large is not appended to any more.
 const LARGEST: u64 = 64 << 20;
+/// Logs that are kept: the newest ones, and together no more than these bytes. Those of running builds always are.
+const MOST: usize = 500;
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Bytes of a build log.
 pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
@@ -78,10 +81,35 @@ impl BuildLogs {
         let (progress, follow) = watch::channel(0);
         self.lock().insert(id.to_owned(), follow);
         tokio::fs::create_dir_all(&self.dir).await?;
+        self.remove_old(MOST, MOST_BYTES).await;
         let file = tokio::fs::OpenOptions::new().append(true).create(true).open(self.dir.join(id)).await?;
         let written = file.metadata().await?.len();
         self.begun.send_modify(|n| *n += 1);
         Ok(LogWriter { file, written, progress })
+    }
+
+    /// Removes the oldest logs beyond `count` or `bytes`. What cannot be removed stays; the next build tries again.
+    async fn remove_old(&self, count: usize, bytes: u64) {
+        let Ok(mut entries) = tokio::fs::read_dir(&self.dir).await else { return };
+        let mut logs = Vec::new();
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let Ok(found) = entry.metadata().await else { continue };
+            if found.is_file() {
+                logs.push((found.modified().ok(), found.len(), entry.path()));
+            }
+        }
+        logs.sort_by(|a, b| b.0.cmp(&a.0));
+        let mut kept = 0;
+        for (at, (_, size, path)) in logs.into_iter().enumerate() {
+            kept += size;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if (at < count && kept <= bytes) || self.lock().contains_key(name) {
+                continue;
+            }
+            if let Err(error) = tokio::fs::remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "could not remove an old build log");
+            }
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Receiver<u64>>> {
@@ -141,6 +169,38 @@ mod tests {
     use futures_util::TryStreamExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn pain_34_build_logs_do_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = BuildLogs::new(dir.path().to_owned());
+        let running = logs.begin("daytona-old-and-running").await.unwrap();
+        let mut writer = logs.begin("daytona-large").await.unwrap();
+        // One log is bounded, and so are all together, whose oldest go first.
+        writer.written = LARGEST + 1;
+        writer.write(b"not any more").await.unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("daytona-large")).unwrap().len(), 0);
+        drop(writer);
+        let hour = Duration::from_secs(3600);
+        for (age, name) in [(3, "daytona-a"), (2, "daytona-b"), (1, "daytona-c")] {
+            let file = std::fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(100).unwrap();
+            file.set_modified(std::time::SystemTime::now() - hour * age).unwrap();
+        }
+        let left = || {
+            let names = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name());
+            let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        logs.remove_old(100, 250).await;
+        assert_eq!(left(), ["daytona-b", "daytona-c", "daytona-large", "daytona-old-and-running"]);
+        logs.remove_old(0, 250).await;
+        assert_eq!(left(), ["daytona-old-and-running"], "whoever follows a build reads to its end");
+        drop(running);
+        logs.remove_old(0, 0).await;
+        assert!(left().is_empty());
+    }
 
     #[tokio::test]
     async fn a_follower_sees_everything_and_ends_with_the_build() {

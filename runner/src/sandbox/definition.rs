@@ -189,6 +189,7 @@ pub(crate) fn container(
             Vec::new()
         },
         limits: limits(node, cpu, memory, storage),
+        no_core_dumps: true,
         runtime: config.runtime.clone().filter(|_| !device),
         extra_hosts: if otel_on_host {
             vec!["host.docker.internal:host-gateway".to_owned()]

@@ -266,6 +266,25 @@ async fn with_the_images_own_entrypoint_the_daemon_is_launched_and_a_crash_is_se
     real.stop.cancel();
 }
 
+/// Pains 36 and 52: where the engine keeps its data and what it runs on are its own words, and a crash leaves no core that fills the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_36_and_52_data_root_and_architecture_are_the_engines() {
+    let real = Real::new().await;
+    let told = shell("docker info -f '{{.DockerRootDir}} {{.Architecture}}'");
+    let (root, machine) = told.trim().rsplit_once(' ').unwrap();
+    assert_eq!(real.node.info.data_root, PathBuf::from(root));
+    let architecture = if machine == "aarch64" { "arm64" } else { "amd64" };
+    assert_eq!(real.node.platform(), format!("linux/{architecture}"));
+    real.node.daemon.check(architecture).unwrap();
+    let id = SandboxId::random();
+    let _cleanup = Cleanup(vec![id.clone()]);
+    real.node.create(real.request(&id)).await.unwrap();
+    // The hard limit stays: who wants a core may have one.
+    let limits = shell(&format!("docker exec {id} sh -c 'ulimit -c; ulimit -c unlimited && ulimit -c'"));
+    assert_eq!(limits, "0\nunlimited\n");
+    real.stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_cannot_work_says_why() {
     let real = Real::new().await;

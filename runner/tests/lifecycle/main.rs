@@ -351,3 +351,17 @@ async fn a_gpu_is_given_once_and_not_taken_back_from_its_next_owner() {
     bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
     bench.node.start(&ids[0], StartSandbox::default()).await.unwrap();
 }
+
+/// How many processes a sandbox may have is the operator's choice, and part of each container.
+#[tokio::test]
+async fn pain_39_processes_are_capped_where_the_operator_says() {
+    let bench = Bench::with(|c| {
+        c.pids_limit = 77;
+        c.limits_disabled = true;
+    })
+    .await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let limits = bench.engine.spec(id.as_str()).unwrap().limits;
+    assert_eq!((limits.pids, limits.cpu, limits.memory), (Some(77), None, None));
+}

@@ -8,7 +8,7 @@ use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary as Listed, ContainerUpdateBody,
     DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, EventMessage, EventMessageTypeEnum,
     HostConfig, ImageInspect, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect, NetworkingConfig,
-    RegistryServiceConfig,
+    RegistryServiceConfig, ResourcesUlimits,
 };
 
 use crate::types::{
@@ -222,6 +222,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         masked_paths: (!spec.privileged).then(|| MASKED.map(str::to_owned).to_vec()),
         runtime: spec.runtime.clone(),
         extra_hosts: some(&spec.extra_hosts),
+        ulimits: spec.no_core_dumps.then(|| vec![no_core_dumps()]),
         dns: some(&spec.dns),
         network_mode: spec.networks.first().map(|n| n.network.clone()),
         devices: some(&spec.devices).map(|paths| paths.iter().map(|path| device(path)).collect()),
@@ -249,6 +250,11 @@ pub(super) fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         host_config: Some(host),
         ..Default::default()
     }
+}
+
+/// The soft limit alone: a process may raise it.
+fn no_core_dumps() -> ResourcesUlimits {
+    ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(-1) }
 }
 
 fn device(path: &str) -> DeviceMapping {
