@@ -98,7 +98,7 @@ impl BuildLogs {
                 logs.push((found.modified().ok(), found.len(), entry.path()));
             }
         }
-        logs.sort_by(|a, b| b.0.cmp(&a.0));
+        logs.sort_by_key(|log| std::cmp::Reverse(log.0));
         let mut kept = 0;
         for (at, (_, size, path)) in logs.into_iter().enumerate() {
             kept += size;
