@@ -427,7 +427,8 @@ def test_terminals_in_every_shell(shell, name):
     raw.send(frame(BINARY, b"stty size; sleep 60\n"))
     got = b""
     while b"40 100" not in got:
-        got += next(messages)
+        message = next(messages)
+        got += message if isinstance(message, bytes) else b""
     eventually(lambda: daemon.running("sleep"), "the foreground job")
     raw.send(frame(BINARY, b"\x1a"))
     eventually(lambda: [p for p in daemon.running("sleep") if p["state"].startswith("T")], "Ctrl-Z to stop the job")
