@@ -1,5 +1,6 @@
 //! The runner's own HTTP API (runner contract 4): the routes a push-mode control plane calls, the toolbox proxy, build logs, metrics.
 
+mod access;
 mod auth;
 mod sandboxes;
 mod snapshots;
@@ -67,7 +68,7 @@ routes! {
 
 /// All routes, with authentication and error bodies.
 pub fn router(node: Arc<Node>, health: Arc<Health>) -> Router {
-    let token = node.config.token.clone();
+    let (token, log_requests) = (node.config.token.clone(), node.config.log_requests);
     // A developer reads the description in a browser, which has no token (runner contract 1.1).
     let open = node.config.environment == "development";
     let shared = Shared { node, health, proxy: pinfold_proxy::Proxy::new() };
@@ -75,13 +76,14 @@ pub fn router(node: Arc<Node>, health: Arc<Health>) -> Router {
     let (open, described) = if open { (describe, Router::new()) } else { (Router::new(), describe) };
     let guarded = guarded().merge(described);
     let guarded = guarded.route_layer(axum::middleware::from_fn_with_state(token, auth::require));
-    Router::new()
+    let router = Router::new()
         .route("/", get(alive))
         .merge(open)
         .merge(guarded)
         .with_state(shared)
         .layer(axum::middleware::from_fn(crate::spans::serve))
-        .layer(axum::middleware::from_fn_with_state(ErrorStyle::Runner, pinfold_http::render_errors))
+        .layer(axum::middleware::from_fn_with_state(ErrorStyle::Runner, pinfold_http::render_errors));
+    if log_requests { router.layer(axum::middleware::from_fn(access::log)) } else { router }
 }
 
 /// What is described in `openapi.json`; a test compares it with [`ROUTES`].
