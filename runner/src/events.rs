@@ -78,6 +78,11 @@ async fn apply(node: &Arc<Node>, event: Event) {
             node.index.change_known(&id, |s| s.ending.get_or_insert_default().oom = true);
         }
         "die" => died(node, &id, &event).await,
+        "exec_die" if !busy => {
+            let node = node.clone();
+            // Events go on being followed while it is looked after.
+            tokio::spawn(async move { node.look_after_daemon(&id).await });
+        }
         "destroy" if !busy && known.is_some() => {
             tracing::warn!(sandbox = %id, "a sandbox was removed by someone else");
             node.forget(&id).await;
@@ -122,7 +127,7 @@ async fn died(node: &Node, id: &SandboxId, event: &Event) {
         if let Some(ending) = s.ending.as_mut() {
             ending.oom |= oom;
         }
-        s.address = None;
+        (s.address, s.failure) = (None, None);
         s.daemon_version = None;
         if !s.busy {
             s.state = state_of(s.status, s.ending.as_ref());

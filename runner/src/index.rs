@@ -123,6 +123,10 @@ pub struct Sandbox {
     pub status: ContainerStatus,
     /// How it ended, when it did.
     pub ending: Option<Ending>,
+    /// What is wrong with it although its container runs.
+    pub failure: Option<String>,
+    /// How often its daemon was launched again since its start.
+    pub revived: u32,
     /// Its address, while it runs.
     pub address: Option<Ipv4Addr>,
     /// The daemon's version, once it answered.
@@ -139,6 +143,13 @@ pub struct Sandbox {
     pub frozen: bool,
 }
 
+impl Sandbox {
+    /// Why it is in error, one sentence for users.
+    pub fn trouble(&self) -> Option<String> {
+        self.failure.clone().or_else(|| self.ending.as_ref().map(Ending::reason))
+    }
+}
+
 impl Default for Sandbox {
     fn default() -> Self {
         Self {
@@ -146,6 +157,8 @@ impl Default for Sandbox {
             state: SandboxState::Unknown,
             status: ContainerStatus::Unknown,
             ending: None,
+            failure: None,
+            revived: 0,
             address: None,
             daemon_version: None,
             cpu: 0.0,

@@ -128,8 +128,7 @@ async fn push(
             SandboxState::Started if !runs => report(control, &id, "started", None).await,
             SandboxState::Stopped if runs => report(control, &id, "stopped", None).await,
             SandboxState::Error if runs => {
-                let reason =
-                    sandbox.ending.map(|e| e.reason()).unwrap_or_else(|| "the sandbox failed".to_owned());
+                let reason = sandbox.trouble().unwrap_or_else(|| "the sandbox failed".to_owned());
                 let output = crate::sandbox::last_output(node, &id).await;
                 report(control, &id, "error", Some(&format!("{reason}{output}"))).await;
             }

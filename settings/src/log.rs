@@ -37,6 +37,8 @@ pub fn level_of(text: Option<&str>) -> LevelFilter {
 /// Spans whose target ends in `::span` are not the log's: they are the observers' alone.
 pub fn init_logging(level: LevelFilter, format: LogFormat, observers: Vec<LogObserver>) {
     let layer = tracing_subscriber::fmt::layer()
+        // A line that cannot be written, on a full disk for instance, would be told on standard error, and that panics when it fails as well.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);

@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 from plane import Plane
+from second_host import HERE, THERE, SecondHost
 from stack import BINARY, STATE, free_port
 from support import busybox, docker, eventually
 from watched_engine import WatchedEngine
@@ -51,14 +52,16 @@ class Registry:
 class Node:
     """The runner. It outlives any number of kills, and its directory and sandboxes with it."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, host: SecondHost | None = None, **environment: str) -> None:
         (STATE / "tmp").mkdir(parents=True, exist_ok=True)
         # Sockets have short names.
-        self.directory = Path(tempfile.mkdtemp(prefix="node-", dir=STATE / "tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="node-", dir=host.directory if host else STATE / "tmp")).resolve()
+        self.host = host
+        self.address = THERE if host else "127.0.0.1"
         self.data = self.directory / "data"
         self.log = self.directory / "pinfold.log"
-        self.plane = Plane()
-        self.engine = WatchedEngine(self.directory / "docker.sock")
+        self.plane = Plane(HERE if host else "127.0.0.1")
+        self.engine = WatchedEngine(self.directory / "docker.sock", *([host.socket.removeprefix("unix://")] if host else []))
         self.image = busybox()
         self.port = free_port()
         self.extra = environment
@@ -69,26 +72,33 @@ class Node:
 
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
-        return (
-            inherited
-            | {
-                "DAYTONA_API_URL": self.plane.url,
-                "DAYTONA_RUNNER_TOKEN": TOKEN,
-                "DOCKER_HOST": f"unix://{self.engine.path}",
-                "API_PORT": str(self.port),
-                "PINFOLD_LISTEN": "127.0.0.1",
-                "RUNNER_DOMAIN": "127.0.0.1",
-                "PINFOLD_DATA_DIR": str(self.data),
-                "POLL_TIMEOUT": "2s",
-            }
-            | self.extra
-        )
+        ours = {
+            "DAYTONA_API_URL": self.plane.url,
+            "DAYTONA_RUNNER_TOKEN": TOKEN,
+            "DOCKER_HOST": f"unix://{self.engine.path}",
+            "API_PORT": str(self.port),
+            "PINFOLD_LISTEN": self.address,
+            "RUNNER_DOMAIN": self.address,
+            "PINFOLD_DATA_DIR": str(self.data),
+            "POLL_TIMEOUT": "2s",
+        }
+        return inherited | ours | self.extra
+
+    def inside(self) -> list[str]:
+        """What a command begins with that runs on the runner's host."""
+        return self.host.inside if self.host else []
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        return docker(*(["-H", self.host.socket] if self.host else []), *arguments, check=check)
+
+    def nft(self, *arguments: str) -> str:
+        return subprocess.run([*self.inside(), "nft", *arguments], check=False, capture_output=True, text=True).stdout
 
     def start(self) -> None:
         """Starts it and waits until it has repaired what it found, and serves."""
         self.dead.clear()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([BINARY, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True)
+            self.process = subprocess.Popen([*self.inside(), BINARY, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True)
         eventually(self.answers, "the runner to answer", 30)
 
     def answers(self) -> bool:
@@ -116,7 +126,7 @@ class Node:
 
     def ask(self, method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, str]:
         """A request as the pushing generation's control plane, or the edge proxy, makes it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
@@ -151,28 +161,24 @@ class Node:
 
     def containers(self) -> dict[str, str]:
         """Our containers on the engine, by name, with their state."""
-        listed = [line.split() for line in docker("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()]
+        listed = [line.split() for line in self.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()]
         return {name: state for name, state in listed if name[:36] in self.made}
 
     def judged(self) -> set[str]:
         """The addresses that have rules in the kernel."""
-        listed = subprocess.run(["nft", "list", "map", "inet", "pinfold", "sandboxes"], check=False, capture_output=True, text=True).stdout
-        return {word for word in listed.split() if word.count(".") == 3}
+        return {word for word in self.nft("list", "map", "inet", "pinfold", "sandboxes").split() if word.count(".") == 3}
 
     def rules(self, sandbox: str) -> str:
         """The rules that judge one sandbox's packets, without their counts."""
-        chain = f"sb_{sandbox.replace('-', '')}"
-        listed = subprocess.run(["nft", "-s", "list", "chain", "inet", "pinfold", chain], check=False, capture_output=True, text=True)
-        return listed.stdout
+        return self.nft("-s", "list", "chain", "inet", "pinfold", f"sb_{sandbox.replace('-', '')}")
 
     def left(self) -> list[str]:
         """Whatever there is of sandboxes in the engine, the kernel and the data directory."""
-        tables = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
-        chains = [line.strip() for line in tables.splitlines() if "chain sb_" in line or "set sb_" in line]
-        networks = [n for n in docker("network", "ls", "--format", "{{.Name}}").split() if n.startswith("daytona-link-")]
+        chains = [line.strip() for line in self.nft("list", "ruleset").splitlines() if "chain sb_" in line or "set sb_" in line]
+        networks = [n for n in self.docker("network", "ls", "--format", "{{.Name}}").split() if n.startswith("daytona-link-")]
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if f"{self.data}/" in line]
         files = [str(f.relative_to(self.data)) for folder in ("sandboxes", "outbox") for f in (self.data / folder).glob("*")]
-        images = [i for i in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split() if i.startswith("daytona-from-sandbox-")]
+        images = [i for i in self.docker("images", "--format", "{{.Repository}}:{{.Tag}}").split() if i.startswith("daytona-from-sandbox-")]
         return [*self.containers(), *self.judged(), *chains, *networks, *mounts, *files, *images]
 
     def nothing_left(self) -> None:
@@ -186,7 +192,7 @@ class Node:
             self.kill()
             self.process.wait(10)
         for name in self.containers():
-            docker("rm", "-f", "-v", name, check=False)
+            self.docker("rm", "-f", "-v", name, check=False)
         self.plane.close()
         self.engine.close()
         shutil.rmtree(self.directory, ignore_errors=True)

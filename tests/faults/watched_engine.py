@@ -17,16 +17,21 @@ UNSTABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{64}|127\.0\.0\.1:\d+/
 
 
 class _Connection(http.client.HTTPConnection):
+    def __init__(self, engine: str) -> None:
+        super().__init__("docker")
+        self.engine = engine
+
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(ENGINE)
+        self.sock.connect(self.engine)
 
 
 class WatchedEngine:
     """A socket in front of the engine's. Calls that only read pass unseen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: str = ENGINE) -> None:
         self.path = path
+        self.engine = engine
         #: The calls that changed something, in order.
         self.steps: list[str] = []
         #: Called with a step's name before the engine hears of it; returns whether it may.
@@ -93,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not self.watch.before(step):
                 self.close_connection = True
                 return
-        engine = _Connection("docker")
+        engine = _Connection(self.watch.engine)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "content-length", "connection")}
         engine.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
         answer = engine.getresponse()

@@ -7,121 +7,39 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, DaytonaError
 
-from stack import BINARY, STATE
+from second_host import SecondHost, second_host, unmount
+from stack import STATE
 from support import busybox, eventually
 
-NAMESPACE = "pf-second"
 # How long a runner may be silent here, in seconds: both report three times in it, and a minute of waiting proves no more.
 SILENCE = 6
-HERE, THERE = "10.213.0.1", "10.213.0.2"
-
-
-def run(*command: str | Path, **keywords) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, **keywords).stdout
-
-
-class Second:
-    """The other host: namespace, engine, runner. Leaves nothing."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.socket = f"unix://{directory}/docker.sock"
-        # Not `ip netns exec`: that mounts a new /sys, and the engine needs the cgroups below this one.
-        self.inside = ["nsenter", f"--net=/run/netns/{NAMESPACE}"]
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def begin(self, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-        log = (self.directory / f"{Path(command[0]).name}.log").open("ab")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
-        process = subprocess.Popen([*self.inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=inherited | environment, start_new_session=True)
-        self.processes.append(process)
-        return process
-
-    def network(self) -> None:
-        run("ip", "netns", "add", NAMESPACE)
-        run("ip", "link", "add", "pf-here", "type", "veth", "peer", "name", "pf-there", "netns", NAMESPACE)
-        run("ip", "addr", "add", f"{HERE}/30", "dev", "pf-here")
-        run("ip", "link", "set", "pf-here", "up")
-        for command in (["addr", "add", f"{THERE}/30", "dev", "pf-there"], ["link", "set", "pf-there", "up"], ["link", "set", "lo", "up"]):
-            run(*self.inside, "ip", *command)
-
-    def engine(self) -> None:
-        places = ["--data-root", self.directory / "docker", "--exec-root", self.directory / "exec", "--pidfile", self.directory / "docker.pid"]
-        dockerd = self.begin("dockerd", "-H", self.socket, *places)
-
-        def answers() -> bool:
-            assert dockerd.poll() is None, (self.directory / "dockerd.log").read_text()[-2000:]
-            return subprocess.run(["docker", "-H", self.socket, "version"], check=False, capture_output=True).returncode == 0
-
-        eventually(answers, "the second engine to answer", 40)
-        with subprocess.Popen(["docker", "save", busybox()], stdout=subprocess.PIPE) as saved:
-            run("docker", "-H", self.socket, "load", stdin=saved.stdout)
-
-    def runner(self, port: int, token: str) -> subprocess.Popen[bytes]:
-        return self.begin(
-            BINARY,
-            "run",
-            DAYTONA_API_URL=f"http://{HERE}:{port}/api",
-            DAYTONA_RUNNER_TOKEN=token,
-            DOCKER_HOST=self.socket,
-            API_PORT="8080",
-            HEALTHCHECK_INTERVAL=f"{SILENCE // 3}s",
-            RUNNER_DOMAIN=THERE,
-            PINFOLD_DATA_DIR=str(self.directory / "node"),
-        )
-
-    def containers(self) -> set[str]:
-        return set(run("docker", "-H", self.socket, "ps", "-a", "--format", "{{.Names}}").split())
-
-    def end(self) -> None:
-        left = subprocess.run(["docker", "-H", self.socket, "ps", "-aq"], check=False, capture_output=True, text=True).stdout.split()
-        if left:
-            subprocess.run(["docker", "-H", self.socket, "rm", "-f", *left], check=False, capture_output=True)
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-        points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for point in sorted((p for p in points if p.startswith(f"{self.directory}/")), reverse=True):
-            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", "pf-here"], check=False, capture_output=True)
-        subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def second() -> Iterator[Second]:
-    # Sockets have short names, and an engine's data is no matter of pytest's.
-    # No link in their path either: an engine takes none.
+def second() -> Iterator[SecondHost]:
     directory = STATE.resolve() / "tmp" / "second"
+    # A run that was killed may have left both.
+    unmount(directory)
     subprocess.run(["rm", "-rf", str(directory)], check=True)
     directory.mkdir(parents=True)
-    host = Second(directory)
-    try:
-        host.network()
-        host.engine()
+    with second_host(directory) as host:
         yield host
-    finally:
-        host.end()
-        subprocess.run(["rm", "-rf", str(directory)], check=False)
+    subprocess.run(["rm", "-rf", str(directory)], check=False)
 
 
 class Fleet:
     """Both runners as the API shows them."""
 
-    def __init__(self, stack, second: Second) -> None:
+    def __init__(self, stack, second: SecondHost) -> None:
         self.stack = stack
         self.second = second
         made = json.loads(stack.api("POST", "/runners", {"name": "second"})[1])
         self.id = made["id"]
-        self.process = second.runner(stack.port, made["apiKey"])
+        self.process = second.runner(stack.port, made["apiKey"], HEALTHCHECK_INTERVAL=f"{SILENCE // 3}s")
         eventually(self.ready, "the second runner to be ready", 30)
 
     def ready(self) -> bool:
@@ -139,7 +57,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(stack, second: Second, daytona) -> Iterator[Fleet]:
+def fleet(stack, second: SecondHost, daytona) -> Iterator[Fleet]:
     before = dict(stack.extra)
     stack.stop()
     stack.extra = before | {"PINFOLD_BIND": f"0.0.0.0:{stack.port}", "PINFOLD_RUNNER_SILENCE": f"{SILENCE}s"}
@@ -208,7 +126,7 @@ def test_a_runner_that_was_killed_is_noticed_and_its_sandboxes_say_so(daytona, f
         made += more
         assert fleet.id not in {fleet.runner_of(s) for s in more}
         key = json.loads(fleet.stack.api("GET", f"/runners/{fleet.id}/full")[1])["apiKey"]
-        fleet.process = fleet.second.runner(fleet.stack.port, key)
+        fleet.process = fleet.second.runner(fleet.stack.port, key, HEALTHCHECK_INTERVAL=f"{SILENCE // 3}s")
         eventually(fleet.ready, "the runner to come back", 30)
         assert lost.process.exec("echo back").result == "back\n", "its container ran on"
     finally:

@@ -84,7 +84,7 @@ pub(super) async fn info(State(s): State<Shared>, Path(id): Path<String>) -> Api
     {
         version = daemon_version((address, s.node.config.toolbox_port).into()).await;
     }
-    let ending = known.and_then(|k| k.ending).filter(|_| state == SandboxState::Error);
+    let trouble = known.and_then(|k| k.trouble()).filter(|_| state == SandboxState::Error);
     Ok(Json(SandboxInfo {
         state,
         backup_state,
@@ -92,7 +92,7 @@ pub(super) async fn info(State(s): State<Shared>, Path(id): Path<String>) -> Api
         recoverable: backup_error.as_deref().is_some_and(recovery::is_recoverable),
         backup_error,
         daemon_version: version.filter(|_| state == SandboxState::Started),
-        error_reason: ending.map(|e| e.reason()),
+        error_reason: trouble,
     }))
 }
 

@@ -48,11 +48,8 @@ pub(crate) fn daemon_address(node: &Node, id: &SandboxId) -> ApiResult<SocketAdd
         let message = format!("sandbox {id} is {state}; try again shortly");
         return Err(ApiError::conflict(message).code("SANDBOX_NOT_READY").retry_after(1));
     }
-    let reason = known
-        .ending
-        .filter(|_| known.state == SandboxState::Error)
-        .map(|e| format!(": {}", e.reason()))
-        .unwrap_or_default();
+    let reason = known.trouble().filter(|_| known.state == SandboxState::Error);
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let message = format!("bad request: sandbox {id} is {state}{reason}; check that it is started");
     Err(ApiError::bad_request(message).code("SANDBOX_NOT_RUNNING"))
 }

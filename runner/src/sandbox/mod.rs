@@ -13,6 +13,7 @@ mod quota;
 mod readiness;
 mod recreate;
 mod resize;
+mod revive;
 mod settings;
 mod start;
 mod stop;

@@ -182,7 +182,7 @@ impl Node {
         };
         self.index.change(id, |s| {
             s.status = ContainerStatus::Running;
-            s.ending = None;
+            (s.ending, s.failure, s.revived) = (None, None, 0);
             s.address = Some(address);
         });
         let version = self.until_ready(id, address, inside, token).await?;
@@ -237,7 +237,7 @@ impl Node {
         self.enforce(id, address).await
     }
 
-    async fn launch_daemon(&self, id: &SandboxId) -> OpResult<()> {
+    pub(super) async fn launch_daemon(&self, id: &SandboxId) -> OpResult<()> {
         let found = self.engine.inspect(id.as_str()).await?;
         let mut env = vec!["DEBIAN_FRONTEND=noninteractive".to_owned()];
         if found.working_dir.is_empty() {
@@ -285,6 +285,7 @@ impl Node {
                 s.state = state_of(s.status, ending.as_ref());
             }
             s.ending = ending;
+            s.failure = None;
             s.address = address.filter(|_| !exited && found.status != ContainerStatus::Created);
             s.cpu = if found.cpu_quota > 0 { found.cpu_quota as f64 / 100_000.0 } else { 0.0 };
             s.memory = u64::try_from(found.memory).unwrap_or(0);

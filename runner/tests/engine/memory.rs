@@ -49,3 +49,32 @@ async fn pain_18_out_of_memory_is_a_reason_of_its_own() {
     real.node.destroy(&id).await.unwrap();
     real.stop.cancel();
 }
+
+/// Pain B17: beside an image's own entrypoint the daemon is a process like any other, and whatever killed it, it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_17_a_daemon_that_dies_beside_its_sandbox_is_launched_again() {
+    let real = Real::with(|c| c.use_snapshot_entrypoint = true).await;
+    let id = SandboxId::random();
+    let _cleanup = Cleanup(vec![id.clone()]);
+    real.node.create(real.request(&id)).await.unwrap();
+    let daemon = || {
+        let listed = shell(&format!("docker top {id} -eo pid,args"));
+        let line = listed.lines().find(|line| line.contains("/usr/local/bin/daytona"));
+        line.and_then(|line| line.split_whitespace().next()).and_then(|pid| pid.parse::<u32>().ok())
+    };
+    let first = daemon().expect("the daemon is a process of the sandbox");
+    shell(&format!("kill -9 {first}"));
+    eventually("another daemon", || daemon().is_some_and(|pid| pid != first)).await;
+    eventually("its launch to be over", || real.node.index.get(&id).is_some_and(|s| !s.busy)).await;
+    let (status, body) = real.get(&format!("/sandboxes/{id}/toolbox/version")).await;
+    assert_eq!(status, 200, "{body}");
+    // One that cannot live is told of, in the place of an endless repetition.
+    real.node.index.change(&id, |s| s.revived = 5);
+    shell(&format!("kill -9 {}", daemon().unwrap()));
+    let state = || real.node.index.get(&id).map(|s| s.state);
+    eventually("the error", || state() == Some(SandboxState::Error)).await;
+    let (status, body) = real.get(&format!("/sandboxes/{id}/toolbox/version")).await;
+    assert!(status == 400 && body.contains("daemon died"), "{status} {body}");
+    real.node.destroy(&id).await.unwrap();
+    real.stop.cancel();
+}
