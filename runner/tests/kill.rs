@@ -60,6 +60,12 @@ fn cases() -> Vec<Case> {
         case("RESIZE_SANDBOX", Some("/resize"), Before::Running, json!({"cpu": 2, "memory": 2})),
         case("RESIZE_SANDBOX", Some("/resize"), Before::Stopped, json!({"disk": 5})),
         case(
+            "RECOVER_SANDBOX",
+            Some("/recover"),
+            Before::Stopped,
+            json!({"errorReason": "write: no space left on device", "storageQuota": 3}),
+        ),
+        case(
             "UPDATE_SANDBOX_NETWORK_SETTINGS",
             Some("/network-settings"),
             Before::Running,

@@ -42,12 +42,19 @@ def test_stopping_and_starting_twice_are_harmless(make_sandbox):
     assert sandbox.process.exec("echo up").result == "up\n"
 
 
-def test_five_cycles_lose_nothing(make_sandbox):
+def checksum(sandbox) -> str:
+    return sandbox.process.exec("sha256sum data log | sha256sum").result
+
+
+def test_pain_54_five_stops_and_starts_lose_nothing(make_sandbox):
     sandbox = make_sandbox()
+    sandbox.process.exec("head -c 5000000 /dev/urandom > data")
     for i in range(5):
         sandbox.process.exec(f"echo {i} >> log")
+        before = checksum(sandbox)
         sandbox.stop()
         sandbox.start()
+        assert checksum(sandbox) == before, f"after {i + 1} stops"
     assert sandbox.process.exec("cat log").result == "0\n1\n2\n3\n4\n"
 
 
@@ -86,15 +93,19 @@ def test_an_idle_sandbox_is_stopped(make_sandbox):
     assert 57 < took < 66, f"it was stopped after {took:.1f} s"
 
 
-def test_archive_and_restore(make_sandbox):
+def test_pain_54_three_archives_and_restores_lose_nothing(make_sandbox):
     sandbox = make_sandbox()
-    sandbox.fs.upload_file(b"archived", "f")
-    sandbox.stop()
-    sandbox.archive()
-    eventually(lambda: (sandbox.refresh_data(), sandbox.state.value == "archived")[1], "the sandbox to be archived", 60)
-    assert subprocess.run(["docker", "inspect", sandbox.id], check=False, capture_output=True).returncode != 0, "its container is gone"
-    sandbox.start()
-    assert sandbox.fs.download_file("f") == b"archived"
+    sandbox.process.exec("head -c 5000000 /dev/urandom > data")
+    for i in range(3):
+        sandbox.process.exec(f"echo {i} >> log")
+        before = checksum(sandbox)
+        sandbox.stop()
+        sandbox.archive()
+        eventually(lambda: (sandbox.refresh_data(), sandbox.state.value == "archived")[1], "the sandbox to be archived", 60)
+        assert not exists(sandbox.id), "its container is gone"
+        sandbox.start()
+        assert checksum(sandbox) == before, f"after {i + 1} archives"
+    assert sandbox.process.exec("cat log").result == "0\n1\n2\n"
 
 
 def comes_to(sandbox, *states: str) -> str:

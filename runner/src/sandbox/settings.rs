@@ -9,7 +9,7 @@ use pinfold_proto::runner::payload::NetworkSettings;
 
 use super::Urgency;
 use crate::error::{Class, OpError, OpResult};
-use crate::node::Node;
+use crate::node::{ATTEMPTS, FIRST_PAUSE, Node};
 use crate::policy;
 
 impl Node {
@@ -34,6 +34,19 @@ impl Node {
         record.network = NetworkSettings { network_limit_egress: limit, ..settings };
         let address = record.address.or(known.address);
         self.records.put(id, record).await?;
+        // A control plane does not tell its users of a failure here (runner contract 14.4), so one that passes is waited for. What is left is
+        // put in force at the next start or full listing.
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.enforce(id, address).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, %error, "could not change a network policy; trying again")
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
         self.enforce(id, address).await
     }
 }

@@ -81,6 +81,8 @@ pub struct RecordingPolicy {
     /// For each apply: whether the sandbox was already running.
     pub late: Mutex<Vec<bool>>,
     pub fail: Mutex<bool>,
+    /// How many applies failed.
+    pub refused: Mutex<u32>,
     /// The guarded bridges of link networks.
     pub links: Mutex<HashSet<String>>,
 }
@@ -89,6 +91,7 @@ pub struct RecordingPolicy {
 impl NetworkPolicy for RecordingPolicy {
     async fn apply(&self, sandbox: &SandboxId, endpoint: Endpoint, policy: Policy) -> OpResult<()> {
         if *self.fail.lock().unwrap() {
+            *self.refused.lock().unwrap() += 1;
             return Err(OpError::new(Class::Internal, "nft says no"));
         }
         let running = self.engine.log().iter().any(|line| *line == format!("start {sandbox}"));
@@ -171,6 +174,7 @@ impl Bench {
             applied: Mutex::default(),
             late: Mutex::default(),
             fail: Mutex::default(),
+            refused: Mutex::default(),
             links: Mutex::default(),
         });
         Self::under(engine, dir, policy, adjust).await

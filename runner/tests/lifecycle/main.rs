@@ -107,6 +107,21 @@ async fn a_policy_change_of_a_stopped_sandbox_holds_at_its_next_start_and_after_
 }
 
 #[tokio::test]
+async fn a_policy_change_that_fails_for_a_moment_is_tried_again() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    *bench.policy.fail.lock().unwrap() = true;
+    let settings = NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() };
+    let (node, owned) = (bench.node.clone(), id.clone());
+    let change = tokio::spawn(async move { node.set_network(&owned, settings).await });
+    eventually("two refusals", || *bench.policy.refused.lock().unwrap() == 2).await;
+    *bench.policy.fail.lock().unwrap() = false;
+    change.await.unwrap().unwrap();
+    assert!(bench.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+}
+
+#[tokio::test]
 async fn creating_twice_joins_and_a_lost_answer_is_found() {
     let bench = Bench::new().await;
     let id = SandboxId::random();
