@@ -22,6 +22,13 @@ def run(*command: str | Path, **keywords) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, **keywords).stdout
 
 
+def unmount(directory: Path) -> None:
+    """Whatever an engine left mounted below a directory, given by its real path."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in sorted((p for p in points if p.startswith(f"{directory}/")), reverse=True):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+
+
 class SecondHost:
     """The other host: namespace, engine, runner. Leaves nothing."""
 
@@ -97,9 +104,8 @@ class SecondHost:
                     process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
-        points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for point in sorted((p for p in points if p.startswith((f"{self.directory}/", f"{RUN}/"))), reverse=True):
-            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+        unmount(self.directory)
+        unmount(RUN)
         shutil.rmtree(RUN, ignore_errors=True)
         subprocess.run(["ip", "link", "del", "pf-here"], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)

@@ -3,16 +3,17 @@
 use std::io::Write;
 use std::path::Path;
 
-/// Replaces `path` by `bytes`. After it returns, a crash shows either the old content or the new, whole.
+/// Replaces `path` by `bytes`. After it returns, a crash shows either the old content or the new, whole. A failure leaves the old.
 pub(crate) async fn replace(path: &Path, bytes: Vec<u8>) -> std::io::Result<()> {
     let path = path.to_owned();
     run(move || {
         let temporary = path.with_extension("tmp");
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        drop(file);
-        std::fs::rename(&temporary, &path)?;
+        let written = write(&temporary, &bytes).and_then(|()| std::fs::rename(&temporary, &path));
+        if written.is_err() {
+            // Half of a file is in nobody's way but a full disk's. Its removal cannot make the failure worse.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written?;
         // The rename itself has to survive too.
         match path.parent() {
             Some(parent) => std::fs::File::open(parent)?.sync_all(),
@@ -20,6 +21,12 @@ pub(crate) async fn replace(path: &Path, bytes: Vec<u8>) -> std::io::Result<()> 
         }
     })
     .await
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Whether `path` is what a [`replace`] that was killed left beside its file.

@@ -185,7 +185,8 @@ class Node:
         """A result's file goes a moment after its acknowledgement, everything else before it."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self.left(), "nothing to be left", 5)
-        assert self.left() == []
+        left = self.left()
+        assert not left, f"left: {left}"
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
