@@ -24,7 +24,6 @@ class Plane:
         #: What `GET /sandbox/for-runner` answers.
         self.sandboxes: list[dict] = []
         self.states: list[tuple[str, dict]] = []
-        self.healthchecks = 0
         #: Called with the job's id when its result has arrived and is not acknowledged yet. True: the connection is cut instead.
         self.on_result: Callable[[str], bool] = lambda _: False
         #: Called with the claimed jobs before they are sent. True: the connection is cut instead.
@@ -156,7 +155,6 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path).path.removeprefix("/api").strip("/").split("/")
         match parts:
             case ["runners", "healthcheck"]:
-                self.plane.healthchecks += 1
                 return self.answer(201)
             case ["jobs", job, "status"]:
                 if self.plane.on_result(job):

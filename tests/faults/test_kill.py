@@ -24,19 +24,6 @@ MOST_STEPS = 12
 
 
 @pytest.fixture(scope="module")
-def node(stack) -> Iterator[Node]:
-    """A runner of its own in the place of the instance under test."""
-    stack.stop()
-    node = Node()
-    try:
-        node.start()
-        yield node
-    finally:
-        node.close()
-        stack.start()
-
-
-@pytest.fixture(scope="module")
 def registry(node: Node) -> Iterator[Registry]:
     registry = Registry(node.directory)
     yield registry

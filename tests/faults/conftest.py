@@ -1,0 +1,22 @@
+"""What the tests of bad days share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from node import Node
+
+
+@pytest.fixture(scope="module")
+def node(stack) -> Iterator[Node]:
+    """A runner of its own in the place of the instance under test."""
+    stack.stop()
+    node = Node()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+        stack.start()
