@@ -81,6 +81,8 @@ class Node:
             "RUNNER_DOMAIN": self.address,
             "PINFOLD_DATA_DIR": str(self.data),
             "POLL_TIMEOUT": "2s",
+            # BuildKit speaks over a connection of its own, on which no single step can be seen.
+            "BUILD_ENGINE": "legacy",
         }
         return inherited | ours | self.extra
 
