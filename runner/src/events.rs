@@ -102,7 +102,9 @@ async fn apply(node: &Arc<Node>, event: Event) {
             if event.action == "start" {
                 enforce_one(node, &id).await;
             }
-            node.news.raise();
+            if node.index.get(&id).map(|s| s.state) != known.map(|s| s.state) {
+                node.news.raise();
+            }
         }
         _ => {}
     }
@@ -137,7 +139,9 @@ async fn died(node: &Node, id: &SandboxId, event: &Event) {
     if let Some(ending) = ended.ending.filter(|e| !e.is_expected()) {
         tracing::warn!(sandbox = %id, reason = ending.reason(), "a sandbox ended unexpectedly");
     }
-    node.news.raise();
+    if ended.state != known.state {
+        node.news.raise();
+    }
 }
 
 /// Reads one sandbox from the engine into the index.

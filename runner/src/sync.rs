@@ -112,8 +112,10 @@ async fn push(
             // The engine has the last word: "not found", and nothing else, is gone.
             let gone = matches!(node.engine.inspect(id.as_str()).await, Err(error) if error.is_not_found());
             if gone && (known || looks >= CONFIRM) {
-                // The event of its removal may have been missed.
-                node.forget(&id).await;
+                // The event of its removal may have been missed. A create may have begun meanwhile.
+                if node.index.get(&id).is_none() {
+                    node.forget(&id).await;
+                }
                 report(control, &id, "error", Some("the sandbox's container no longer exists on its runner"))
                     .await;
             } else if gone {
