@@ -27,7 +27,7 @@ pub(crate) async fn authenticate(
     State(context): State<Context>,
     JsonBody(request): JsonBody<AuthenticateRequest>,
 ) -> ApiResult<()> {
-    required(&[("username", &request.username), ("password", &request.password)])?;
+    required(&[("username", &request.username), ("password", request.password.expose())])?;
     context
         .run(move |task| {
             let or = |value: &str, default: &str| {
@@ -40,7 +40,13 @@ pub(crate) async fn authenticate(
             if !word(&host, b".-:[]_") || !word(&protocol, b"+-.") {
                 return Err(Failure::invalid("host or protocol is malformed"));
             }
-            save(&task.sandbox.home.join(FILE), &protocol, &host, &request.username, &request.password)?;
+            save(
+                &task.sandbox.home.join(FILE),
+                &protocol,
+                &host,
+                &request.username,
+                request.password.expose(),
+            )?;
             let mut global = config::global(task)?;
             // An empty value, which git takes for "forget the helpers so far", is no helper.
             let helpers: Vec<_> = {

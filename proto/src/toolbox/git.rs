@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::Secret;
 use crate::null;
 
 /// `POST /git/clone`.
@@ -22,7 +23,7 @@ pub struct CloneRequest {
     /// User name, used only together with `password`.
     pub username: Option<String>,
     /// Password or token.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Whether the server's certificate is taken unseen.
     #[serde(default, deserialize_with = "null::as_default")]
     pub insecure_skip_tls: bool,
@@ -89,7 +90,7 @@ pub struct PushRequest {
     /// User name, used only together with `password`.
     pub username: Option<String>,
     /// Password or token.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Branch to push; the current one when absent.
     #[serde(default, deserialize_with = "null::as_default")]
     pub branch: String,
@@ -109,7 +110,7 @@ pub struct PullRequest {
     /// User name, used only together with `password`.
     pub username: Option<String>,
     /// Password or token.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Branch to pull; the current one's upstream when absent.
     #[serde(default, deserialize_with = "null::as_default")]
     pub branch: String,
@@ -238,7 +239,7 @@ pub struct AuthenticateRequest {
     /// User name.
     pub username: String,
     /// Password or token.
-    pub password: String,
+    pub password: Secret,
     /// Host; `github.com` when absent.
     #[serde(default, deserialize_with = "null::as_default")]
     pub host: String,
