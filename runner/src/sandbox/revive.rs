@@ -1,7 +1,8 @@
 //! A daemon that was launched beside an image's own entrypoint can die while its sandbox lives, of hunger for instance.
 //!
 //! The engine tells of the end of every exec but not whose it was, so the daemon's port is asked: a refused connection, and nothing else, is a
-//! dead daemon. A daemon that is the sandbox's first process needs none of this; its end is the sandbox's.
+//! dead daemon. A daemon that is the sandbox's first process needs none of this, its end being the sandbox's; an Android
+//! device has no daemon.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use pinfold_engine::ContainerStatus;
 use pinfold_proto::id::SandboxId;
-use pinfold_proto::well_known::DAEMON_PATH;
 use tokio::net::TcpStream;
 
+use super::start::Inside;
 use super::{Urgency, readiness};
 use crate::error::{Class, OpError, OpResult};
 use crate::index::SandboxState;
@@ -57,7 +58,8 @@ impl Node {
         }
         let found = self.engine.inspect(id.as_str()).await?;
         let Some(address) = self.index.get(id).and_then(|s| s.address) else { return Ok(()) };
-        if found.entrypoint.as_slice() == [DAEMON_PATH] || found.status != ContainerStatus::Running {
+        let inside = Inside::of(&found.labels, &found.entrypoint);
+        if inside != Inside::Program || found.status != ContainerStatus::Running {
             return Ok(());
         }
         let mut times = 0;

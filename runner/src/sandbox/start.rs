@@ -44,7 +44,7 @@ pub(super) enum Inside {
 }
 
 impl Inside {
-    fn of(labels: &BTreeMap<String, String>, entrypoint: &[String]) -> Self {
+    pub(super) fn of(labels: &BTreeMap<String, String>, entrypoint: &[String]) -> Self {
         if android::is_one(labels) {
             Self::Android
         } else if entrypoint == [DAEMON_PATH] {
