@@ -11,7 +11,7 @@ use std::thread;
 
 use axum::extract::State;
 use axum::response::Response;
-use pinfold_http::{ApiError, ApiResult, Query};
+use pinfold_http::{ApiResult, Query};
 use pinfold_proto::toolbox::files::Match;
 use pinfold_spawn::Sandbox;
 use serde::Serialize;
@@ -31,17 +31,13 @@ const LINES: usize = 64;
 /// More threads than this find nothing faster: the walk is the limit.
 const MAX_THREADS: usize = 8;
 
-/// Every matching line, in the order of the walk. Three parameters are ours: `ignoreCase=true` takes ASCII letters in any case, `regex=true` takes
-/// the pattern as a regular expression, and `limit` is how many lines are wanted; the one after the last then says that there are more.
+/// Every matching line, in the order of the walk. Two parameters are ours: `ignoreCase=true` takes ASCII letters in any case, and `limit` is how many
+/// lines are wanted; the one after the last then says that there are more.
 pub(crate) async fn find(State(sandbox): State<Sandbox>, query: Query) -> ApiResult<Response> {
     let given = PathBuf::from(query.required("path")?);
     let pattern = query.required("pattern")?;
     let any_case = query.flag("ignoreCase");
-    let needle = if query.flag("regex") {
-        Needle::expression(pattern, any_case).map_err(ApiError::bad_request)?
-    } else {
-        Needle::text(pattern, any_case)
-    };
+    let needle = Needle::text(pattern, any_case);
     let limit = Limit::of(&query)?;
     let root = sandbox.resolve(&given);
     let search = move |list: &mut JsonList| {

@@ -91,13 +91,6 @@ async fn find_has_options_beyond_the_contract() {
     };
     assert_eq!(find("pattern=error").await.len(), 9);
     assert_eq!(find("pattern=error&ignoreCase=true").await.len(), 18);
-    let expression = |text: &str| format!("regex=true&pattern={}", encode(text));
-    let found = find(&expression("^(Error|warning) [2-3]+$")).await;
-    let lines: Vec<_> = found.iter().map(|m| m["content"].as_str().unwrap()).collect();
-    assert_eq!(lines, ["Error 2", "warning 22", "Error 3", "warning 33"]);
-    assert_eq!(find(&(expression("^error") + "&ignoreCase=true")).await.len(), 9);
-    assert_eq!(find(&expression("[0-9]").replace("true", "false")).await.len(), 0);
-
     let cut = find("pattern=error&ignoreCase=true&limit=3").await;
     let places: Vec<_> =
         cut[..3].iter().map(|m| (m["file"].as_str().unwrap(), m["line"].as_u64().unwrap())).collect();
@@ -105,12 +98,7 @@ async fn find_has_options_beyond_the_contract() {
     assert_eq!(cut[3..], [json!({"file": "", "line": 0, "content": "", "truncated": true})]);
     assert_eq!(find("pattern=error&limit=9").await.len(), 9, "all there are is not cut");
 
-    for bad in [
-        expression("("),
-        expression("(a{200}){200}"),
-        "pattern=x&limit=0".into(),
-        "pattern=x&limit=many".into(),
-    ] {
+    for bad in ["pattern=x&limit=0", "pattern=x&limit=many"] {
         let answer = daemon.ask("GET", &format!("/files/find?path=d&{bad}")).await;
         assert_eq!(answer.error(), (400, "BAD_REQUEST".into()), "{bad}");
     }
