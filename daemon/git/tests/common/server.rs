@@ -78,14 +78,11 @@ pub(crate) async fn serve_tls(remote: Remote) -> (SocketAddr, String) {
     let address = listener.local_addr().unwrap();
     let routes = remote.routes();
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((stream, peer)) = listener.accept().await {
             let (acceptor, routes) = (acceptor.clone(), routes.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = hyper_util::service::TowerToHyperService::new(routes);
-                let server =
-                    hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+                pinfold_http::serve_connection(stream, peer, routes, std::future::pending()).await;
             });
         }
     });
