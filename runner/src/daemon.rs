@@ -15,6 +15,8 @@ use crate::error::RunError;
 
 static EMBEDDED: &[u8] = include_bytes!(env!("PINFOLD_EMBEDDED_DAEMON"));
 
+/// Beginning of the file's name; version and hash follow.
+const NAME: &str = "pinfold-daemon-";
 /// End of the path under which the original runner mounts its daemon.
 const LEGACY_SUFFIX: &str = ".tmp/binaries/daemon-amd64";
 
@@ -41,7 +43,7 @@ impl InstalledDaemon {
         let hash: String = Sha256::digest(&bytes).iter().take(6).map(|b| format!("{b:02x}")).collect();
         let dir = config.data_dir.join("daemon");
         std::fs::create_dir_all(&dir).map_err(failed(&dir))?;
-        let path = dir.join(format!("pinfold-daemon-{}-{hash}", env!("CARGO_PKG_VERSION")));
+        let path = dir.join(format!("{NAME}{}-{hash}", env!("CARGO_PKG_VERSION")));
         let same = std::fs::read(&path).is_ok_and(|found| found == *bytes);
         if !same {
             write_executable(&path, &bytes).map_err(failed(&path))?;
@@ -72,6 +74,12 @@ impl InstalledDaemon {
     /// Where sandboxes mount it from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether a container that mounts these paths was made by us rather than by the original runner.
+    pub(crate) fn is_ours(mount_sources: &[String]) -> bool {
+        let name = |source: &String| Path::new(source).file_name().map(|n| n.to_string_lossy().into_owned());
+        mount_sources.iter().filter_map(name).any(|name| name.starts_with(NAME))
     }
 
     /// Removes versions that no container mounts, and refreshes the original's path where a container still does.

@@ -3,7 +3,7 @@
 //!
 //! What a chain says becomes the sandbox's recorded policy, so nothing that was closed opens. The order is: our policy in force, our network
 //! attached, the old network detached, the record written, and only then the old chain removed; so a kill at any point leaves work for the next start
-//! and no sandbox without rules. A sandbox that cannot be taken over keeps its chain.
+//! and no sandbox without rules. A sandbox that cannot be taken over keeps its chain. A sandbox of ours whose record is lost is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -14,6 +14,7 @@ use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::NetworkSettings;
 use tokio::io::AsyncWriteExt;
 
+use crate::daemon::InstalledDaemon;
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
 use crate::policy;
@@ -170,7 +171,16 @@ impl Node {
             return Ok(());
         }
         let found = self.engine.inspect(id.as_str()).await?;
-        let settings = legacy.cloned().unwrap_or_default().settings();
+        let legacy = match legacy {
+            Some(legacy) => legacy.clone(),
+            // The original left open networks without a chain. One of ours had a record, and nobody knows what it said.
+            None if InstalledDaemon::is_ours(&found.mount_sources) => {
+                tracing::error!(sandbox = %id, "the record of this sandbox is lost; it gets no network until its policy is set again");
+                Legacy { closed: true, ..Legacy::default() }
+            }
+            None => Legacy::default(),
+        };
+        let settings = legacy.settings();
         let address = match self.place_of(&found) {
             Place::Ours(address) => {
                 self.policy.apply(id, Endpoint::new(address), policy::parse(&settings)?).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pinfold_engine::{Container, ContainerSpec, ContainerStatus, ExecSpec};
-use pinfold_network::Endpoint;
+use pinfold_network::{Endpoint, Policy};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{StartSandbox, Started, VolumeMount};
 use pinfold_proto::well_known::DAEMON_PATH;
@@ -222,8 +222,12 @@ impl Node {
         }
         // A sandbox whose only network is its owner's is guarded there.
         let Some(address) = address.filter(|address| self.is_on_our_network(*address)) else { return Ok(()) };
-        let settings = self.records.get(id).map(|r| r.network).unwrap_or_default();
-        self.policy.apply(id, Endpoint::new(address), policy::parse(&settings)?).await
+        // Nobody knows what a lost record said.
+        let policy = match self.records.get(id) {
+            Some(record) => policy::parse(&record.network)?,
+            None => Policy::block_all(),
+        };
+        self.policy.apply(id, Endpoint::new(address), policy).await
     }
 
     fn is_on_our_network(&self, address: Ipv4Addr) -> bool {

@@ -12,6 +12,12 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     for (id, verb) in [(&running, "run -d"), (&stopped, "create"), (&open, "run -d")] {
         shell(&format!("docker {verb} --name {id} --label daytona.sandbox_name=old {IMAGE} sleep 3600"));
     }
+    // One of ours, of a life whose records are gone.
+    let lost = SandboxId::random();
+    let _lost = Cleanup(vec![lost.clone()]);
+    let daemon = tempfile::Builder::new().prefix("pinfold-daemon-").tempfile().unwrap();
+    let bind = format!("{}:/usr/local/bin/daytona:ro", daemon.path().display());
+    shell(&format!("docker run -d --name {lost} -v {bind} {IMAGE} sleep 3600"));
     let chain = |id: &SandboxId| {
         format!("DAYTONA-SB-{}", &shell(&format!("docker inspect -f '{{{{.Id}}}}' {id}"))[..12])
     };
@@ -36,7 +42,7 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     let _tables = Tables;
     let real = Real::guarded(|_| {}, firewall(&engine).await).await;
     eventually("the takeover", || {
-        real.node.records.ids().len() >= 3 && !shell("iptables-save").contains("DAYTONA-SB")
+        real.node.records.ids().len() >= 4 && !shell("iptables-save").contains("DAYTONA-SB")
     })
     .await;
     assert!(!shell("iptables-save").contains(&format!("-A DOCKER-USER -i {bridge}")));
@@ -45,6 +51,7 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     assert_eq!(settings(&running).network_limit_egress, Some(true));
     assert_eq!(settings(&stopped).network_block_all, Some(true));
     assert_eq!(settings(&open).network_block_all, Some(false));
+    assert_eq!(settings(&lost).network_block_all, Some(true));
     for id in [&running, &open] {
         let found = real.engine.inspect(id.as_str()).await.unwrap();
         assert!(!found.networks.contains_key("bridge"), "{found:?}");
@@ -60,7 +67,7 @@ async fn a_host_of_the_original_runner_is_taken_over() {
         real.node.index.all().iter().filter(|(id, _)| [&running, &stopped, &open].contains(&id)).count(),
         3
     );
-    for id in [&running, &stopped, &open] {
+    for id in [&running, &stopped, &open, &lost] {
         real.node.destroy(id).await.unwrap();
     }
     assert!(!shell("docker network ls").contains(&link) && real.node.records.ids().is_empty());

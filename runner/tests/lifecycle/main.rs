@@ -107,6 +107,24 @@ async fn a_policy_change_of_a_stopped_sandbox_holds_at_its_next_start_and_after_
 }
 
 #[tokio::test]
+async fn a_sandbox_whose_record_is_lost_gets_no_network_until_its_policy_is_set_again() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.records.remove(&id).await;
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    let in_force = || again.policy.applied.lock().unwrap().get(id.as_str()).map(|(_, policy)| policy.clone());
+    eventually("its policy", || in_force().is_some()).await;
+    assert!(in_force().unwrap().is_closed());
+    again.node.set_network(&id, NetworkSettings::default()).await.unwrap();
+    assert!(!in_force().unwrap().is_closed());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_policy_change_that_fails_for_a_moment_is_tried_again() {
     let bench = Bench::new().await;
     let id = SandboxId::random();
