@@ -23,6 +23,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let port =
         reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
     let runner_dir = control.data_dir.join("runner");
+    let builder = pinfold_runner::config::builder(&mut reader);
     let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
     // The process has begun with it; here its mistakes are reported.
     let telemetry = pinfold_runner::telemetry::Settings::read(&mut reader);
@@ -33,6 +34,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let login = if gateway.sandboxes_take_key { "key" } else { "password" };
     settings.push(("PINFOLD_SANDBOX_SSH", login.to_owned()));
     settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
+    settings.push(("BUILD_ENGINE", builder.to_string()));
     settings.extend(telemetry.map(|telemetry| ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.endpoint)));
 
     let stop = service::stop_on_signals()?;
@@ -40,6 +42,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let control = control.map_err(|error| Failure::of_class(error.exit_status(), error))?;
     let api = format!("http://{}/api", loopback(control.address));
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
+    runner.builder = builder;
     runner.ssh_gateway =
         control.ssh_public_key.clone().map(|public_key| SshGateway { public_key, ..gateway });
     runner.healthcheck_interval = runner.healthcheck_interval.min(silence / 3);

@@ -9,7 +9,7 @@ import pytest
 
 from support import REPO
 
-SOURCES = ["control/src/config.rs", "pinfold/src/up.rs", "runner/src/config.rs", "otlp/src/settings.rs", "daemon/src/config.rs"]
+SOURCES = ["control/src/config.rs", "pinfold/src/up.rs", "runner/src/config/mod.rs", "runner/src/config/environment.rs", "otlp/src/settings.rs", "daemon/src/config.rs"]
 # A name that a settings module reads: a string literal that looks like one.
 NAME = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|HOME|DISPLAY|ENVIRONMENT)"')
 # A name that any other module reads: our own ones, and the original's switches.

@@ -269,6 +269,15 @@ pub enum Builder {
     Legacy,
 }
 
+impl std::fmt::Display for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::BuildKit => "buildkit",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
 /// An image to build.
 #[derive(Debug, Clone, Default)]
 pub struct BuildSpec {
