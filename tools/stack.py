@@ -108,13 +108,17 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The environment `pinfold up` is started with. Nothing of the caller's Daytona settings leaks in."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
-        return inherited | {
-            "PINFOLD_DATA_DIR": str(self.data),
-            "PINFOLD_API_KEY": self.key,
-            "PINFOLD_BIND": f"127.0.0.1:{self.port}",
-            "PINFOLD_SSH_PORT": str(self.ssh_port),
-            "PINFOLD_SNAPSHOT_IMAGE": self.image,
-        } | self.extra
+        return (
+            inherited
+            | {
+                "PINFOLD_DATA_DIR": str(self.data),
+                "PINFOLD_API_KEY": self.key,
+                "PINFOLD_BIND": f"127.0.0.1:{self.port}",
+                "PINFOLD_SSH_PORT": str(self.ssh_port),
+                "PINFOLD_SNAPSHOT_IMAGE": self.image,
+            }
+            | self.extra
+        )
 
     def client_environment(self) -> dict[str, str]:
         """What a client's environment needs to reach this instance."""
@@ -136,9 +140,7 @@ class Stack:
         self.shown.touch(mode=0o600)
         with self.log.open("ab") as log, self.shown.open("ab") as shown:
             # A session of its own: a Ctrl-C at the terminal is for whoever started us, who then ends it in order.
-            self.process = subprocess.Popen(
-                [BINARY, "up"], stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True
-            )
+            self.process = subprocess.Popen([BINARY, "up"], stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True)
         return self.process
 
     def start(self, timeout: float = 60) -> None:
@@ -215,9 +217,7 @@ class Stack:
         # A container may vanish between the two calls: inspect then fails for that one, and still prints the others.
         listed = subprocess.run(["docker", "inspect", *ids], check=False, capture_output=True, text=True).stdout
         mine = f"{self.data.resolve()}/"
-        return [
-            c["Id"] for c in json.loads(listed or "[]") if any(bind.startswith(mine) for bind in c["HostConfig"].get("Binds") or [])
-        ]
+        return [c["Id"] for c in json.loads(listed or "[]") if any(bind.startswith(mine) for bind in c["HostConfig"].get("Binds") or [])]
 
     def mounts(self) -> list[str]:
         """Mount points below the data directory, deepest first."""
