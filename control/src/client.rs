@@ -15,15 +15,3 @@ pub(crate) fn new() -> Result<Client, reqwest::Error> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().connect_timeout(CONNECT).timeout(CALL).build()
 }
-
-/// An error with its causes: the outermost of reqwest's says only which URL it was.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pinfold_proto::error::chain;
 use pinfold_proto::id::Secret;
 use pinfold_proxy::Proxy;
 use tokio::net::TcpListener;
@@ -222,7 +223,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         }
         MigrateError::Sql(error) => StartError::Database { path: path.clone(), reason: error.to_string() },
     })?;
-    let client = client::new().map_err(|error| StartError::Client { reason: client::chain(&error) })?;
+    let client = client::new().map_err(|error| StartError::Client { reason: chain(&error) })?;
     let core = load(config, store, client, stop, &first_key, &runner_token)
         .await
         .map_err(|error| StartError::Database { path, reason: error.to_string() })?;

@@ -58,3 +58,15 @@ pub fn code_of(status: u16) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// An error with its causes, on one line: the outermost often says only what was asked of whom.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

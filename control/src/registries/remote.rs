@@ -6,11 +6,10 @@ use std::net::IpAddr;
 
 use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
+use pinfold_proto::error::chain;
 use pinfold_proto::runner::payload::Registry;
 use reqwest::{Client, Response};
 use serde::Deserialize;
-
-use crate::client;
 
 const KINDS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
                      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -101,13 +100,13 @@ impl Remote {
     async fn authorized(&self, method: Method, name: &str, url: &str) -> Result<Response, RemoteError> {
         let request = || self.client.request(method.clone(), url).header(ACCEPT, KINDS);
         let sent = self.basic(request()).send().await;
-        let answer = sent.map_err(|error| self.failed(client::chain(&error)))?;
+        let answer = sent.map_err(|error| self.failed(chain(&error)))?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         let token = self.token(&answer, name).await?;
         let sent = request().bearer_auth(token).send().await;
-        let answer = sent.map_err(|error| self.failed(client::chain(&error)))?;
+        let answer = sent.map_err(|error| self.failed(chain(&error)))?;
         match answer.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(self.failed("it refused the credentials"))
@@ -137,11 +136,11 @@ impl Remote {
         let mut query = vec![("scope", scope.as_str())];
         query.extend(parameter("service").map(|service| ("service", service)));
         let sent = self.basic(self.client.get(realm).query(&query)).send().await;
-        let answer = sent.map_err(|error| self.failed(client::chain(&error)))?;
+        let answer = sent.map_err(|error| self.failed(chain(&error)))?;
         if answer.content_length().is_some_and(|length| length > LARGEST as u64) {
             return Err(self.failed("its token is too large"));
         }
-        let token: Token = answer.json().await.map_err(|error| self.failed(client::chain(&error)))?;
+        let token: Token = answer.json().await.map_err(|error| self.failed(chain(&error)))?;
         Ok(token.token)
     }
 }

@@ -10,11 +10,11 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 use pinfold_proto::control::snapshot::StorageAccess;
+use pinfold_proto::error::chain;
 use pinfold_proto::id::Secret;
 use reqwest::{Client, Response};
 use tokio::sync::OnceCell;
 
-use crate::client;
 use crate::storage::signature::{canonical_query, encode};
 use sign::Unsigned;
 
@@ -119,7 +119,7 @@ impl ObjectStore {
             .header("authorization", unsigned.authorization(&self.config.access_key, &self.config.secret_key))
             .send()
             .await
-            .map_err(|error| unreachable(client::chain(&error)))
+            .map_err(|error| unreachable(chain(&error)))
     }
 
     async fn text(&self, response: Response) -> Result<String> {
@@ -128,7 +128,7 @@ impl ObjectStore {
         while let Some(piece) = pieces.next().await {
             all.extend_from_slice(&piece.map_err(|error| S3Error::Unreachable {
                 endpoint: self.config.endpoint.clone(),
-                reason: client::chain(&error),
+                reason: chain(&error),
             })?);
             if all.len() > LARGEST {
                 return Err(S3Error::Answer { what: "a question with a short answer" });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pinfold_proto::error::chain;
 use pinfold_proto::id::Secret;
 use pinfold_proto::runner::health::Healthcheck;
 use pinfold_proto::runner::job::{JobPage, PollResponse, StatusUpdate};
@@ -107,14 +108,7 @@ impl HttpControlPlane {
 }
 
 fn transport(error: &reqwest::Error) -> ApiCallError {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    ApiCallError::Transport(text)
+    ApiCallError::Transport(chain(error))
 }
 
 async fn answer(request: RequestBuilder) -> Result<reqwest::Response, ApiCallError> {

@@ -20,6 +20,7 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use pinfold_proto::error::chain;
 use tokio::sync::mpsc;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -191,17 +192,6 @@ fn stream_status(error: &str) -> u16 {
     } else {
         500
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[async_trait]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use pinfold_proto::error::chain;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
@@ -49,7 +50,7 @@ impl Connection {
             Address::Tcp(address) => TcpStream::connect(&address).await.map(Stream::Tcp),
         };
         let stream = stream.map_err(|e| e.to_string())?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| super::chain(&e))?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
         let task = tokio::spawn(async move { drop(connection.with_upgrades().await) });
         Ok(Self { sender, _task: AbortOnDropHandle::new(task) })
     }

@@ -19,13 +19,14 @@ use futures_util::stream::BoxStream;
 use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use pinfold_proto::error::chain;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use self::connection::{Address, Connection};
 use self::session::Session;
 use self::trace::Trace;
-use super::{Docker, chain};
+use super::Docker;
 use crate::error::{EngineError, Result};
 use crate::types::BuildSpec;
 

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Empty, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
+use pinfold_proto::error::chain;
 use pinfold_protobuf::{Message, fields};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -67,11 +68,11 @@ impl Session {
             .header("x-docker-expose-session-grpc-method", HEALTH)
             .body(Empty::<Bytes>::new().map_err(|never| -> io::Error { match never {} }).boxed_unsync())
             .map_err(|e| e.to_string())?;
-        let answer = connection.sender.send_request(request).await.map_err(|e| super::chain(&e))?;
+        let answer = connection.sender.send_request(request).await.map_err(|e| chain(&e))?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(format!("the engine opened no session: {}", answer.status()));
         }
-        let upgraded = hyper::upgrade::on(answer).await.map_err(|e| super::chain(&e))?;
+        let upgraded = hyper::upgrade::on(answer).await.map_err(|e| chain(&e))?;
         let credentials = Arc::new(credentials.clone());
         let service = service_fn(move |request| answer_call(credentials.clone(), request));
         let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
