@@ -1,8 +1,8 @@
 //! A daemon that was launched beside an image's own entrypoint can die while its sandbox lives, of hunger for instance.
 //!
 //! The engine tells of the end of every exec but not whose it was, so the daemon's port is asked: a refused connection, and nothing else, is a
-//! dead daemon. A daemon that is the sandbox's first process needs none of this, its end being the sandbox's; an Android
-//! device has no daemon.
+//! dead daemon. It also dies with its sandbox, and the engine may tell of the daemon's end first: then the sandbox's end is what users are told.
+//! A daemon that is the sandbox's first process needs none of this, its end being the sandbox's; an Android device has no daemon.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,12 +16,14 @@ use tokio::net::TcpStream;
 use super::start::Inside;
 use super::{Urgency, readiness};
 use crate::error::{Class, OpError, OpResult};
-use crate::index::SandboxState;
+use crate::index::{Sandbox, SandboxState};
 use crate::node::Node;
 
 const CONNECT: Duration = Duration::from_secs(1);
 /// Launches after the first, for one start of a sandbox: what goes on dying is broken.
 const MOST: u32 = 5;
+/// How late the engine may tell that a container has ended, after it refused to launch anything in it for that.
+const LATE: Duration = Duration::from_secs(3);
 
 impl Node {
     /// Launches a sandbox's daemon again if it is dead. To be called when an exec in it has ended.
@@ -31,7 +33,8 @@ impl Node {
         }
         let (node, owned) = (self.clone(), id.clone());
         let revived = self.owners.run(id, Urgency::InTurn, async move { node.revive(&owned).await }).await;
-        if let Err(error) = revived {
+        let Err(error) = revived else { return };
+        if !self.ends_soon(id).await {
             tracing::error!(sandbox = %id, %error, "the daemon of a sandbox is dead");
             self.index.change_known(id, |s| {
                 if s.status == ContainerStatus::Running {
@@ -39,8 +42,15 @@ impl Node {
                     s.failure = Some(format!("the sandbox's daemon died: {error}"));
                 }
             });
-            self.news.raise();
         }
+        self.news.raise();
+    }
+
+    /// Whether the sandbox's first process has ended as well: then its end is the reason that users are told, not the daemon's.
+    async fn ends_soon(&self, id: &SandboxId) -> bool {
+        let ended =
+            |s: Option<&Sandbox>| s.is_none_or(|s| s.status != ContainerStatus::Running).then_some(());
+        tokio::time::timeout(LATE, self.index.wait(id, ended)).await.is_ok()
     }
 
     async fn is_daemon_dead(&self, id: &SandboxId) -> bool {

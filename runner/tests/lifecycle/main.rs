@@ -272,6 +272,37 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_dies_with_its_sandbox_does_not_hide_the_sandboxs_own_end() {
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let version = axum::routing::get(|| async { axum::Json(serde_json::json!({"version": "9.9.9"})) });
+    let app = axum::Router::new().route("/version", version);
+    let daemon = tokio::spawn(async move { axum::serve(listener, app).await });
+    let bench = Bench::with(|c| (c.use_snapshot_entrypoint, c.toolbox_port) = (true, port)).await;
+    let (_, stop, task) = bench.serve(std::sync::Arc::new(Control::default())).await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    // As the engine does it: no new process is launched any more, the daemon's end is told, then the program's.
+    let launched = bench.engine.calls("exec");
+    bench.engine.fail_next("exec", Fault::Error(broken()));
+    daemon.abort();
+    let _ = daemon.await;
+    bench.engine.exec_ends(id.as_str());
+    eventually("the refused launch", || bench.engine.calls("exec") == launched + 1).await;
+    eventually("its report", || bench.node.index.get(&id).is_some_and(|s| !s.busy)).await;
+    let changed = bench.node.index.wait(&id, |s| s.filter(|s| s.state != SandboxState::Started).cloned());
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bench.engine.exit(id.as_str(), 3, false);
+    };
+    let (seen, ()) = tokio::join!(changed, end);
+    assert_eq!((seen.state, seen.ending.map(|e| e.code)), (SandboxState::Error, Some(3)));
+    assert_eq!(bench.node.index.get(&id).unwrap().failure, None);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_node_that_starts_again_knows_its_sandboxes_and_thaws_frozen_ones() {
     let bench = Bench::new().await;
     let (running, frozen) = (SandboxId::random(), SandboxId::random());

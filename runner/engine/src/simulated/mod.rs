@@ -152,6 +152,14 @@ impl Simulated {
         self.emit("die", &id, name, Some(code));
     }
 
+    /// A process that was launched beside a container's first one ends.
+    pub fn exec_ends(&self, name: &str) {
+        let id = self.state().containers.get(name).map(|c| c.id.clone());
+        if let Some(id) = id {
+            self.emit("exec_die", &id, name, Some(137));
+        }
+    }
+
     /// A container vanishes without an event, as when an engine's data is restored from elsewhere.
     pub fn vanish(&self, name: &str) {
         self.state().containers.remove(name);
