@@ -75,7 +75,16 @@ async fn apply(node: &Arc<Node>, event: Event) {
         "oom" => {
             tracing::warn!(sandbox = %id, limit_bytes = known.as_ref().map_or(0, |s| s.memory), "a sandbox ran out of memory");
             node.counters.count_oom();
-            node.index.change_known(&id, |s| s.ending.get_or_insert_default().oom = true);
+            node.index.change_known(&id, |s| {
+                s.ending.get_or_insert_default().oom = true;
+                // It may be told after the end that it explains.
+                if s.status == ContainerStatus::Exited && !s.busy {
+                    s.state = state_of(s.status, s.ending.as_ref());
+                }
+            });
+            if node.index.get(&id).map(|s| s.state) != known.map(|s| s.state) {
+                node.news.raise();
+            }
         }
         "die" => died(node, &id, &event).await,
         "exec_die" if !busy => {

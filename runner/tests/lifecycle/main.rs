@@ -287,7 +287,7 @@ async fn a_daemon_that_dies_with_its_sandbox_does_not_hide_the_sandboxs_own_end(
     bench.engine.fail_next("exec", Fault::Error(broken()));
     daemon.abort();
     let _ = daemon.await;
-    bench.engine.exec_ends(id.as_str());
+    bench.engine.tell("exec_die", id.as_str());
     eventually("the refused launch", || bench.engine.calls("exec") == launched + 1).await;
     eventually("its report", || bench.node.index.get(&id).is_some_and(|s| !s.busy)).await;
     let changed = bench.node.index.wait(&id, |s| s.filter(|s| s.state != SandboxState::Started).cloned());
@@ -298,6 +298,22 @@ async fn a_daemon_that_dies_with_its_sandbox_does_not_hide_the_sandboxs_own_end(
     let (seen, ()) = tokio::join!(changed, end);
     assert_eq!((seen.state, seen.ending.map(|e| e.code)), (SandboxState::Error, Some(3)));
     assert_eq!(bench.node.index.get(&id).unwrap().failure, None);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn want_of_memory_is_the_reason_when_it_is_told_after_the_end() {
+    let bench = Bench::new().await;
+    let (_, stop, task) = bench.serve(std::sync::Arc::new(Control::default())).await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.engine.exit(id.as_str(), 137, false);
+    let state = || bench.node.index.get(&id).map(|s| s.state);
+    eventually("the end", || state() == Some(SandboxState::Stopped)).await;
+    bench.engine.tell("oom", id.as_str());
+    eventually("the reason", || state() == Some(SandboxState::Error)).await;
+    assert!(bench.node.index.get(&id).unwrap().trouble().unwrap().contains("ran out of memory"));
     stop.cancel();
     task.await.unwrap();
 }

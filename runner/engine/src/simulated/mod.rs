@@ -152,11 +152,11 @@ impl Simulated {
         self.emit("die", &id, name, Some(code));
     }
 
-    /// A process that was launched beside a container's first one ends.
-    pub fn exec_ends(&self, name: &str) {
+    /// Tells of something that happened in a container, which stays as it is.
+    pub fn tell(&self, action: &str, name: &str) {
         let id = self.state().containers.get(name).map(|c| c.id.clone());
         if let Some(id) = id {
-            self.emit("exec_die", &id, name, Some(137));
+            self.emit(action, &id, name, None);
         }
     }
 
