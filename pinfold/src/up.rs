@@ -24,6 +24,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
         reader.parse("PINFOLD_RUNNER_PORT", 0, "a port number, or 0 for any that is free", |_: &u16| true);
     let runner_dir = control.data_dir.join("runner");
     let builder = pinfold_runner::config::builder(&mut reader);
+    let engine_wait = pinfold_runner::config::engine_wait(&mut reader);
     let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
     // The process has begun with it; here its mistakes are reported.
     let telemetry = pinfold_runner::telemetry::Settings::read(&mut reader);
@@ -35,6 +36,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     settings.push(("PINFOLD_SANDBOX_SSH", login.to_owned()));
     settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
     settings.push(("BUILD_ENGINE", builder.to_string()));
+    settings.push(("PINFOLD_ENGINE_WAIT", pinfold_settings::format_duration(engine_wait)));
     settings.extend(telemetry.map(|telemetry| ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.endpoint)));
 
     let stop = service::stop_on_signals()?;
@@ -43,6 +45,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let api = format!("http://{}/api", loopback(control.address));
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
     runner.builder = builder;
+    runner.engine_wait = engine_wait;
     runner.ssh_gateway =
         control.ssh_public_key.clone().map(|public_key| SshGateway { public_key, ..gateway });
     runner.healthcheck_interval = runner.healthcheck_interval.min(silence / 3);

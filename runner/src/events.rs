@@ -103,6 +103,10 @@ async fn apply(node: &Arc<Node>, event: Event) {
                 tracing::error!(sandbox = %id, %error, "could not remove a container that nobody owns");
             }
         }
+        "start" if !busy && node.late_starts.expects(&id) => {
+            let node = node.clone();
+            tokio::spawn(async move { node.end_late_start(&id).await });
+        }
         "create" | "start" | "unpause" | "pause" | "update" | "rename" if !busy => {
             if let Err(error) = refresh(node, &id).await {
                 tracing::warn!(sandbox = %id, %error, "could not look at a sandbox after an event");
@@ -204,7 +208,23 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
             refresh(node, &id).await?;
         }
     }
+    bury(node);
     Ok(())
+}
+
+/// Removes what the engine could neither run nor remove: a dead container is no sandbox any more, and nothing but its removal is left to do.
+fn bury(node: &Arc<Node>) {
+    for (id, _) in node.index.all().into_iter().filter(|(_, s)| s.status == ContainerStatus::Dead && !s.busy)
+    {
+        let node = node.clone();
+        tokio::spawn(async move {
+            tracing::warn!(sandbox = %id, "the engine gave a sandbox's container up; removing what is left of it");
+            match node.destroy(&id).await {
+                Ok(()) => node.news.vanished(&id),
+                Err(error) => tracing::error!(sandbox = %id, %error, "could not remove a dead container"),
+            }
+        });
+    }
 }
 
 /// Puts the recorded policy of every running sandbox in force; what is in force already costs nothing.
@@ -233,7 +253,9 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
         }
     }
     sync(node).await?;
-    let keep = node.index.all().into_iter().map(|(id, _)| id.to_string()).collect();
+    // One that could not be looked at just now is not gone.
+    let known = node.index.all().into_iter().map(|(id, _)| id).chain(node.records.ids());
+    let keep = known.map(|id| id.to_string()).collect();
     node.policy.retain(&keep).await?;
     for (id, sandbox) in node.index.all() {
         if sandbox.status == ContainerStatus::Paused {

@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::observe::Counters;
 use crate::policy::NetworkPolicy;
 use crate::records::Records;
-use crate::sandbox::{Backups, Owners};
+use crate::sandbox::{Backups, LateStarts, Owners};
 use crate::sync::News;
 use crate::volumes::{SHORTEST_CLEANUP, Volumes};
 
@@ -66,6 +66,8 @@ pub struct Node {
     pub counters: Counters,
     /// Sandboxes that were destroyed a moment ago: a create that was cut off may still make their container.
     pub(crate) destroyed: Mutex<HashMap<SandboxId, Instant>>,
+    /// Starts that took too long and may yet take effect.
+    pub(crate) late_starts: LateStarts,
     /// Held while a GPU is chosen, until its container exists or runs.
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
@@ -135,6 +137,7 @@ impl Node {
             backups: Backups::default(),
             counters: Counters::default(),
             destroyed: Mutex::default(),
+            late_starts: LateStarts::default(),
             gpu_turn: tokio::sync::Mutex::default(),
             volumes_changed: Notify::new(),
             news: News::default(),

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use pinfold_engine::{Docker, Engine};
 use pinfold_network::{Bridge, Cidr, Firewall, Resolver, upstreams_of};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -42,7 +43,8 @@ pub async fn run(
         Some(settings) => Some(gateway::prepare(config.listen, settings).await?),
         None => None,
     };
-    let engine: Arc<dyn Engine> = Arc::new(connect(&stop).await?);
+    let engine: Arc<dyn Engine> =
+        Arc::new(patiently(&stop, config.engine_wait, Duration::from_secs(1), Docker::connect).await?);
     let info = engine.info().await.map_err(|e| RunError::NoEngine(e.to_string()))?;
     daemon.check(&info.architecture)?;
     let network = sandbox_network(&*engine, &config).await?;
@@ -128,35 +130,35 @@ async fn listen(config: &Config) -> Result<TcpListener, RunError> {
     TcpListener::bind(SocketAddr::from((config.listen, config.port))).await.map_err(taken)
 }
 
-/// Connects to the engine, which may still be starting: a minute of tries.
-async fn connect(stop: &CancellationToken) -> Result<Docker, RunError> {
-    patiently(stop, Duration::from_secs(1), Docker::connect).await
-}
-
+/// Connects to the engine, which may still be starting: it is tried for `wait` from now on, with growing pauses, and always once.
 async fn patiently<T, E, F>(
     stop: &CancellationToken,
+    wait: Duration,
     mut pause: Duration,
-    attempt_once: impl Fn() -> F,
+    attempt: impl Fn() -> F,
 ) -> Result<T, RunError>
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    const TRIES: u32 = 12;
-    for attempt in 1.. {
-        match attempt_once().await {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = match attempt().await {
             Ok(engine) => return Ok(engine),
-            Err(error) if attempt >= TRIES || stop.is_cancelled() => {
-                return Err(RunError::NoEngine(error.to_string()));
+            Err(error) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() || stop.is_cancelled() {
+                    return Err(RunError::NoEngine(error.to_string()));
+                }
+                tracing::warn!(%error, ?left, "waiting for the engine");
+                left
             }
-            Err(error) => tracing::warn!(%error, attempt, "waiting for the engine"),
-        }
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            () = tokio::time::sleep(pause.min(left)) => pause = (pause * 2).min(Duration::from_secs(5)),
             () = stop.cancelled() => {}
         }
     }
-    Err(RunError::NoEngine("no engine".to_owned()))
 }
 
 /// Mounts, bridges and their rules are root's.
@@ -208,20 +210,24 @@ mod tests {
     use super::*;
 
     /// At boot the runner may be started before the engine, and its snapshots would stay pending for ever.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn pain_28_an_engine_that_starts_later_is_waited_for() {
         let (tries, stop) = (Cell::new(0), CancellationToken::new());
         let late = || {
             tries.set(tries.get() + 1);
             std::future::ready(if tries.get() < 4 { Err("no socket") } else { Ok("an engine") })
         };
-        let pause = Duration::from_millis(1);
-        assert_eq!(patiently(&stop, pause, late).await.unwrap(), "an engine");
-        let never = || std::future::ready(Err::<(), _>("no socket"));
-        let gone = patiently(&stop, pause, never).await.unwrap_err();
+        let (wait, pause) = (Duration::from_secs(60), Duration::from_secs(1));
+        assert_eq!(patiently(&stop, wait, pause, late).await.unwrap(), "an engine");
+        let (began, never) = (Instant::now(), || std::future::ready(Err::<(), _>("no socket")));
+        let gone = patiently(&stop, wait, pause, never).await.unwrap_err();
         assert!(matches!(&gone, RunError::NoEngine(reason) if reason == "no socket"), "{gone}");
+        assert!(began.elapsed() >= wait && began.elapsed() < wait + pause, "{:?}", began.elapsed());
+        let impatient = patiently(&stop, Duration::ZERO, pause, never).await;
+        assert!(impatient.is_err() && began.elapsed() < wait + pause);
         // A stop does not wait.
         stop.cancel();
-        assert!(patiently(&stop, Duration::from_secs(60), never).await.is_err());
+        let began = Instant::now();
+        assert!(patiently(&stop, wait, pause, never).await.is_err() && began.elapsed() < pause);
     }
 }

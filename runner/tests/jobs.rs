@@ -6,11 +6,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Bench, Control, create_payload, eventually};
-use pinfold_proto::id::SandboxId;
+use common::{Bench, Control, IMAGE, create_payload, eventually};
+use pinfold_engine::Fault;
+use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::job::{JobStatus, StatusUpdate};
-use pinfold_runner::jobs::{ControlPlane, Outbox};
+use pinfold_runner::jobs::{ApiCallError, ControlPlane, Executor, HttpControlPlane, Outbox, poll};
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn a_life_in_jobs() {
@@ -232,4 +235,136 @@ async fn pain_35_health_is_reported_at_once_with_whole_numbers() {
     assert_eq!(text["serviceHealth"][0]["serviceName"], "docker");
     stop.cancel();
     task.await.unwrap();
+}
+
+/// Contract 14.4, row 2.
+#[tokio::test(start_paused = true)]
+async fn after_a_failed_poll_the_next_comes_at_once_and_only_then_with_growing_pauses() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control { refuse_polls: 10.into(), ..Control::default() });
+    let outbox = Outbox::open(&bench.dir.path().join("outbox")).unwrap();
+    let executor = Executor::new(bench.node.clone(), control.clone(), outbox);
+    let stop = CancellationToken::new();
+    let (time, grace) = (Duration::from_millis(300), Duration::from_secs(1));
+    let polling = tokio::spawn(poll(control.clone(), executor, time, 10, grace, stop.clone()));
+    let began = |count: usize| {
+        let polls = control.polls.lock().unwrap();
+        (polls.len() >= count).then(|| polls.clone())
+    };
+    eventually("ten failed polls and one more", || began(11).is_some()).await;
+    *control.refuse_polls.lock().unwrap() = 2;
+    eventually("two failed polls after one that did not fail", || began(13).is_some()).await;
+    stop.cancel();
+    polling.await.unwrap();
+    let polls = began(13).unwrap();
+    let pauses: Vec<Duration> = polls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // A timer's grain is a millisecond.
+    let about = |pause: Duration, wanted: Duration| {
+        pause >= wanted / 2 && pause <= wanted * 3 / 2 + Duration::from_millis(2)
+    };
+    assert!(about(pauses[0], Duration::ZERO), "at once: {pauses:?}");
+    for (n, pause) in pauses[1..10].iter().enumerate() {
+        let wanted = Duration::from_millis(50 << n).min(Duration::from_secs(5));
+        assert!(about(*pause, wanted), "pause {n} of {pauses:?}");
+    }
+    assert!(
+        about(pauses[11], Duration::ZERO),
+        "a poll that ended well makes the next failure the first: {pauses:?}"
+    );
+}
+
+/// Contract 14.4, row 3: a connection that died without a word ends five seconds after the poll's own time.
+#[tokio::test]
+async fn a_poll_on_a_dead_connection_ends_soon_after_its_time() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/api", listener.local_addr().unwrap());
+    let control = HttpControlPlane::new(&base, Secret::new("t")).unwrap();
+    let asked = tokio::spawn(async move { control.poll(Duration::from_secs(12), 1).await });
+    let (mut silent, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(silent.read_buf(&mut head).await.unwrap(), 0);
+    }
+    // From here on nothing but timers can happen.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let error = asked.await.unwrap().unwrap_err();
+    let took = began.elapsed();
+    assert!(matches!(error, ApiCallError::Transport(_)), "{error}");
+    assert!(took > Duration::from_secs(12) && took < Duration::from_millis(17_100), "{took:?}");
+}
+
+/// Contract 14.4, row 4: what a burst of slow jobs asks for is done a few at a time, and creates do not wait for it.
+#[tokio::test]
+async fn a_burst_of_pulls_is_bounded_and_holds_no_create_up() {
+    let bench = Bench::new().await;
+    for _ in 0..20 {
+        bench.engine.fail_next("pull", Fault::Hang);
+    }
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    for n in 0..20 {
+        control.push(
+            "PULL_SNAPSHOT",
+            "snapshot",
+            Some(json!({"snapshot": format!("slow:{n}"), "registry": null})),
+        );
+    }
+    let id = SandboxId::random();
+    let created = control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(&id)));
+    assert_eq!(control.result(&created).await.status, JobStatus::Completed);
+    eventually("the pulls that may run", || bench.engine.calls("pull") == 4).await;
+    let stopped = control.push("STOP_SANDBOX", id.as_str(), None);
+    assert_eq!(control.result(&stopped).await.status, JobStatus::Completed);
+    assert_eq!(bench.engine.calls("pull"), 4);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// Contract 14.4, row 6: what made the original panic is a job that failed, with a reason; and the node goes on.
+#[tokio::test]
+async fn a_build_that_is_to_be_pushed_nowhere_fails_alone() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let build = json!({"snapshot": "daytona-1:daytona", "dockerfile": format!("FROM {IMAGE}\n"), "organizationId": "o",
+        "context": null, "pushToInternalRegistry": true, "registry": null});
+    let failed = control.result(&control.push("BUILD_SNAPSHOT", "snapshot", Some(build))).await;
+    assert_eq!(failed.status, JobStatus::Failed);
+    let reason = failed.error_message.unwrap();
+    assert!(reason.contains("registry") && !reason.contains("panicked"), "{reason}");
+    let next = control.push("STOP_SANDBOX", SandboxId::random().as_str(), None);
+    assert_eq!(control.result(&next).await.status, JobStatus::Completed);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// Contract 14.4, row 13, and what follows from it: a create that took too long does not go on and start a sandbox that counts as failed.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_took_too_long_ends_with_its_job() {
+    let bench = Bench::new().await;
+    bench.engine.delay("pull", Duration::from_secs(40 * 60));
+    let control = Arc::new(Control::default());
+    let outbox = Outbox::open(&bench.dir.path().join("outbox")).unwrap();
+    let executor = Executor::new(bench.node.clone(), control.clone(), outbox);
+    let id = SandboxId::random();
+    let mut payload = create_payload(&id);
+    payload["snapshot"] = json!("slow:1");
+    let began = tokio::time::Instant::now();
+    control.push_with_id("slow", "CREATE_SANDBOX", id.as_str(), Some(payload));
+    let job = control.jobs.lock().unwrap().pop_front().unwrap();
+    executor.accept(job);
+    while control.reports_of("slow") == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(30 * 60),
+            "the control plane would have given up first"
+        );
+    }
+    let failed = control.result("slow").await;
+    assert!(
+        failed.status == JobStatus::Failed && failed.error_message.unwrap().contains("did not finish within")
+    );
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    assert_eq!((bench.engine.calls("create"), bench.engine.container_names().len()), (0, 0));
 }

@@ -45,9 +45,9 @@ def test_a_taken_port(tmp_path):
 
 @pytest.fixture(scope="module")
 def without_engine(tmp_path_factory):
-    """One run for all who ask: an engine may be late, so pinfold gives it most of a minute."""
+    """One run for all who ask. An engine may be late, so pinfold would give it a minute."""
     folder = tmp_path_factory.mktemp("no-engine")
-    return up(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock")
+    return up(folder, DOCKER_HOST=f"unix://{folder}/no-docker.sock", PINFOLD_ENGINE_WAIT="1s")
 
 
 def test_no_engine(without_engine):

@@ -7,7 +7,7 @@ use pinfold_engine::Builder;
 use pinfold_proto::id::Secret;
 use pinfold_settings::{Env, InvalidSettings, Reader};
 
-use super::{Config, ObjectStore, SshGateway, trimmed};
+use super::{Config, ENGINE_WAIT, ObjectStore, SshGateway, trimmed};
 
 impl Config {
     /// Reads every variable, and reports every mistake at once.
@@ -65,6 +65,7 @@ impl Config {
             advertised_url: r.text("PINFOLD_ADVERTISED_URL").map(trimmed),
             environment: r.text("ENVIRONMENT").unwrap_or_default(),
             build_log_dir: build_log_dir.unwrap_or(d.build_log_dir.clone()),
+            engine_wait: engine_wait(&mut r),
             poll_timeout: r
                 .duration("POLL_TIMEOUT", d.poll_timeout, Duration::ZERO)
                 .clamp(Duration::from_secs(1), Duration::from_secs(15)),
@@ -142,6 +143,11 @@ impl Config {
         };
         r.finish(settings)
     }
+}
+
+/// `PINFOLD_ENGINE_WAIT`.
+pub fn engine_wait(r: &mut Reader<'_>) -> Duration {
+    r.duration("PINFOLD_ENGINE_WAIT", ENGINE_WAIT, Duration::ZERO)
 }
 
 /// `BUILD_ENGINE`.

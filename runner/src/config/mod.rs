@@ -11,7 +11,10 @@ use pinfold_settings::Reader;
 
 mod environment;
 
-pub use environment::builder;
+pub use environment::{builder, engine_wait};
+
+/// How long an engine is waited for at the start, unless told otherwise.
+const ENGINE_WAIT: Duration = Duration::from_secs(60);
 
 /// Address and credentials of an S3-compatible object store, for volumes and build contexts.
 #[derive(Debug, Clone)]
@@ -91,6 +94,8 @@ pub struct Config {
     /// Directory of build logs: `<dirname LOG_FILE_PATH>/builds`, or `<data>/builds`.
     pub build_log_dir: PathBuf,
 
+    /// `PINFOLD_ENGINE_WAIT`, 1 min: how long an engine that does not answer at our start is waited for; at boot it may be the later one.
+    pub engine_wait: Duration,
     /// `POLL_TIMEOUT`. 12 s by default and 15 s at most, not 30: a dropped poll swallows jobs until its own end (17.1).
     pub poll_timeout: Duration,
     /// `POLL_LIMIT`, 10.
@@ -203,6 +208,7 @@ impl Config {
             environment: String::new(),
             build_log_dir: data_dir.join("builds"),
             data_dir,
+            engine_wait: ENGINE_WAIT,
             poll_timeout: Duration::from_secs(12),
             poll_limit: 10,
             healthcheck_interval: Duration::from_secs(10),

@@ -3,17 +3,19 @@
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use pinfold_otlp::TraceContext;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::job::{Job, JobKind, JobStatus, StatusUpdate};
+use pinfold_proto::runner::payload::StopSandbox;
 use pinfold_proto::runner::recovery::error_message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -204,6 +206,9 @@ impl Executor {
                 format!("{} panicked: {}", kind.as_str(), panic_text(panic.as_ref())),
             )),
         };
+        if began.elapsed() >= limit && matches!(kind, JobKind::CreateSandbox | JobKind::StartSandbox) {
+            self.give_up(&job.resource_id).await;
+        }
         let ms = began.elapsed().as_millis();
         match result {
             Ok(result_metadata) => {
@@ -229,6 +234,14 @@ impl Executor {
                     failed(&plain(&error.message))
                 }
             }
+        }
+    }
+
+    /// Ends an operation that went on too long: nothing may start a sandbox after its control plane was told that this failed.
+    async fn give_up(&self, sandbox: &str) {
+        let Ok(id) = sandbox_id(sandbox) else { return };
+        if let Err(error) = self.0.node.stop(&id, StopSandbox { force: Some(true) }).await {
+            tracing::warn!(sandbox, %error, "could not stop a sandbox whose job took too long");
         }
     }
 
@@ -321,4 +334,32 @@ fn parse<T: DeserializeOwned>(job: &Job, text: &str) -> OpResult<T> {
         )
     };
     serde_json::from_str(text).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contract 14.4, row 13: the control plane's own limits (3.5) are never met, so a job that takes too long ends with our reason.
+    #[test]
+    fn each_deadline_is_before_the_control_planes() {
+        for (kind, minutes) in [
+            (JobKind::CreateSandbox, 30.0),
+            (JobKind::BuildSnapshot, 120.0),
+            (JobKind::PullSnapshot, 120.0),
+            (JobKind::CreateBackup, 120.0),
+            (JobKind::SnapshotSandbox, 120.0),
+            (JobKind::StartSandbox, 10.0),
+            (JobKind::StopSandbox, 10.0),
+            (JobKind::DestroySandbox, 10.0),
+            (JobKind::ResizeSandbox, 10.0),
+            (JobKind::RecoverSandbox, 10.0),
+            (JobKind::UpdateSandboxNetworkSettings, 10.0),
+            (JobKind::RemoveSnapshot, 10.0),
+            (JobKind::InspectSnapshotInRegistry, 0.5),
+        ] {
+            let ours = deadline(&kind).as_secs_f64() / 60.0;
+            assert!(ours < minutes && ours > minutes * 0.9, "{}: {ours} of {minutes} minutes", kind.as_str());
+        }
+    }
 }

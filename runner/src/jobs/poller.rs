@@ -34,7 +34,8 @@ pub async fn poll(
     suspicion.raise(Instant::now() + timeout + Duration::from_secs(1));
     let lister =
         tokio::spawn(list_on_demand(control.clone(), executor.clone(), suspicion.clone(), stop.clone()));
-    let mut pause = FIRST_PAUSE;
+    // A lost connection alone is made anew at once; only what fails again is left some time (runner contract 14.4).
+    let mut pause = Duration::ZERO;
     while !stop.is_cancelled() {
         if executor.running() >= ENOUGH {
             tokio::time::sleep(SOON).await;
@@ -52,7 +53,7 @@ pub async fn poll(
         };
         match answer {
             Ok(jobs) => {
-                pause = FIRST_PAUSE;
+                pause = Duration::ZERO;
                 let empty = jobs.is_empty();
                 // Jobs that arrive at a stop are still ours; what is not done by the end of the drain runs at the next start.
                 jobs.into_iter().for_each(|job| executor.accept(job));
@@ -68,7 +69,7 @@ pub async fn poll(
                     () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())) => {}
                     () = stop.cancelled() => {}
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             }
         }
     }

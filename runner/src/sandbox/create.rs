@@ -48,7 +48,7 @@ impl Node {
             .await
     }
 
-    async fn create_in_turn(&self, id: &SandboxId, request: CreateSandbox) -> OpResult<Started> {
+    async fn create_in_turn(self: &Arc<Self>, id: &SandboxId, request: CreateSandbox) -> OpResult<Started> {
         let _busy = self.busy(id);
         // An archived sandbox comes back under its id.
         self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
@@ -64,7 +64,7 @@ impl Node {
         }
     }
 
-    async fn create_existing(&self, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
+    async fn create_existing(self: &Arc<Self>, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
         let record = match self.records.get(id) {
             Some(known) => {
                 Record { network: wanted_network(request), volumes: request.volumes.clone(), ..known }
@@ -82,7 +82,7 @@ impl Node {
         self.start_in_turn(id, request.auth_token.clone(), start::Known::Nothing).await
     }
 
-    async fn create_fresh(&self, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
+    async fn create_fresh(self: &Arc<Self>, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
         let began = Instant::now();
         self.index.change(id, |s| s.state = SandboxState::Creating);
         let owner =

@@ -75,6 +75,7 @@ impl Node {
         } else if let Some(address) = self.records.get(id).and_then(|r| r.address) {
             self.addresses.release(address);
         }
+        self.late_starts.forget(id);
         self.volumes.release(id).await;
         self.records.remove(id).await;
         self.index.remove(id);

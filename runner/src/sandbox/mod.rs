@@ -7,6 +7,7 @@ mod android;
 mod create;
 mod definition;
 mod destroy;
+mod late;
 mod links;
 mod owner;
 mod quota;
@@ -18,6 +19,7 @@ mod settings;
 mod start;
 mod stop;
 
+pub(crate) use late::LateStarts;
 pub(crate) use owner::panic_text;
 pub use owner::{Owners, Urgency};
 pub use readiness::daemon_version;

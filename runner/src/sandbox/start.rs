@@ -103,7 +103,7 @@ impl Node {
     }
 
     pub(super) async fn start_in_turn(
-        &self,
+        self: &Arc<Self>,
         id: &SandboxId,
         token: Option<Secret>,
         known: Known,
@@ -138,7 +138,7 @@ impl Node {
             self.enforce(id, address).await.map_err(|e| e.during("enforcing the network policy", began))?;
         }
         match status {
-            ContainerStatus::Running | ContainerStatus::Restarting => {}
+            ContainerStatus::Running | ContainerStatus::Restarting => drop(self.late_starts.forget(id)),
             ContainerStatus::Paused => {
                 self.engine
                     .unpause(id.as_str())
@@ -156,15 +156,9 @@ impl Node {
                         .await
                         .map_err(|e| e.during("mounting volumes", began))?;
                 }
-                let deadline = self.config.sandbox_start_timeout;
-                let started = tokio::time::timeout(deadline, self.engine.start(id.as_str())).await;
-                let started = started.unwrap_or_else(|_| {
-                    Err(pinfold_engine::EngineError::Timeout {
-                        what: format!("start container {id}"),
-                        after: deadline,
-                    })
-                });
-                started.map_err(|e| OpError::from(e).during("starting the container", began))?;
+                self.start_container(id)
+                    .await
+                    .map_err(|e| OpError::from(e).during("starting the container", began))?;
             }
         }
         drop(gpu_turn);

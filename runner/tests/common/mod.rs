@@ -242,6 +242,10 @@ pub struct Control {
     pub remote: Mutex<Vec<RemoteSandbox>>,
     /// The next polls claim and then lose their answer.
     pub lose_polls: Mutex<u32>,
+    /// The next polls fail at once.
+    pub refuse_polls: Mutex<u32>,
+    /// When each poll began.
+    pub polls: Mutex<Vec<tokio::time::Instant>>,
     /// The next reports fail after being stored.
     pub lose_reports: Mutex<u32>,
     /// The next reports fail with this status.
@@ -303,6 +307,14 @@ fn lost() -> ApiCallError {
 #[async_trait]
 impl ControlPlane for Control {
     async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError> {
+        self.polls.lock().unwrap().push(tokio::time::Instant::now());
+        {
+            let mut refuse = self.refuse_polls.lock().unwrap();
+            if *refuse > 0 {
+                *refuse -= 1;
+                return Err(lost());
+            }
+        }
         let deadline = Instant::now() + timeout;
         loop {
             let taken: Vec<Value> = {

@@ -10,7 +10,9 @@ mod android;
 mod common;
 mod figures;
 mod images;
+mod late;
 mod reports;
+mod weaknesses;
 
 use std::sync::Arc;
 use std::time::Duration;

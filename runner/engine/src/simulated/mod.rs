@@ -165,6 +165,19 @@ impl Simulated {
         self.state().containers.remove(name);
     }
 
+    /// Changes a container behind its users' backs, without an event.
+    pub fn alter(&self, name: &str, change: impl FnOnce(&mut Container)) {
+        if let Some(container) = self.state().containers.get_mut(name) {
+            change(container);
+        }
+    }
+
+    /// Says something of a container that did not change it, as engines do of signals.
+    pub fn say(&self, action: &str, name: &str) {
+        let id = self.container(name).map(|container| container.id).unwrap_or_default();
+        self.emit(action, &id, name, None);
+    }
+
     /// The container, if it exists.
     pub fn container(&self, name: &str) -> Option<Container> {
         self.state().containers.get(name).cloned()

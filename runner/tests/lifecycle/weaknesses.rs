@@ -1,0 +1,242 @@
+//! Rows of the contract's section 14 that no other test is about.
+
+use super::*;
+
+/// Engine and data of a host whose disks can be resized, by a copy.
+async fn on_xfs() -> Bench {
+    let (engine, dir) = (Arc::new(pinfold_engine::Simulated::default()), tempfile::tempdir().unwrap());
+    engine.add_image(IMAGE, common::image());
+    engine.keep_layers_in(dir.path().join("layers"));
+    Bench::over(engine, dir, |_| {}).await
+}
+
+fn closed() -> NetworkSettings {
+    NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() }
+}
+
+fn layer(bench: &Bench, id: &SandboxId) -> std::path::PathBuf {
+    bench.engine.container(id.as_str()).unwrap().upper_dir.unwrap()
+}
+
+fn recover(quota: u32) -> RecoverSandbox {
+    RecoverSandbox {
+        error_reason: Some("write: no space left on device".to_owned()),
+        storage_quota: quota,
+        ..RecoverSandbox::default()
+    }
+}
+
+/// 14.1, rows 5 and 7: a recreated container has its address, its networks and its policy, without a moment in between.
+#[tokio::test]
+async fn a_resized_and_a_recovered_sandbox_keep_address_networks_and_policy() {
+    let bench = on_xfs().await;
+    let id = SandboxId::random();
+    bench.node.create(CreateSandbox { network_block_all: Some(true), ..request(&id) }).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    std::fs::write(layer(&bench, &id).join("work"), "precious").unwrap();
+    let before = bench.engine.container(id.as_str()).unwrap();
+    let attached = bench.engine.attachments(id.as_str());
+    let watched = bench.policy.applied.lock().unwrap()[id.as_str()].clone();
+    let disk = ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
+    bench.node.resize(&id, disk).await.unwrap();
+    bench.node.recover(&id, recover(10)).await.unwrap();
+    let after = bench.engine.container(id.as_str()).unwrap();
+    assert!(after.id != before.id && bench.engine.calls("duplicate") == 2, "both by a new container");
+    assert_eq!((bench.engine.attachments(id.as_str()), &after.networks), (attached, &before.networks));
+    assert_eq!(std::fs::read_to_string(layer(&bench, &id).join("work")).unwrap(), "precious");
+    assert_eq!(bench.engine.container_names(), [id.to_string()], "the old ones are gone");
+    assert!(bench.policy.applied.lock().unwrap()[id.as_str()] == watched && watched.1.is_closed());
+    bench.policy.late.lock().unwrap().clear();
+    bench.policy.applied.lock().unwrap().clear();
+    bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    assert_eq!(bench.policy.applied.lock().unwrap()[id.as_str()], watched);
+}
+
+/// Pain D32, the loop: storage is expanded by a twentieth at a time, a tenth at most, and then the refusal says so in the contract's words.
+#[tokio::test]
+async fn pain_32_recovery_of_a_full_disk_has_an_end() {
+    let bench = on_xfs().await;
+    let id = SandboxId::random();
+    bench.node.create(CreateSandbox { storage_quota: 20, ..request(&id) }).await.unwrap();
+    let gib = |bench: &Bench| bench.node.index.get(&id).unwrap().disk >> 30;
+    for expected in [21, 22] {
+        bench.node.recover(&id, recover(20)).await.unwrap();
+        assert_eq!(gib(&bench), expected);
+        bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    }
+    let before = bench.engine.log().len();
+    let refused = bench.node.recover(&id, recover(20)).await.unwrap_err();
+    assert!(refused.message.contains("storage cannot be further expanded"), "{refused}");
+    // A refusal that counted as recoverable would be tried for ever.
+    let text = pinfold_proto::runner::recovery::error_message(&refused.message);
+    assert!(!text.contains("\"recoverable\":true"), "{text}");
+    assert_eq!((bench.engine.log().len(), gib(&bench)), (before, 22), "nothing was touched");
+    assert_eq!(bench.node.index.get(&id).unwrap().state, SandboxState::Started);
+}
+
+/// 14.1, row 8: a signal is no end; nothing is opened while a sandbox takes its time to stop.
+#[tokio::test]
+async fn a_signal_leaves_the_policy_alone() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control).await;
+    let (id, other) = (SandboxId::random(), SandboxId::random());
+    for id in [&id, &other] {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    bench.node.set_network(&id, closed()).await.unwrap();
+    for action in ["kill", "die", "stop"] {
+        bench.engine.say(action, id.as_str());
+    }
+    // Events are followed in order.
+    bench.engine.exit(other.as_str(), 0, false);
+    let ended = || bench.node.index.get(&other).is_some_and(|s| s.state == SandboxState::Stopped);
+    eventually("the last event", ended).await;
+    assert!(bench.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+    assert_eq!(
+        bench.node.index.get(&id).unwrap().state,
+        SandboxState::Started,
+        "the engine says that it runs"
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// 14.1, row 9: an engine that cannot answer is no reason to open anything.
+#[tokio::test]
+async fn an_engine_that_does_not_answer_opens_nothing() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(CreateSandbox { network_block_all: Some(true), ..request(&id) }).await.unwrap();
+    let Bench { engine, dir, policy, .. } = bench;
+    let again = Bench::under(engine, dir, policy, |_| {}).await;
+    let asked = again.engine.calls("inspect");
+    for _ in 0..3 {
+        again.engine.fail_next("inspect", Fault::Error(broken()));
+    }
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    // While it repairs, before it would forget a sandbox, and when it follows the engine.
+    eventually("the engine to be asked in vain", || again.engine.calls("inspect") >= asked + 3).await;
+    assert!(again.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+    assert!(again.node.records.get(&id).is_some());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// 14.1, row 10: rules are for an address, and an address is one sandbox's until that is destroyed, however it ends.
+#[tokio::test]
+async fn the_address_of_a_sandbox_that_ended_by_itself_is_nobody_elses() {
+    let bench = Bench::new().await;
+    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
+    let ids: Vec<SandboxId> = (0..3).map(|_| SandboxId::random()).collect();
+    bench.node.create(CreateSandbox { network_block_all: Some(true), ..request(&ids[0]) }).await.unwrap();
+    bench.engine.exit(ids[0].as_str(), 0, false);
+    let ended = || bench.node.index.get(&ids[0]).is_some_and(|s| s.state == SandboxState::Stopped);
+    eventually("its end", ended).await;
+    for id in &ids[1..] {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    let applied = bench.policy.applied.lock().unwrap().clone();
+    let addresses: std::collections::HashSet<_> = applied.values().map(|(endpoint, _)| endpoint.ip).collect();
+    assert_eq!(addresses.len(), 3, "{applied:?}");
+    assert!(applied[ids[0].as_str()].1.is_closed());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// 14.2, row 4: a destroy removes what the engine calls dead, and one that nobody asks for is removed and told.
+#[tokio::test]
+async fn dead_containers_are_removed_and_told() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (asked, forgotten) = (SandboxId::random(), SandboxId::random());
+    for id in [&asked, &forgotten] {
+        bench.node.create(request(id)).await.unwrap();
+        bench.engine.alter(id.as_str(), |c| c.status = ContainerStatus::Dead);
+    }
+    bench.node.destroy(&asked).await.unwrap();
+    assert_eq!(bench.engine.container_names(), [forgotten.to_string()]);
+    control.remote.lock().unwrap().push(RemoteSandbox {
+        id: forgotten.to_string(),
+        state: "started".to_owned(),
+        desired_state: "started".to_owned(),
+    });
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    eventually("the removal", || bench.engine.container_names().is_empty()).await;
+    let told = || {
+        control
+            .pushed
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(id, state, _)| *id == forgotten.as_str() && state == "error")
+    };
+    eventually("the report", told).await;
+    assert!(bench.policy.applied.lock().unwrap().is_empty() && bench.node.records.ids().is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// 14.2, row 5: a start thaws, and does not wait for a daemon that is frozen.
+#[tokio::test]
+async fn a_start_thaws_a_frozen_sandbox() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.engine.pause(id.as_str()).await.unwrap();
+    bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    assert_eq!(bench.engine.container(id.as_str()).unwrap().status, ContainerStatus::Running);
+    assert_eq!(bench.engine.calls("start"), 1);
+}
+
+/// 14.2, row 9: figures are of sandboxes, whatever else is on the engine, and one with an odd size spoils nobody else's.
+#[tokio::test]
+async fn figures_are_of_sandboxes_alone_and_an_odd_one_spoils_no_other() {
+    let bench = Bench::new().await;
+    let (plain, odd) = (SandboxId::random(), SandboxId::random());
+    for id in [&plain, &odd] {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    bench.engine.alter(plain.as_str(), |c| c.storage_size = Some("3G".to_owned()));
+    bench.engine.alter(odd.as_str(), |c| c.storage_size = Some("plenty".to_owned()));
+    let spec = bench.engine.spec(plain.as_str()).unwrap();
+    bench
+        .engine
+        .create(&pinfold_engine::ContainerSpec { name: "somebody-elses".to_owned(), ..spec })
+        .await
+        .unwrap();
+    bench.engine.start("somebody-elses").await.unwrap();
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = again.serve(control.clone()).await;
+    eventually("a healthcheck", || !control.health.lock().unwrap().is_empty()).await;
+    let figures = control.health.lock().unwrap()[0].metrics.clone().unwrap();
+    assert_eq!((figures.current_started_sandboxes, figures.current_allocated_cpu), (2, 2.0));
+    assert_eq!((figures.current_allocated_memory_gib, figures.current_allocated_disk_gib), (2.0, 3.0));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// 14.4, row 8: a commit that was cancelled is not made again.
+#[tokio::test]
+async fn a_cancelled_commit_is_not_tried_again() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.engine.delay("commit", Duration::from_millis(100));
+    let (node, owned) = (bench.node.clone(), id.clone());
+    let wanted = CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: None };
+    let backup = tokio::spawn(async move { node.backup(&owned, wanted).await });
+    eventually("the commit", || bench.engine.calls("commit") == 1).await;
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    backup.await.unwrap().unwrap_err();
+    // After its turn, which a further attempt would have had first.
+    bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    bench
+        .node
+        .snapshot(&id, SnapshotSandbox { name: "s".to_owned(), ..SnapshotSandbox::default() })
+        .await
+        .unwrap();
+    assert_eq!(bench.engine.calls("commit"), 2);
+}
