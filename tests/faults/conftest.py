@@ -14,6 +14,8 @@ def node(stack) -> Iterator[Node]:
     """A runner of its own in the place of the instance under test."""
     stack.stop()
     node = Node()
+    # Without a disk that can be resized there is nothing to kill it in the middle of.
+    node.engine.disks = True
     try:
         node.start()
         yield node

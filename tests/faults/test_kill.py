@@ -66,6 +66,8 @@ CASES = {
     "stop": Case("STOP_SANDBOX", lambda *_: {}, "stop", running=True),
     "forced stop": Case("STOP_SANDBOX", lambda *_: {"force": True}, "stop", running=True),
     "resize": Case("RESIZE_SANDBOX", lambda *_: {"cpu": 2, "memory": 2}, "resize", running=True),
+    "disk": Case("RESIZE_SANDBOX", lambda *_: {"disk": 5}, "resize", running=False),
+    "recovery": Case("RECOVER_SANDBOX", lambda *_: {"errorReason": "write: no space left on device", "storageQuota": 3}, "recover", running=True),
     "snapshot": Case("SNAPSHOT_SANDBOX", lambda n, s, a: {"sandboxId": s, "organizationId": "o", "name": "s", "registry": a}, "snapshot-from-sandbox", running=True),
     "backup": Case("CREATE_BACKUP", lambda n, s, a: {"snapshot": f"{a['url']}/p/backup-x:1", "registry": a}, running=True),
     "pull": Case(
@@ -144,6 +146,10 @@ def intact(node: Node, sandbox: str, what: str) -> None:
     assert not state["Paused"], f"{what}: left frozen"
     if state["Running"]:
         assert node.run(sandbox, "cat /work") == "precious\n", what
+    else:
+        copied = node.directory / "work"
+        docker("cp", f"{sandbox}:/work", str(copied))
+        assert copied.read_text() == "precious\n", what
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -265,6 +271,55 @@ def test_a_job_that_the_dead_runners_poll_claims_is_found_soon(node):
     assert node.plane.polls[0] is orphan
     job = node.plane.push("STOP_SANDBOX", str(uuid.uuid4()), {})
     assert node.plane.result(job, 8)["status"] == "COMPLETED"
+
+
+@pytest.fixture
+def with_buildkit(node: Node) -> Iterator[Node]:
+    """The runner beside the engine itself: BuildKit speaks over a connection that nobody can watch."""
+    ours = dict(node.extra)
+    node.stop()
+    node.extra |= {"BUILD_ENGINE": "buildkit", "DOCKER_HOST": "unix:///var/run/docker.sock"}
+    node.start()
+    yield node
+    node.plane.on_result = lambda _: False
+    node.stop()
+    node.extra = ours
+    node.start()
+
+
+def test_killed_in_the_middle_of_builds_by_buildkit(with_buildkit, registry):
+    """While its steps run, when the image is there, and when its result is on its way; each next start builds it and tells it once."""
+    node, account = with_buildkit, registry.account()
+    tag = "daytona-pfkill"
+
+    def log() -> str:
+        return "".join(file.read_text() for file in (node.data / "builds").glob(f"{tag}*") if file.is_file())
+
+    moments = {
+        "in the first step": lambda: "first-begins" in log(),
+        "in the second step": lambda: "second-begins" in log(),
+        "when the image is there": lambda: docker("images", "-q", f"{tag}:daytona"),
+        "when its result is on its way": None,
+    }
+    for what, moment in moments.items():
+        docker("rmi", "-f", f"{tag}:daytona", check=False)
+        # A word that is not in the command's own text, which the log shows as well.
+        steps = [f"RUN echo {word}-''begins {uuid.uuid4()}; sleep 1\n" for word in ("first", "second")]
+        payload = CASES["build"].payload(node, "", account) | {"dockerfile": f"FROM {node.image}\n{''.join(steps)}"}
+        for file in (node.data / "builds").glob(f"{tag}*"):
+            file.unlink()
+        if moment is None:
+            node.plane.on_result = lambda _: node.kill() is None
+        job = node.plane.push("BUILD_SNAPSHOT", f"{tag}:daytona", payload)
+        if moment is not None:
+            eventually(moment, f"the build to be {what}", 60)
+            node.kill()
+        else:
+            assert dead_or_done(node, job)
+        bury(node)
+        finished(node, job, f"a build, killed {what}")
+        assert docker("images", "-q", f"{tag}:daytona"), what
+    node.nothing_left()
 
 
 @pytest.mark.slow
