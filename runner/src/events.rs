@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::OpResult;
 use crate::index::{Ending, state_of};
 use crate::node::Node;
+use crate::sandbox::daemon_version;
 
 /// Between two full listings.
 const SYNC: Duration = Duration::from_secs(120);
@@ -26,7 +27,10 @@ pub(crate) async fn follow(node: Arc<Node>, stop: CancellationToken) {
         let mut events = node.engine.events();
         // Listed after subscribing, so that nothing falls in between.
         match sync(&node).await {
-            Ok(()) => enforce(&node).await,
+            Ok(()) => {
+                enforce(&node).await;
+                tokio::spawn(ask_versions(node.clone()));
+            }
             Err(error) => tracing::warn!(%error, "could not list the node's sandboxes"),
         }
         node.news.raise();
@@ -210,6 +214,29 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
     }
     bury(node);
     Ok(())
+}
+
+/// Asks the daemons of sandboxes that ran before this process did for their versions, which an upgrade leaves as they are.
+async fn ask_versions(node: Arc<Node>) {
+    let running =
+        node.index.all().into_iter().filter(|(_, s)| s.status == ContainerStatus::Running && !s.busy);
+    let unknown = running.filter(|(_, s)| s.daemon_version.is_none());
+    let addresses = unknown.filter_map(|(id, s)| Some((id, s.address?)));
+    futures_util::stream::iter(addresses)
+        .for_each_concurrent(PARALLEL, |(id, address)| {
+            let node = &node;
+            async move {
+                let Some(version) = daemon_version((address, node.config.toolbox_port).into()).await else {
+                    return;
+                };
+                node.index.change_known(&id, |s| {
+                    if !s.busy && s.address == Some(address) {
+                        s.daemon_version = Some(version);
+                    }
+                });
+            }
+        })
+        .await;
 }
 
 /// Removes what the engine could neither run nor remove: a dead container is no sandbox any more, and nothing but its removal is left to do.

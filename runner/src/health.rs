@@ -3,6 +3,7 @@
 //! A figure that cannot be read is absent, with its reason in the log once; the report then carries no metrics rather than a wrong one, because
 //! a control plane takes a missing figure for zero (runner contract 2.3, 17.4).
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -147,12 +148,22 @@ impl Health {
         let mut text = String::from(
             "# HELP pinfold_sandboxes Sandboxes of this node by state.\n# TYPE pinfold_sandboxes gauge\n",
         );
-        let mut states = std::collections::BTreeMap::<&str, u64>::new();
+        let mut states = BTreeMap::<&str, u64>::new();
+        let mut daemons = BTreeMap::<String, u64>::new();
         for (_, sandbox) in self.node.index.all() {
             *states.entry(sandbox.state.as_str()).or_default() += 1;
+            if let Some(version) = sandbox.daemon_version {
+                *daemons.entry(version).or_default() += 1;
+            }
         }
         for (state, count) in states {
             let _ = writeln!(text, "pinfold_sandboxes{{state=\"{state}\"}} {count}");
+        }
+        text.push_str("# HELP pinfold_daemons Running sandboxes by the version of their daemon.\n# TYPE pinfold_daemons gauge\n");
+        for (version, count) in daemons {
+            // A sandbox's own word, which must not become a line of ours.
+            let version = version.escape_default();
+            let _ = writeln!(text, "pinfold_daemons{{version=\"{version}\"}} {count}");
         }
         let Ok(m) = self.metrics() else { return text };
         for (name, help, value) in [

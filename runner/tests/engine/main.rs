@@ -13,6 +13,7 @@
 mod builds;
 #[path = "../common/mod.rs"]
 mod common;
+mod data;
 mod isolation;
 mod memory;
 mod storage;

@@ -14,7 +14,7 @@ use super::*;
 const SECRET: &str = "pf-secret-key";
 
 /// A server of this test, ended with it.
-struct Server {
+pub(super) struct Server {
     child: Child,
     port: u16,
     _dir: tempfile::TempDir,
@@ -36,7 +36,7 @@ async fn listening(port: u16) {
 }
 
 /// A registry that wants user `pf` with password `pf-password`.
-async fn registry() -> Server {
+pub(super) async fn registry() -> Server {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let hash = "import crypt; print('pf:' + crypt.crypt('pf-password', crypt.mksalt(crypt.METHOD_BLOWFISH)))";
     let users = Command::new("python3").args(["-W", "ignore", "-c", hash]).output().unwrap().stdout;
@@ -54,7 +54,7 @@ async fn registry() -> Server {
     Server { child, port, _dir: dir }
 }
 
-fn account(server: &Server, password: &str) -> Registry {
+pub(super) fn account(server: &Server, password: &str) -> Registry {
     let value = serde_json::json!({"url": format!("127.0.0.1:{}", server.port), "project": "p", "username": "pf", "password": password});
     serde_json::from_value(value).unwrap()
 }

@@ -188,3 +188,26 @@ async fn a_container_that_someone_starts_is_reported_at_once_and_has_its_policy(
     stop.cancel();
     task.await.unwrap();
 }
+
+/// Pain D53: sandboxes keep the daemon they were started with, and which that is can be seen, also after the runner's next start.
+#[tokio::test]
+async fn pain_53_the_versions_of_daemons_are_seen() {
+    let bench = Bench::new().await;
+    let ids: Vec<SandboxId> = (0..3).map(|_| SandboxId::random()).collect();
+    for id in &ids {
+        bench.node.create(request(id)).await.unwrap();
+    }
+    bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (address, stop, task) = again.serve(Arc::new(Control::default())).await;
+    let version = |id: &SandboxId| again.node.index.get(id).and_then(|s| s.daemon_version);
+    eventually("the daemons to be asked", || ids[..2].iter().all(|id| version(id).is_some())).await;
+    let client = pinfold_runner::jobs::http_client().unwrap();
+    let asked =
+        client.get(format!("http://{address}/metrics")).bearer_auth(common::TOKEN).send().await.unwrap();
+    let text = asked.text().await.unwrap();
+    assert!(text.contains("\npinfold_daemons{version=\"9.9.9\"} 2\n"), "{text}");
+    stop.cancel();
+    task.await.unwrap();
+}
