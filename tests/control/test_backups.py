@@ -147,11 +147,38 @@ def test_a_failed_restore_keeps_the_archive(ready: Split) -> None:
     ready.manual.do("CREATE_BACKUP")
     ready.manual.do("DESTROY_SANDBOX")
     ready.api.post(f"/sandbox/{box}/start")
-    ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
-    assert (record(ready, box)["state"], record(ready, box)["errorReason"]) == ("archived", "manifest unknown")
-    ready.api.post(f"/sandbox/{box}/start")
+    restore = ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
+
+    def failed() -> bool:
+        seen = record(ready, box)
+        return (seen["state"], seen["errorReason"], seen["recoverable"]) == ("error", "manifest unknown", True)
+
+    assert failed(), record(ready, box)
+    ready.control.kill()
+    ready.start_control()
+    ready.healthcheck()
+    assert failed(), record(ready, box)
+    for again in ("start", "recover"):
+        assert ready.api.post(f"/sandbox/{box}/{again}").json()["state"] == "restoring"
+        job = ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
+        assert job["payload"]["snapshot"] == restore["payload"]["snapshot"] and failed()
+    kept = ready.api.post(f"/sandbox/{box}/recover", params={"skipStart": "true"}).json()
+    assert kept["state"] == "archived" and "errorReason" not in kept
+    assert ready.api.post(f"/sandbox/{box}/start").json()["state"] == "restoring"
     ready.manual.do("CREATE_SANDBOX")
     assert ready.api.state(box) == "started"
+
+
+def test_what_could_not_be_restored_can_be_deleted(ready: Split) -> None:
+    box = ready.stopped("box")
+    ready.api.post(f"/sandbox/{box}/archive")
+    ready.manual.do("CREATE_BACKUP")
+    ready.manual.do("DESTROY_SANDBOX")
+    ready.api.post(f"/sandbox/{box}/start")
+    ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
+    assert ready.api.state(box) == "error"
+    assert ready.api("DELETE", f"/sandbox/{box}").status_code == 200
+    wait_for("the row to be gone", lambda: ready.api.state(box) is None)
 
 
 def test_what_cannot_be_backed_up(ready: Split) -> None:

@@ -60,17 +60,26 @@ fn rests(r: &Record) -> bool {
     )
 }
 
+/// A restore that has failed may be tried again: the archive still has the sandbox.
+fn back_to_archive(r: &mut Record) {
+    if r.in_archive() {
+        r.state = SandboxState::Archived;
+        r.clear_error();
+    }
+}
+
 async fn start(call: Call) -> Answer {
     let changed = call.change(WRITE, |r| {
         if r.desired == DesiredState::Destroyed {
             return Err(refused(r, "start"));
         }
+        back_to_archive(r);
         if matches!(r.state, SandboxState::Error | SandboxState::BuildFailed) {
             let hint = if r.recoverable { "; recover it first" } else { "" };
             return Err(ApiError::bad_request(format_args!("cannot start a sandbox that has failed{hint}")));
         }
         if r.state == SandboxState::Archived {
-            r.error_reason = None;
+            r.clear_error();
         }
         // Whoever starts it needs it where it is.
         r.task.moving &= r.state == SandboxState::Restoring;
@@ -174,10 +183,18 @@ async fn recover(call: Call, query: Query) -> Answer {
                 "this failure is not one that a sandbox can be recovered from",
             ));
         }
+        back_to_archive(r);
+        if r.state == SandboxState::Archived {
+            r.desired = if skip_start { DesiredState::Archived } else { DesiredState::Started };
+            return Ok(());
+        }
         r.task.recover.get_or_insert(skip_start);
         Ok(())
     });
-    changed.await?;
+    let record = changed.await?;
+    if record.state != SandboxState::Error {
+        return Ok(call.answer(&record));
+    }
     failed_in(recovered, "recover").await?;
     if skip_start {
         return Ok(call.answer_now());

@@ -42,19 +42,16 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
             r.error_reason = Some(format!("could not move to another runner: {reason}"));
         }
         (JobKind::CreateSandbox, false) if r.state == SandboxState::Restoring => {
-            // The archive still has it: nothing is lost, and the start can be tried again.
-            r.state = SandboxState::Archived;
+            // The archive still has it: nothing is lost, and the start can be tried again. Clients that wait for the start end on this state alone.
+            fail(r);
+            r.recoverable = true;
             r.runner_id = None;
-            r.error_reason = Some(reason.clone());
-            if r.desired != DesiredState::Destroyed {
-                r.desired = DesiredState::Archived;
-            }
         }
         (JobKind::StopSandbox, true) => {
             r.state = SandboxState::Stopped;
             r.task.force = None;
             renewed(r);
-            clear_error(r);
+            r.clear_error();
         }
         (JobKind::DestroySandbox, true) => {
             let archived = r.state == SandboxState::Archiving && r.backup_image.is_some();
@@ -76,7 +73,7 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
             r.desired =
                 if r.task.recover == Some(true) { DesiredState::Stopped } else { DesiredState::Started };
             r.task.recover = None;
-            clear_error(r);
+            r.clear_error();
         }
         (JobKind::RecoverSandbox, false) => {
             r.task.recover = None;
@@ -130,11 +127,6 @@ pub(crate) fn backed_up(r: &mut Record, job: &JobRow) -> Option<(String, f64)> {
     None
 }
 
-fn clear_error(r: &mut Record) {
-    r.error_reason = None;
-    r.recoverable = false;
-}
-
 fn started(r: &mut Record, job: &JobRow) {
     let result: Started =
         job.result_metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -152,7 +144,7 @@ fn started(r: &mut Record, job: &JobRow) {
     if !moved {
         renewed(r);
     }
-    clear_error(r);
+    r.clear_error();
 }
 
 fn resized(r: &mut Record, done: bool) {
@@ -195,6 +187,7 @@ fn reason(job: &JobRow) -> (String, bool) {
 mod tests {
     use super::*;
     use crate::sandbox::plan::tests::record;
+    use crate::sandbox::plan::{self, Step};
 
     fn job(kind: JobKind, status: JobStatus) -> JobRow {
         JobRow { status, ..JobRow::pending("runner", kind, "SANDBOX", "id", None) }
@@ -274,7 +267,10 @@ mod tests {
         let mut r = record(SandboxState::Restoring, DesiredState::Started);
         r.backup_image = Some("backup".to_owned());
         apply(&mut r, &job(JobKind::CreateSandbox, JobStatus::Failed));
-        assert_eq!((r.state, r.desired), (SandboxState::Archived, DesiredState::Archived));
-        assert!(r.backup_image.is_some() && r.error_reason.is_some());
+        assert_eq!((r.state, r.recoverable, &r.runner_id), (SandboxState::Error, true, &None));
+        assert!(r.in_archive() && r.error_reason.is_some());
+        assert_eq!(plan::next(&r), Step::Rest);
+        r.desired = DesiredState::Destroyed;
+        assert_eq!(plan::next(&r), Step::Vanish);
     }
 }

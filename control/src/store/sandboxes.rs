@@ -149,6 +149,17 @@ impl Record {
     pub(crate) fn ephemeral(&self) -> bool {
         self.auto_delete == 0
     }
+
+    /// Forgets the last failure.
+    pub(crate) fn clear_error(&mut self) {
+        self.error_reason = None;
+        self.recoverable = false;
+    }
+
+    /// Whether it is in the archive although its state is an error: a restore has failed.
+    pub(crate) fn in_archive(&self) -> bool {
+        self.state == SandboxState::Error && self.runner_id.is_none() && self.backup_image.is_some()
+    }
 }
 
 const COLUMNS: [&str; 43] = [
