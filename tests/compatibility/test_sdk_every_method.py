@@ -34,6 +34,7 @@ RUNS: dict[str, tuple[str | Path, str, list[str], Path | None]] = {
     "newest, TypeScript": (NODE, "typescript/methods.mjs", [], STATE / "node"),
     "v0.190, sync": (python("0.190"), "python/methods.py", ["sync"], None),
     "v0.190, async": (python("0.190"), "python/methods.py", ["async"], None),
+    "v0.190, TypeScript": (NODE, "typescript/methods.mjs", [], STATE / "sdk" / "node-0.190"),
     "2025, Python": (python("2025"), "python/flow_2025.py", [], None),
     "2025, TypeScript": (NODE, "typescript/flow_2025.mjs", [], STATE / "sdk" / "node-2025"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import daytona as sdk
 from checks import KIND, raises, step
+from recorder import has
 
 
 def gone(daytona: Any, box: Any) -> None:
@@ -17,12 +18,10 @@ def gone(daytona: Any, box: Any) -> None:
     server = box.create_lsp_server("python", "proj")
     quiet = lambda _: None  # noqa: E731
     context = type("Context", (), {"id": "none", "cwd": "/"})()
-    has = lambda part, name: hasattr(getattr(box, part)._target, name)  # noqa: E731
     calls: list[Callable[[], Any]] = [
         lambda: daytona.get(box.id),
         lambda: daytona.start(box),
         lambda: daytona.stop(box),
-        lambda: daytona.find_one(box.id),
         lambda: box.start(),
         lambda: box.stop(),
         lambda: box.archive(),
@@ -73,7 +72,7 @@ def gone(daytona: Any, box: Any) -> None:
         lambda: box.git.dangerously_authenticate("a", "b"),
         lambda: box.git.status("x"),
     ]
-    if hasattr(box._target, "code_interpreter"):
+    if has(box, "code_interpreter"):
         calls += [lambda: box.code_interpreter.create_context(), lambda: box.code_interpreter.list_contexts(), lambda: box.code_interpreter.delete_context(context)]
     for call in calls:
         step(lambda call=call: raises("DaytonaNotFoundError", call))
@@ -98,9 +97,9 @@ def gone(daytona: Any, box: Any) -> None:
         lambda: box.delete(),
         lambda: daytona.delete(box),
     ]
-    if has("process", "get_entrypoint_logs_async"):
+    if has(box.process, "get_entrypoint_logs_async"):
         others.append(lambda: box.process.get_entrypoint_logs_async(quiet, quiet))
-    if hasattr(box._target, "code_interpreter"):
+    if has(box, "code_interpreter"):
         others.append(lambda: box.code_interpreter.run_code("1"))
     for call in others:
         with contextlib.suppress(Exception):

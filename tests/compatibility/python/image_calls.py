@@ -10,7 +10,7 @@ from typing import Any
 
 import daytona as sdk
 from checks import holds, raises, same, step
-from recorder import ENDS, Absent, Recorder
+from recorder import ENDS, Recorder, absent
 
 IMAGE = os.environ["SMALL_IMAGE"]
 
@@ -52,7 +52,7 @@ def images(daytona: Any) -> None:
             .cmd(["infinity"])
         )
     )
-    # Only shown: this SDK uploads files of a build over https alone, which tests/control has.
+    # Only shown: this SDK uploads files of a build over https alone, which test_sdk_stores.py has.
     added = step(lambda: recorded_image(image).base(IMAGE).add_local_file(f"{directory}/file.txt", "/added").add_local_dir(directory, "/dir"))
     step(lambda: holds("COPY" in added.dockerfile(), "the files are in it"))
     logs: list[str] = []
@@ -77,7 +77,7 @@ class ImageRecorder(Recorder):
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name, None)
         if value is None:
-            raise Absent(f"Image.{name}")
+            raise absent(sdk.Image, name)
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             try:

@@ -14,11 +14,28 @@ from typing import Any
 
 #: How calls ended, by "Class.method" as the synchronous SDK has it: "ok", or the names of the error's classes.
 ENDS: dict[str, list[str]] = defaultdict(list)
+#: What was called and is not in this version of the SDK, as "Class.method".
+ABSENT: set[str] = set()
 LOOP = asyncio.new_event_loop()
 
 
 class Absent(Exception):
     """This version of the SDK has no such method."""
+
+
+def absent(cls: type, name: str) -> Absent:
+    """Notes that a class has no such member."""
+    missing = f"{name_of(cls)}.{name}"
+    ABSENT.add(missing)
+    return Absent(missing)
+
+
+def has(holder: Any, name: str) -> bool:
+    """Whether what stands behind a recorder has this member; that it has not is noted."""
+    there = hasattr(plain(holder), name)
+    if not there:
+        absent(type(plain(holder)), name)
+    return there
 
 
 def name_of(cls: type) -> str:
@@ -70,7 +87,7 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         target = self._target
         if not hasattr(target, name):
-            raise Absent(f"{name_of(type(target))}.{name}")
+            raise absent(type(target), name)
         value = getattr(target, name)
         if not callable(value) or isinstance(value, type):
             return recorded(value)

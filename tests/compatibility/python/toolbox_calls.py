@@ -6,6 +6,7 @@ from typing import Any
 
 import daytona as sdk
 from checks import KIND, holds, raises, same, step, until
+from recorder import has
 
 # Earlier SDKs tell fewer errors apart.
 TIMEOUT = "DaytonaTimeoutError" if hasattr(sdk, "DaytonaProcessExecutionTimeoutError") else "DaytonaError"
@@ -117,7 +118,7 @@ def terminals(box: Any) -> None:
 
 def interpreter(box: Any) -> None:
     """CodeInterpreter."""
-    if not hasattr(box._target, "code_interpreter"):
+    if not has(box, "code_interpreter"):
         return
     interpreter = box.code_interpreter
     context = step(lambda: interpreter.create_context(cwd="/tmp"))
