@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control_harness import POOL, Api, Split, free_port, wait_for
+from control_harness import POOL, Api, ManualRunner, Split, free_port, wait_for
 
 RECORDINGS = Path(__file__).parent / "golden"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -29,6 +29,7 @@ EXCEPTIONS: dict[tuple[str, float], tuple[int, str]] = {
     ("11-ssh-preview-toolbox", 0.057): (200, "a user may ask whether an SSH token is valid"),
     ("11-ssh-preview-toolbox", 0.46): (404, "a start ends the old preview token at once, not after ten seconds"),
     ("15-state-sync", 0.335): (400, "a state that a runner cannot report is the runner's mistake"),
+    ("18-second-runner-draining", 0.08): (201, "a new runner's first healthcheck may have everything"),
 }
 
 _QUEUED = "what contradicts an operation under way is done after it, not refused"
@@ -48,8 +49,36 @@ SKIPPED: dict[tuple[str, float], str] = {
     ("16-conflicts", 0.858): "a stop during a create is done after it: test_faults",
     ("16-conflicts", 17.278): _UNASKED,
     ("16-conflicts", 17.291): _UNASKED,
+    ("18-second-runner-draining", 66.389): _UNASKED,
+    ("18-second-runner-draining", 66.398): _UNASKED,
+    ("18-second-runner-draining", 86.441): "the create pulls: it has the registry",
+    ("18-second-runner-draining", 86.461): "the same",
     ("22-backups", 99.607): _UNASKED,
     ("22-backups", 99.616): _UNASKED,
+}
+
+# Paths that are others here: administration is a part of the API itself.
+ELSEWHERE = {"/admin/runners": "/runners"}
+
+# What an operator did meanwhile that is not in the recording. (recording, when) -> what, and the body; {first} is the runner that was there before.
+_DRAIN = ("/runners/{first}/draining", {"draining": True})
+_SECOND = "/runners/b1dde34b-6299-42c6-9a57-1772ce5d8498/scheduling"
+MEANWHILE: dict[tuple[str, float], tuple[str, dict[str, Any]]] = {
+    ("18-second-runner-draining", 0.222): (_SECOND, {"unschedulable": True}),
+    ("18-second-runner-draining", 6.61): _DRAIN,
+    ("18-second-runner-draining", 65.15): (_SECOND, {"unschedulable": False}),
+    ("18-second-runner-draining", 76.395): _DRAIN,
+}
+
+# What comes later here, and why. (recording, when) -> (when here, why)
+_COPY = "nothing is destroyed before the copy is there"
+_REAL = "a foreign job has to exist before it can be refused"
+LATER: dict[tuple[str, float], tuple[float, str]] = {
+    ("18-second-runner-draining", 106.455): (118.925, _COPY),
+    ("18-second-runner-draining", 106.471): (118.926, _COPY),
+    ("18-second-runner-draining", 0.148): (0.2571, _REAL),
+    ("18-second-runner-draining", 0.158): (0.2572, _REAL),
+    ("18-second-runner-draining", 0.168): (0.2573, _REAL),
 }
 
 # What an operator had done before the recording began.
@@ -64,6 +93,7 @@ LESS = {
     "UPDATE_SANDBOX_NETWORK_SETTINGS.domainAllowList": "block-all blocks all: it ends the domains' list, too",
     "START_SANDBOX.metadata.domainAllowList": "the same",
     "/start.domainAllowList": "the same",
+    "/sandbox/dr-2.backupCreatedAt": _UNASKED,
 }
 
 # What is in jobs only here, and why.
@@ -108,14 +138,13 @@ class Replay:
         self.split = split
         self.name = name
         self.ids: dict[str, str] = {}
-        self.early: list[dict[str, Any]] = []
+        self.early: dict[str, list[dict[str, Any]]] = {}
         self.later: list[dict[str, Any]] = []
         self.found: list[str] = []
         self.open: list[tuple[dict[str, Any], concurrent.futures.Future[httpx.Response]]] = []
         url = split.control.info["url"]
-        runner = Api(url, split.control.info["runnerToken"])
-        stranger = Api(url, "nonsense")
-        self.callers = {"<RUNNER_TOKEN>": runner, "<USER_KEY>": split.api, "<UNKNOWN_KEY>": stranger}
+        self.first = split.as_runner.get("/runners/me").json()["id"]
+        self.callers = {"<RUNNER_TOKEN>": split.as_runner, "<USER_KEY>": split.api, "<UNKNOWN_KEY>": Api(url, "nonsense")}
 
     def ours(self, text: str) -> str:
         for theirs, here in self.ids.items():
@@ -132,11 +161,18 @@ class Replay:
         elif isinstance(theirs, str) and isinstance(here, str) and (UUID.fullmatch(theirs) or theirs.startswith("<")):
             self.ids.setdefault(theirs, here)
 
+    def caller(self, event: dict[str, Any]) -> Api:
+        # Keys of the proxy and of the SSH gateway are users' keys here. A runner that the recording registers has the key that ours gave it.
+        key = event["key"].removeprefix("Bearer ")
+        if key not in self.callers and key.startswith("<RUNNER_TOKEN") and key in self.ids:
+            self.callers[key] = Api(self.split.control.info["url"], self.ids[key])
+        return self.callers.get(key, self.split.api)
+
     def send(self, event: dict[str, Any]) -> httpx.Response:
-        # Keys of the proxy and of the SSH gateway are users' keys here.
-        caller = self.callers.get(event["key"].removeprefix("Bearer "), self.split.api)
+        caller = self.caller(event)
         body = {} if event["body"] is None else {"json": json.loads(self.ours(json.dumps(event["body"])))}
         path = self.ours(event["path"].removeprefix("/api"))
+        path = ELSEWHERE.get(path, path)
         query = {name: self.ours(value) if isinstance(value, str) else value for name, value in event["query"].items()}
         return caller(event["method"], path, params=query, **body)
 
@@ -161,18 +197,20 @@ class Replay:
 
     def poll(self, event: dict[str, Any]) -> None:
         expected = event["response"]["jobs"]
+        runner, early = ManualRunner(self.caller(event)), self.early.setdefault(event["key"], [])
         jobs: list[dict[str, Any] | None] = [None] * len(expected)
 
         def come() -> bool:
-            fresh, self.early = [*self.early, *self.split.poll(0.5 if not self.early else 0)], []
+            fresh = [*early, *runner.poll(0 if early else 0.5)]
+            early.clear()
             for job in fresh:
                 at = next((n for n, theirs in enumerate(expected) if jobs[n] is None and self.fits(theirs, job)), None)
                 if at is not None:
                     jobs[at] = job
                 elif any(self.fits(theirs, job) for theirs in self.later):
-                    self.early.append(job)
+                    early.append(job)
                 elif job["type"] in MORE:
-                    self.split.finish(job["id"])
+                    runner.finish(job["id"])
                 else:
                     self.found.append(f"{event['at']}: {job['type']} is only here")
             return None not in jobs
@@ -202,11 +240,15 @@ class Replay:
     def run(self) -> list[str]:
         events = [json.loads(line) for line in (RECORDINGS / f"{self.name}.jsonl").read_text().splitlines()]
         events = [event for event in events if (self.name, event["at"]) not in SKIPPED]
+        events.sort(key=lambda event: LATER.get((self.name, event["at"]), (event["at"], ""))[0])
         if self.name in BEFORE:
             path, body = BEFORE[self.name]
             assert self.split.api.post(path, json=body).status_code == 201
         sent: set[int] = set()
         for index, event in enumerate(events):
+            if asked := MEANWHILE.get((self.name, event["at"])):
+                path, body = asked
+                assert self.split.api("PATCH", self.ours(path).format(first=self.first), json=body).status_code == 200
             if event["path"] == "/api/jobs/poll":
                 # What was asked before the job came is asked now: it may be what makes the job.
                 for later in range(index + 1, len(events)):
@@ -215,7 +257,8 @@ class Replay:
                     if begun and later not in sent and other["method"] != "GET":
                         sent.add(later)
                         self.open.append((other, POOL.submit(self.send, other)))
-                self.later = [job for other in events[index + 1 :] if other["path"] == "/api/jobs/poll" for job in other["response"]["jobs"]]
+                polls = [other for other in events[index + 1 :] if other["path"] == "/api/jobs/poll" and other["key"] == event["key"]]
+                self.later = [job for other in polls for job in other["response"]["jobs"]]
                 self.poll(event)
             elif index not in sent:
                 if event["from"] == "sdk" and event["method"] != "GET":
