@@ -152,6 +152,10 @@ impl Actor {
             dto.state = is;
             serde_json::to_value(dto).unwrap_or_default()
         };
+        if was != is && matches!(is, SandboxState::Error | SandboxState::BuildFailed) {
+            // Of a change clients take the state alone, and fail with the reason that they had before. From this event they take the whole sandbox.
+            core.events.emit("sandbox.created", &dto);
+        }
         if was != is {
             core.events.emit("sandbox.state.updated", || {
                 events::changed("sandbox", dto(), "State", was.as_str(), is.as_str())
