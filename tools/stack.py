@@ -31,6 +31,9 @@ BINARY = Path(os.environ.get("PINFOLD_BINARY", Path(os.environ.get("CARGO_TARGET
 
 NOT_READY = 8
 
+# A command behind this is asked to end when the thread that started it is gone, however that came about.
+TIED = ("setpriv", "--pdeathsig", "TERM", "--")
+
 # Variables of these scripts, and where `make up` keeps its state; the rest of the caller's PINFOLD_* is for the instance.
 OURS = {"PINFOLD_STATE", "PINFOLD_BINARY", "PINFOLD_DATA_DIR"}
 
@@ -74,6 +77,7 @@ class Stack:
         ssh_port: int | None = None,
         image: str | None = None,
         environment: Mapping[str, str] | None = None,
+        lives_on: bool = False,
     ):
         self.directory = directory
         self.log = directory / "logs" / "pinfold.log"
@@ -83,6 +87,8 @@ class Stack:
         self.ssh_port = ssh_port or free_port()
         self.image = image or default_image()
         self.extra = dict(environment or {})
+        #: Whether it outlives the process that started it, as `make up` wants it.
+        self.lives_on = lives_on
         self.key_file = directory / "key"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -140,7 +146,8 @@ class Stack:
         self.shown.touch(mode=0o600)
         with self.log.open("ab") as log, self.shown.open("ab") as shown:
             # A session of its own: a Ctrl-C at the terminal is for whoever started us, who then ends it in order.
-            self.process = subprocess.Popen([BINARY, "up"], stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True)
+            command = [*(() if self.lives_on else TIED), BINARY, "up"]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True)
         return self.process
 
     def start(self, timeout: float = 60) -> None:
@@ -281,6 +288,7 @@ class Background:
             port=int(os.environ.get("PINFOLD_BIND", ":3000").rpartition(":")[2]),
             ssh_port=int(os.environ.get("PINFOLD_SSH_PORT", "2222")),
             environment={k: v for k, v in os.environ.items() if k.startswith("PINFOLD_") and k not in OURS},
+            lives_on=True,
         )
 
     def up(self) -> None:
