@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from stack import STATE
 from support import REPO, busybox
 
 SUITES = REPO / "tests" / "compatibility"
+AT_ONCE = 4
 NODE = STATE / "node" / "bin" / "node"
 
 
@@ -40,27 +42,30 @@ RUNS: dict[str, tuple[str | Path, str, list[str], Path | None]] = {
 }
 
 
+Ended = subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def started(stack, tmp_path_factory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """All of them at once: they wait more than they work."""
-    processes = {}
+def ended(stack, tmp_path_factory) -> Iterator[dict[str, Future[Ended]]]:
+    """The end of each. They run some at a time: they wait more than they work, but each also starts interpreters and language servers."""
     common = os.environ | stack.client_environment() | {"SMALL_IMAGE": busybox()}
-    for number, (name, (program, script, arguments, root)) in enumerate(RUNS.items()):
+
+    def run(name: str, scratch: Path) -> Ended:
+        program, script, arguments, root = RUNS[name]
         assert Path(program).exists() and (root is None or root.exists()), f"{root or program} is not set up; run tools/setup --tests"
-        environment = common | {"SCRATCH": str(tmp_path_factory.mktemp(str(number))), "SDK_ROOT": str(root)}
-        command = [program, SUITES / script, *arguments]
-        processes[name] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    yield processes
-    for process in processes.values():
-        process.kill()
-        process.communicate()
+        environment = common | {"SCRATCH": str(scratch), "SDK_ROOT": str(root)}
+        return subprocess.run([program, SUITES / script, *arguments], env=environment, capture_output=True, text=True, timeout=170, check=False)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {name: pool.submit(run, name, tmp_path_factory.mktemp("run")) for name in RUNS}
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith("2025")])
-def test_every_method_succeeds_and_fails_as_it_must(started, name: str):
-    out, err = started[name].communicate(timeout=170)
-    assert out, err[-3000:]
-    found = json.loads(out.splitlines()[-1])
+def test_every_method_succeeds_and_fails_as_it_must(ended, name: str):
+    end = ended[name].result()
+    assert end.stdout, end.stderr[-3000:]
+    found = json.loads(end.stdout.splitlines()[-1])
     assert found["methods"] > 90, "the introspection finds the SDK's methods"
     assert not found["wrong"], "\n".join(found["wrong"])
     assert not found["untested"], "\n".join(found["untested"])
@@ -68,6 +73,6 @@ def test_every_method_succeeds_and_fails_as_it_must(started, name: str):
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("2025")])
-def test_the_flow_of_2025(started, name: str):
-    out, err = started[name].communicate(timeout=100)
-    assert started[name].returncode == 0, out + err[-3000:]
+def test_the_flow_of_2025(ended, name: str):
+    end = ended[name].result()
+    assert end.returncode == 0, end.stdout + end.stderr[-3000:]

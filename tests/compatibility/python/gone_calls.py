@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import daytona as sdk
-from checks import KIND, raises, step
+from checks import KIND, raises, same, step
 from recorder import has
 
 
@@ -71,6 +70,10 @@ def gone(daytona: Any, box: Any) -> None:
         lambda: box.git.set_config("a.b", "c"),
         lambda: box.git.dangerously_authenticate("a", "b"),
         lambda: box.git.status("x"),
+        lambda: box.wait_for_sandbox_start(30),
+        lambda: box.get_user_root_dir(),
+        lambda: box.delete(),
+        lambda: daytona.delete(box),
     ]
     if has(box, "code_interpreter"):
         calls += [lambda: box.code_interpreter.create_context(), lambda: box.code_interpreter.list_contexts(), lambda: box.code_interpreter.delete_context(context)]
@@ -85,22 +88,15 @@ def gone(daytona: Any, box: Any) -> None:
     )
     for call in transfers:
         step(lambda call=call: raises("DaytonaError", call))
-    # These raise whatever their WebSocket library, their generated client or their own clock raises.
-    others = [
-        lambda: box.process.get_session_command_logs_async("x", "y", quiet, quiet),
-        lambda: box.process.code_run("1"),
-        lambda: box.wait_for_sandbox_start(1),
-        lambda: box.wait_for_sandbox_stop(1),
-        lambda: box.wait_for_resize_complete(1),
-        lambda: box.get_user_root_dir(),
-        lambda: box.validate_ssh_access("x"),
-        lambda: box.delete(),
-        lambda: daytona.delete(box),
-    ]
+    streams = [lambda: box.process.get_session_command_logs_async("x", "y", quiet, quiet)]
     if has(box.process, "get_entrypoint_logs_async"):
-        others.append(lambda: box.process.get_entrypoint_logs_async(quiet, quiet))
+        streams.append(lambda: box.process.get_entrypoint_logs_async(quiet, quiet))
     if has(box, "code_interpreter"):
-        others.append(lambda: box.code_interpreter.run_code("1"))
-    for call in others:
-        with contextlib.suppress(Exception):
-            call()
+        streams.append(lambda: box.code_interpreter.run_code("1"))
+    for call in streams:
+        step(lambda call=call: raises("DaytonaError", call))
+    step(lambda: raises("DaytonaNotFoundError", lambda: box.process.code_run("1"), "NotFoundException"))
+    # What is gone has stopped, and is resized no longer; no token opens it.
+    step(lambda: box.wait_for_sandbox_stop(30))
+    step(lambda: box.wait_for_resize_complete(30))
+    step(lambda: same(box.validate_ssh_access("x").valid, False))

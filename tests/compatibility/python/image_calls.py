@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -37,8 +36,7 @@ def images(daytona: Any) -> None:
         lambda: python.pip_install_from_requirements(f"{directory}/none"),
         lambda: python.pip_install_from_pyproject(f"{directory}/none", []),
     ):
-        with contextlib.suppress(Exception):
-            call()
+        step(lambda call=call: raises("DaytonaNotFoundError", call))
     mark = uuid.uuid4().hex
     built = step(
         lambda: (

@@ -45,7 +45,6 @@ NEVER_WRONG = {
     "Sandbox.validate_ssh_access": "that a token is not valid is its answer",
     "Sandbox.wait_for_resize_complete": "what is gone is no longer resized",
     "Sandbox.wait_for_sandbox_stop": "what is gone has stopped",
-    "SecretService.list": "nothing to be wrong",
     "VolumeService.list": "needs no more than a key, see wrong_key",
     "SnapshotService.list": "needs no more than a key, see wrong_key",
     "WarmPoolService.list": "needs no more than a key, see wrong_key",

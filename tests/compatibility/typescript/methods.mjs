@@ -13,6 +13,8 @@ const wrong = []
 const cannot = 'containers cannot be paused or forked; the contract has 422'
 const noSecrets = 'there is no store of secrets'
 const text = 'text'
+// Earlier SDKs tell fewer errors apart.
+const TIMEOUT = sdk.DaytonaProcessExecutionTimeoutError ? DaytonaTimeoutError : DaytonaError
 
 // Methods that cannot succeed, or cannot fail, and why.
 const NEVER_OK = {
@@ -26,7 +28,7 @@ const NEVER_WRONG = {
   'Sandbox.validateSshAccess': 'that a token is not valid is its answer', 'Sandbox.waitUntilStopped': 'what is gone has stopped',
   'Sandbox.waitForResizeComplete': 'what is gone is no longer resized', 'Sandbox.getUserRootDir': 'an old name of getUserHomeDir',
   'PtyHandle.isConnected': 'says what is', 'PtyHandle.disconnect': 'ends what may have ended', 'PtyHandle.wait': 'an end is its answer, whatever the end',
-  'PtyHandle.waitForConnection': 'the error comes from connectPty', 'SecretService.list': 'nothing to be wrong',
+  'PtyHandle.waitForConnection': 'the error comes from connectPty',
   'Image.base': text, 'Image.debianSlim': text, 'Image.env': text, 'Image.workdir': text, 'Image.runCommands': text, 'Image.pipInstall': text,
   'Image.entrypoint': text, 'Image.cmd': text, 'Image.dockerfileCommands': text, 'Image.addLocalFile': text, 'Image.addLocalDir': text,
 }
@@ -59,7 +61,6 @@ const raises = (cls, action) => step(async () => {
   assert.ok(raised instanceof cls || raised instanceof Absent, `${action}: got ${raised?.constructor?.name}, wanted ${cls.name}: ${String(raised?.message).slice(0, 200)}`)
 })
 const rejected = async (cls, actions) => { for (const action of actions) await raises(cls, action) }
-const quietly = async (actions) => { for (const action of actions) await Promise.resolve().then(action).catch(() => undefined) }
 async function until(condition, what, seconds = 30) {
   const deadline = Date.now() + seconds * 1000
   for (;;) {
@@ -106,7 +107,7 @@ async function files({ fs }) {
 
 async function processes({ process: p }) {
   await step(async () => assert.equal((await p.executeCommand('echo $A; exit 3', undefined, { A: 'b' })).exitCode, 3))
-  await raises(DaytonaTimeoutError, () => p.executeCommand('sleep 60', undefined, undefined, 1))
+  await raises(TIMEOUT, () => p.executeCommand('sleep 60', undefined, undefined, 1))
   await step(async () => assert.equal((await p.codeRun('print(6 * 7)')).result.trim(), '42'))
   await step(() => p.createSession('m'))
   await raises(DaytonaConflictError, () => p.createSession('m'))
@@ -145,13 +146,13 @@ async function terminals({ process: p }) {
   await step(async () => assert.equal((await again.wait()).exitCode, 5))
   await step(() => assert.match(seen, /21 91/))
   await step(() => again.disconnect())
-  await rejected(Error, [() => again.sendInput('x'), () => again.resize(80, 24), () => again.kill()])
+  await rejected(DaytonaError, [() => again.sendInput('x'), () => again.resize(80, 24), () => again.kill()])
   const other = await step(() => p.createPty({ id: 'm2', onData }))
   await step(() => other.kill())
   await step(() => p.createPty({ id: 'm3', onData }))
   await step(() => p.killPtySession('m3'))
   await rejected(DaytonaNotFoundError, [() => p.getPtySessionInfo('none'), () => p.killPtySession('none')])
-  await rejected(Error, [() => p.resizePtySession('none', 80, 24), async () => (await p.connectPty('none', { onData })).waitForConnection()])
+  await rejected(DaytonaError, [() => p.resizePtySession('none', 80, 24), async () => (await p.connectPty('none', { onData })).waitForConnection()])
 }
 
 async function interpreter({ codeInterpreter: i }) {
@@ -296,9 +297,8 @@ async function resources() {
   await rejected(DaytonaError, [
     () => daytona.warmPool.create({ snapshot: 'none', pool: 1 }), () => daytona.warmPool.update(pool.id, { pool: 1 }), () => daytona.warmPool.delete(pool.id),
     () => daytona.secret.create({ name: 'a', value: 'b' }), () => daytona.secret.get('a'), () => daytona.secret.update('a', { value: 'c' }),
-    () => daytona.secret.delete('a'),
+    () => daytona.secret.delete('a'), () => daytona.secret.list(),
   ])
-  await quietly([() => daytona.secret.list()])
 }
 
 async function images() {
@@ -314,7 +314,7 @@ async function images() {
     () => Image.fromDockerfile(`${directory}/Dockerfile`),
     () => Image.base(IMAGE).addLocalDir(directory, '/d').addLocalFile(`${directory}/Dockerfile`, '/f'),
   ])
-  await quietly([
+  await rejected(DaytonaNotFoundError, [
     () => Image.fromDockerfile(`${directory}/none`), () => python.pipInstallFromRequirements(`${directory}/none`),
     () => python.pipInstallFromPyproject(`${directory}/none`, {}),
   ])
@@ -324,7 +324,9 @@ async function images() {
   await step(async () => assert.equal((await made.process.executeCommand('echo $MARK; cat /built')).result, `${name}\nbuilt\n`))
   await step(() => assert.ok(log))
   await step(() => daytona.delete(made))
-  await raises(DaytonaError, () => daytona.create({ image: Image.base(IMAGE).runCommands(`echo ${name}; exit 3`) }, { timeout: 150 }))
+  // v0.190's takes a failed build for no end, and waits until its time is up.
+  const timeout = version.startsWith('0.190.') ? 15 : 150
+  await raises(DaytonaError, () => daytona.create({ image: Image.base(IMAGE).runCommands(`echo ${name}; exit 3`) }, { timeout }))
   await step(async () => { for (const s of await listed()) if (/fail|error/.test(s.state)) await daytona.delete(s) })
 }
 
@@ -342,26 +344,34 @@ async function gone(box, server) {
     () => fs.searchFiles('.', 'x'), () => fs.replaceInFiles(['x'], 'a', 'b'), () => p.listSessions(), () => p.getEntrypointSession(), () => p.getEntrypointLogs(),
     () => p.listPtySessions(), () => p.codeRun('1'), () => git.init('x'), () => git.configureUser('a', 'b'), () => git.getConfig('a.b'),
     () => git.setConfig('a.b', 'c'), () => git.dangerouslyAuthenticate('a', 'b'), () => server.start(), () => server.stop(), () => server.didClose('x'),
-    () => i.listContexts(),
+    () => i.listContexts(), () => box.waitUntilStarted(30), () => box.delete(), () => daytona.delete(box),
   ])
   await rejected(DaytonaError, [
+    () => i.runCode('1'), () => p.createPty({ id: 'x', onData: nothing }),
     () => fs.uploadFile(Buffer.from('x'), 'x'), () => fs.uploadFiles([{ source: Buffer.from('x'), destination: 'x' }]),
     () => fs.uploadFileStream(Buffer.from('x'), 'x'), () => fs.downloadFiles([{ source: 'x' }]),
   ])
-  await quietly([() => i.runCode('1'), () => box.waitUntilStarted(1), () => box.validateSshAccess('x'), () => box.delete(), () => daytona.delete(box), () => p.createPty({ id: 'x', onData: nothing })])
+  await step(async () => assert.equal((await box.validateSshAccess('x')).valid, false))
 }
 
 async function wrongKey() {
-  const other = new Daytona({ apiKey: 'dtn_wrong', apiUrl: process.env.DAYTONA_API_URL })
+  const other = client({ apiKey: 'dtn_wrong', apiUrl: process.env.DAYTONA_API_URL })
   await rejected(DaytonaError, [
     () => other.get('x'), () => listed(undefined, other), () => other.create(), () => other.snapshot.list(), () => other.volume.list(), () => other.warmPool.list(),
   ])
 }
 
 for (const cls of [Daytona, sdk.Sandbox, sdk.PtyHandle, Image]) record(cls, ABSENT)
-const daytona = new Daytona()
-daytona.warmPool ??= new (class WarmPoolService {})()
-daytona.secret ??= new (class SecretService {})()
+class WarmPoolService {}
+class SecretService {}
+// Services that this version lacks are there, with nothing but what is in ABSENT.
+const client = (config) => {
+  const made = new Daytona(config)
+  made.warmPool ??= new WarmPoolService()
+  made.secret ??= new SecretService()
+  return made
+}
+const daytona = client()
 for (const service of [daytona.snapshot, daytona.volume, daytona.warmPool, daytona.secret]) record(service.constructor, ABSENT)
 const box = await daytona.create({ language: 'python' })
 const server = await box.createLspServer('python', 'proj')
