@@ -1,6 +1,6 @@
 """Where files of builds, volumes, built snapshots and backups go: the built-in object store over TLS, an object store of the operator's, a registry.
 
-The stores are real ones of the test's own: moto's S3 server with its token service, and Debian's `docker-registry`, both on the loopback.
+The stores are real ones of the test's own: moto's S3 server with its token service, s3rver over TLS, and Debian's `docker-registry`, all on the loopback.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ import bcrypt
 import pytest
 from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, DaytonaError, DaytonaNotFoundError, Image, VolumeMount
 
+from authority import issue
 from stack import STATE, free_port
 from support import REPO, busybox, eventually
 
@@ -143,19 +145,95 @@ asyncio.run(main())
 """
 
 
-def test_local_files_of_a_build_with_both_python_sdks(stack, tmp_path):
-    """Python uploads over TLS only; its machine trusts our authority, here in a mount namespace of the test's own."""
-    authority = stack.data / "storage-ca.pem"
-    trusted = Path("/etc/ssl/certs/ca-certificates.crt")
-    bundle = tmp_path / "bundle.crt"
-    bundle.write_bytes(trusted.read_bytes() + authority.read_bytes())
-    script = tmp_path / "upload.py"
+TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def upload_with_python(stack, authority: Path, directory: Path) -> None:
+    """Local files of builds with both Python SDKs. They upload over TLS only; their machine trusts the authority, here in a mount namespace of the test's own."""
+    bundle = directory / "bundle.crt"
+    bundle.write_bytes(TRUSTED.read_bytes() + authority.read_bytes())
+    script = directory / "upload.py"
     script.write_text(PYTHON_SDKS)
-    inside = f'mount --bind {bundle} {trusted} && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", inside, "sh", sys.executable, script, stack.key, stack.api_url, busybox(), tmp_path]
+    inside = f'mount --bind {bundle} {TRUSTED} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", inside, "sh", sys.executable, script, stack.key, stack.api_url, busybox(), directory]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["['synchronous', 'leaf']", "['asynchronous', 'leaf']"]
+
+
+def upload_with_typescript(stack, **environment: str) -> None:
+    """A local file of a build with the TypeScript SDK."""
+    suite = REPO / "tests" / "compatibility" / "typescript" / "suite.mjs"
+    known = os.environ | stack.client_environment() | {"SDK_ROOT": str(STATE / "node"), "SMALL_IMAGE": busybox()}
+    command = [STATE / "node" / "bin" / "node", "--test", "--test-name-pattern", "local file", suite]
+    done = subprocess.run(command, env=known | environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+
+
+def test_local_files_of_a_build_with_both_python_sdks(stack, tmp_path):
+    upload_with_python(stack, stack.data / "storage-ca.pem", tmp_path)
+
+
+class OtherStore:
+    """An S3 server of another make than moto, s3rver, over TLS with an authority of the test's own. It has a key, and no token service."""
+
+    key = secret = "S3RVER"
+
+    def __init__(self, directory: Path) -> None:
+        self.authority, certificate, private = issue(directory)
+        self.objects = directory / "objects"
+        self.objects.mkdir()
+        port = free_port()
+        self.url = f"https://127.0.0.1:{port}"
+        program = STATE / "sdk" / "node-s3rver" / "node_modules" / "s3rver" / "bin" / "s3rver.js"
+        assert program.exists(), "s3rver is not set up; run tools/setup --tests"
+        command = [STATE / "node" / "bin" / "node", program, "-d", self.objects, "-a", "127.0.0.1", "-p", str(port), "--key", private, "--cert", certificate, "--silent"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(lambda: connects(port), "the S3 server to answer")
+
+    def buckets(self) -> set[str]:
+        return {path.name for path in self.objects.iterdir()}
+
+
+def connects(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
+
+
+@pytest.fixture
+def other_store(tmp_path: Path) -> Iterator[OtherStore]:
+    running = OtherStore(tmp_path)
+    yield running
+    running.process.terminate()
+    running.process.wait(10)
+
+
+def test_builds_and_volumes_use_another_store_over_tls(stack, daytona, restart, other_store, tmp_path):
+    before = set(stack.data.rglob("context.tar"))
+    bundle = tmp_path / "trusted.crt"
+    bundle.write_bytes(TRUSTED.read_bytes() + other_store.authority.read_bytes())
+    restart(
+        PINFOLD_S3_ENDPOINT=other_store.url,
+        PINFOLD_S3_ACCESS_KEY=other_store.key,
+        PINFOLD_S3_SECRET_KEY=other_store.secret,
+        PINFOLD_S3_BUCKET="pf-contexts",
+        SSL_CERT_FILE=str(bundle),
+    )
+
+    def contexts() -> int:
+        return len([path for path in other_store.objects.glob("pf-contexts/**/context.tar*") if path.name.endswith("_object")])
+
+    upload_with_typescript(stack, NODE_EXTRA_CA_CERTS=str(other_store.authority))
+    assert contexts() == 1, "the TypeScript SDK put it there"
+    upload_with_python(stack, other_store.authority, tmp_path)
+    assert contexts() > 1, "so did Python's"
+    assert set(stack.data.rglob("context.tar")) == before, "and nobody into the built-in one"
+    volume = daytona.volume.create(f"vol-{uuid.uuid4()}")
+    assert f"daytona-volume-{volume.id}" in other_store.buckets()
+    daytona.volume.delete(volume)
+    eventually(lambda: f"daytona-volume-{volume.id}" not in other_store.buckets(), "the volume's bucket to be gone")
 
 
 def test_builds_and_volumes_use_the_operators_object_store(stack, daytona, restart, object_store, make_sandbox):
@@ -171,11 +249,7 @@ def test_builds_and_volumes_use_the_operators_object_store(stack, daytona, resta
     assert access["storageUrl"] == object_store and access["bucket"] == "pf-contexts"
     assert access["sessionToken"] and access["accessKey"] != "pf-access-key" and access["secret"] != "pf-secret-key"
     # The TypeScript SDK, because Python's takes no plain HTTP.
-    suite = REPO / "tests" / "compatibility" / "typescript" / "suite.mjs"
-    environment = os.environ | stack.client_environment() | {"SDK_ROOT": str(STATE / "node"), "SMALL_IMAGE": busybox()}
-    command = [STATE / "node" / "bin" / "node", "--test", "--test-name-pattern", "local file", suite]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    upload_with_typescript(stack)
     listed = fetch(f"{object_store}/pf-contexts?list-type=2")[1].decode()
     assert f"<Key>{access['organizationId']}/" in listed and "/context.tar</Key>" in listed, "the build read it from there"
     assert not list(stack.data.rglob("context.tar")) or "pf-contexts" in listed
