@@ -304,7 +304,7 @@ def test_killed_in_the_middle_of_builds_by_buildkit(with_buildkit, registry):
     for what, moment in moments.items():
         docker("rmi", "-f", f"{tag}:daytona", check=False)
         # A word that is not in the command's own text, which the log shows as well.
-        steps = [f"RUN echo {word}-''begins {uuid.uuid4()}; sleep 1\n" for word in ("first", "second")]
+        steps = [f"RUN echo {word}-''begins {uuid.uuid4()}; sleep 0.5\n" for word in ("first", "second")]
         payload = CASES["build"].payload(node, "", account) | {"dockerfile": f"FROM {node.image}\n{''.join(steps)}"}
         for file in (node.data / "builds").glob(f"{tag}*"):
             file.unlink()

@@ -143,7 +143,8 @@ pub fn config(dir: &Path, port: u16) -> Config {
     let mut config = Config::local("http://control.invalid/api", Secret::new(TOKEN), 0, dir.join("data"));
     config.subnet = "127.77.0.0/16".to_owned();
     config.toolbox_port = port;
-    config.poll_timeout = Duration::from_millis(300);
+    // A stop lets the poll under way end.
+    config.poll_timeout = Duration::from_millis(50);
     config.drain_timeout = Duration::from_secs(2);
     config.daemon_start_timeout = Duration::from_secs(3);
     let binary = dir.join("daemon-file");
