@@ -99,7 +99,8 @@ def test_postgresql_takes_every_table_and_statement(cluster: Cluster) -> None:
         cluster.psql(migration.read_text())
     found = list(statements())
     # Each table module has some, or the pattern finds nothing any more.
-    modules = {path.name for path in STORE.glob("*.rs") if "sqlx::query" in path.read_text()} - SQLITE - {"mod.rs"}
+    # `mirror.rs` runs what the modules with a small table give it.
+    modules = {path.name for path in STORE.glob("*.rs") if "sqlx::query" in path.read_text()} - SQLITE - {"mod.rs", "mirror.rs"}
     assert {name for name, _ in found} >= modules, modules
     for at, (name, text) in enumerate(found):
         assert "{" not in text, f"{name}: {text}"

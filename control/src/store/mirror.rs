@@ -3,20 +3,25 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sqlx::sqlite::SqliteRow;
+
 use super::{Conn, Result, Store};
 
 /// A row of such a table.
 pub(crate) trait Row: Clone + Send + Sync + Sized {
+    /// The statement that reads all rows.
+    const ALL: &'static str;
+    /// The statements that remove a row and what goes with it; each takes the id.
+    const DELETE: &'static [&'static str];
+
     /// What it is found by.
     fn id(&self) -> &str;
     /// When it came about.
     fn created_at(&self) -> i64;
-    /// All rows.
-    fn all(conn: &mut Conn) -> impl Future<Output = Result<Vec<Self>>> + Send;
+    /// Reads a row.
+    fn read(row: &SqliteRow) -> Result<Self>;
     /// Inserts or replaces this row.
     fn put(&self, conn: &mut Conn) -> impl Future<Output = Result<()>> + Send;
-    /// Removes a row.
-    fn delete(conn: &mut Conn, id: &str) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// The table.
@@ -29,10 +34,12 @@ pub(crate) struct Mirror<R> {
 impl<R: Row> Mirror<R> {
     /// Reads the table.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let mut tx = store.begin().await?;
-        let rows = R::all(&mut tx).await?;
-        tx.commit().await?;
-        let rows = rows.into_iter().map(|row| (row.id().to_owned(), row)).collect();
+        let found = sqlx::query(R::ALL).fetch_all(store.read()).await?;
+        let mut rows = HashMap::with_capacity(found.len());
+        for row in &found {
+            let row = R::read(row)?;
+            rows.insert(row.id().to_owned(), row);
+        }
         Ok(Self { store: store.clone(), rows: Mutex::new(rows) })
     }
 
@@ -65,7 +72,9 @@ impl<R: Row> Mirror<R> {
     /// Removes a row.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
         let mut tx = self.store.begin().await?;
-        R::delete(&mut tx, id).await?;
+        for &statement in R::DELETE {
+            sqlx::query(statement).bind(id).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         self.lock().remove(id);
         Ok(())

@@ -1,6 +1,7 @@
 //! Table `registries`: where images are pulled from with a name and a password.
 
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::mirror::Row;
 use super::{Conn, Result};
@@ -20,6 +21,9 @@ pub(crate) struct Registry {
 }
 
 impl Row for Registry {
+    const ALL: &'static str = "SELECT * FROM registries";
+    const DELETE: &'static [&'static str] = &["DELETE FROM registries WHERE id = ?"];
+
     fn id(&self) -> &str {
         &self.id
     }
@@ -28,22 +32,18 @@ impl Row for Registry {
         self.created_at
     }
 
-    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
-        let rows = sqlx::query("SELECT * FROM registries").fetch_all(conn).await?;
-        let registry = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Registry {
-                id: row.try_get("id")?,
-                name: row.try_get("name")?,
-                url: row.try_get("url")?,
-                username: row.try_get("username")?,
-                password: row.try_get("password")?,
-                project: row.try_get("project")?,
-                kind: row.try_get("kind")?,
-                created_at: row.try_get("created_at")?,
-                updated_at: row.try_get("updated_at")?,
-            })
-        };
-        rows.iter().map(registry).collect()
+    fn read(row: &SqliteRow) -> Result<Self> {
+        Ok(Registry {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            url: row.try_get("url")?,
+            username: row.try_get("username")?,
+            password: row.try_get("password")?,
+            project: row.try_get("project")?,
+            kind: row.try_get("kind")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
     }
 
     async fn put(&self, conn: &mut Conn) -> Result<()> {
@@ -65,9 +65,5 @@ impl Row for Registry {
         .execute(conn)
         .await?;
         Ok(())
-    }
-
-    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM registries WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
     }
 }

@@ -2,6 +2,7 @@
 
 use pinfold_proto::runner::health::Healthcheck;
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::mirror::Row;
 use super::{Conn, Result, from_json, json};
@@ -32,6 +33,13 @@ impl Runner {
 }
 
 impl Row for Runner {
+    const ALL: &'static str = "SELECT * FROM runners";
+    const DELETE: &'static [&'static str] = &[
+        "DELETE FROM runners WHERE id = ?",
+        "DELETE FROM jobs WHERE runner_id = ?",
+        "DELETE FROM runner_images WHERE runner_id = ?",
+    ];
+
     fn id(&self) -> &str {
         &self.id
     }
@@ -40,25 +48,21 @@ impl Row for Runner {
         self.created_at
     }
 
-    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
-        let rows = sqlx::query("SELECT * FROM runners").fetch_all(conn).await?;
-        let runner = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Runner {
-                id: row.try_get("id")?,
-                name: row.try_get("name")?,
-                region: row.try_get("region")?,
-                token: row.try_get("token")?,
-                token_hash: row.try_get("token_hash")?,
-                tags: from_json(row.try_get("tags")?)?,
-                unschedulable: row.try_get::<i64, _>("unschedulable")? != 0,
-                draining: row.try_get::<i64, _>("draining")? != 0,
-                health: row.try_get::<Option<&str>, _>("health")?.map(from_json).transpose()?,
-                last_checked: row.try_get("last_checked")?,
-                created_at: row.try_get("created_at")?,
-                updated_at: row.try_get("updated_at")?,
-            })
-        };
-        rows.iter().map(runner).collect()
+    fn read(row: &SqliteRow) -> Result<Self> {
+        Ok(Runner {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            region: row.try_get("region")?,
+            token: row.try_get("token")?,
+            token_hash: row.try_get("token_hash")?,
+            tags: from_json(row.try_get("tags")?)?,
+            unschedulable: row.try_get::<i64, _>("unschedulable")? != 0,
+            draining: row.try_get::<i64, _>("draining")? != 0,
+            health: row.try_get::<Option<&str>, _>("health")?.map(from_json).transpose()?,
+            last_checked: row.try_get("last_checked")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
     }
 
     async fn put(&self, conn: &mut Conn) -> Result<()> {
@@ -84,11 +88,5 @@ impl Row for Runner {
         .execute(conn)
         .await?;
         Ok(())
-    }
-
-    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM runners WHERE id = ?").bind(id).execute(&mut *conn).await?;
-        sqlx::query("DELETE FROM jobs WHERE runner_id = ?").bind(id).execute(&mut *conn).await?;
-        sqlx::query("DELETE FROM runner_images WHERE runner_id = ?").bind(id).execute(conn).await.map(|_| ())
     }
 }

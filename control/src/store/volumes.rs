@@ -1,6 +1,7 @@
 //! Table `volumes`.
 
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::mirror::Row;
 use super::{Conn, Result};
@@ -49,6 +50,9 @@ pub(crate) struct Volume {
 }
 
 impl Row for Volume {
+    const ALL: &'static str = "SELECT * FROM volumes";
+    const DELETE: &'static [&'static str] = &["DELETE FROM volumes WHERE id = ?"];
+
     fn id(&self) -> &str {
         &self.id
     }
@@ -57,22 +61,18 @@ impl Row for Volume {
         self.created_at
     }
 
-    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
-        let rows = sqlx::query("SELECT * FROM volumes").fetch_all(conn).await?;
-        let volume = |row: &sqlx::sqlite::SqliteRow| {
-            let state = row.try_get::<String, _>("state")?;
-            let unknown = || sqlx::Error::Decode(format!("{state:?} is not a volume's state").into());
-            Ok(Volume {
-                state: VolumeState::from_word(&state).ok_or_else(unknown)?,
-                error_reason: row.try_get("error_reason")?,
-                id: row.try_get("id")?,
-                name: row.try_get("name")?,
-                created_at: row.try_get("created_at")?,
-                updated_at: row.try_get("updated_at")?,
-                last_used_at: row.try_get("last_used_at")?,
-            })
-        };
-        rows.iter().map(volume).collect()
+    fn read(row: &SqliteRow) -> Result<Self> {
+        let state = row.try_get::<String, _>("state")?;
+        let unknown = || sqlx::Error::Decode(format!("{state:?} is not a volume's state").into());
+        Ok(Volume {
+            state: VolumeState::from_word(&state).ok_or_else(unknown)?,
+            error_reason: row.try_get("error_reason")?,
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+        })
     }
 
     async fn put(&self, conn: &mut Conn) -> Result<()> {
@@ -91,9 +91,5 @@ impl Row for Volume {
         .execute(conn)
         .await?;
         Ok(())
-    }
-
-    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM volumes WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
     }
 }

@@ -1,6 +1,7 @@
 //! Table `warm_pools`.
 
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::mirror::Row;
 use super::{Conn, Result, small};
@@ -17,6 +18,9 @@ pub(crate) struct WarmPool {
 }
 
 impl Row for WarmPool {
+    const ALL: &'static str = "SELECT * FROM warm_pools";
+    const DELETE: &'static [&'static str] = &["DELETE FROM warm_pools WHERE id = ?"];
+
     fn id(&self) -> &str {
         &self.id
     }
@@ -25,19 +29,15 @@ impl Row for WarmPool {
         self.created_at
     }
 
-    async fn all(conn: &mut Conn) -> Result<Vec<Self>> {
-        let rows = sqlx::query("SELECT * FROM warm_pools").fetch_all(conn).await?;
-        let pool = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(WarmPool {
-                id: row.try_get("id")?,
-                snapshot: row.try_get("snapshot")?,
-                region: row.try_get("region")?,
-                pool: small(row.try_get("pool")?),
-                created_at: row.try_get("created_at")?,
-                updated_at: row.try_get("updated_at")?,
-            })
-        };
-        rows.iter().map(pool).collect()
+    fn read(row: &SqliteRow) -> Result<Self> {
+        Ok(WarmPool {
+            id: row.try_get("id")?,
+            snapshot: row.try_get("snapshot")?,
+            region: row.try_get("region")?,
+            pool: small(row.try_get("pool")?),
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
     }
 
     async fn put(&self, conn: &mut Conn) -> Result<()> {
@@ -54,9 +54,5 @@ impl Row for WarmPool {
         .execute(conn)
         .await?;
         Ok(())
-    }
-
-    async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM warm_pools WHERE id = ?").bind(id).execute(conn).await.map(|_| ())
     }
 }
