@@ -279,7 +279,7 @@ async fn serve_storage(core: &Arc<Core>, dir: &Path) {
             // Set once, here.
             let _ = core.storage_port.set(listener.local_addr().map_or(address.port(), |a| a.port()));
             let stop = core.stop.clone();
-            core.tasks.spawn(storage::tls::serve(listener, authority, storage::entrance(core), stop));
+            core.tasks.spawn(storage::tls::serve(listener, authority, storage::entrance(core), stop, GRACE));
         }
         Err(error) => tracing::warn!(
             %address, %error,

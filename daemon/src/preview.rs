@@ -69,5 +69,5 @@ fn refused(port: u16, error: &ProxyError) -> ApiError {
             StatusCode::BAD_GATEWAY
         }
     };
-    ApiError::new(status, format_args!("port {port}: {}", error.chain()))
+    ApiError::new(status, format_args!("port {port}: {}", pinfold_proto::error::chain(&error)))
 }

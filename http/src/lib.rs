@@ -12,7 +12,7 @@ pub mod ws;
 pub use direct::Socket;
 pub use error::{ApiError, ErrorStyle, render_errors};
 pub use extract::{JsonBody, OptionalJsonBody, Query};
-pub use serve::{ServeError, serve, serve_connection};
+pub use serve::{Closing, ServeError, accept, serve, serve_connection};
 
 /// Result of a handler.
 pub type ApiResult<T> = Result<T, ApiError>;

@@ -13,7 +13,7 @@ use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -31,6 +31,17 @@ pub enum ServeError {
     Cut(usize),
 }
 
+/// The end of a listener, as one of its connections sees it. The end waits for whoever holds one.
+#[derive(Debug)]
+pub struct Closing(watch::Receiver<()>);
+
+impl Closing {
+    /// Resolves when no more connections are accepted: what is under way is the last.
+    pub async fn begun(mut self) {
+        drop(self.0.changed().await);
+    }
+}
+
 /// Serves `router` on `listener` until `stop` resolves; then accepts no more and gives open requests `grace`.
 ///
 /// Long-lived upgrades (WebSockets) do not count as open requests: they end with the process.
@@ -40,6 +51,27 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
+    let serve = move |stream, peer, closing: Closing| {
+        let router = router.clone();
+        async move {
+            let stream = Direct::new(stream);
+            let socket = Some(stream.socket());
+            run(stream, socket, peer, router, closing.begun()).await;
+        }
+    };
+    accept(listener, stop, grace, serve).await
+}
+
+/// Accepts connections until `stop` resolves, each served by a task of its own; then gives those that hold their [`Closing`] `grace`.
+pub async fn accept<F>(
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+    serve: impl Fn(TcpStream, SocketAddr, Closing) -> F,
+) -> Result<(), ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (closing, closed) = watch::channel(());
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -56,13 +88,7 @@ pub async fn serve(
             },
         };
         let _ = stream.set_nodelay(true);
-        let (router, mut closed) = (router.clone(), closed.clone());
-        tokio::spawn(async move {
-            // The receiver lives as long as the connection: it is what the end waits for.
-            let stream = Direct::new(stream);
-            let socket = Some(stream.socket());
-            run(stream, socket, peer, router, async { drop(closed.changed().await) }).await;
-        });
+        tokio::spawn(serve(stream, peer, Closing(closed.clone())));
     }
     drop(listener);
     drop(closed);

@@ -43,18 +43,6 @@ impl ProxyError {
             _ => Self::Upstream(upstream, error),
         }
     }
-
-    /// The error with its causes, on one line, for logs.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
-    }
 }
 
 fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use pinfold_http::Closing;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::error::RunError;
 
@@ -45,25 +45,10 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    let open = TaskTracker::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(pair) => pair,
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            },
-        };
-        let _ = stream.set_nodelay(true);
-        open.spawn(connection(stream, peer, acceptor.clone(), router.clone(), stop.clone()));
-    }
-    open.close();
-    if tokio::time::timeout(grace, open.wait()).await.is_err() {
-        tracing::warn!(connections = open.len(), "requests were cut at shutdown");
+    let serve =
+        move |stream, peer, closing| connection(stream, peer, acceptor.clone(), router.clone(), closing);
+    if let Err(error) = pinfold_http::accept(listener, stop.cancelled(), grace, serve).await {
+        tracing::warn!(%error, "the HTTPS server did not end cleanly");
     }
 }
 
@@ -72,12 +57,12 @@ async fn connection(
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
-    stop: CancellationToken,
+    closing: Closing,
 ) {
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
     };
-    pinfold_http::serve_connection(stream, peer, router, stop.cancelled()).await;
+    pinfold_http::serve_connection(stream, peer, router, closing.begun()).await;
 }

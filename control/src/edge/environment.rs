@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use http::{Method, header};
 use pinfold_proto::control::sandbox::SandboxState;
-use pinfold_proxy::Target;
 use serde_json::json;
 
 use super::runner::Upstream;
@@ -46,17 +45,14 @@ impl Core {
         let runner = r.runner_id.as_deref().and_then(|id| self.runners.get(id));
         let runner = runner.ok_or_else(|| "it has no runner".to_owned())?;
         let upstream = Upstream::of(&runner).await.map_err(|error| error.message().to_owned())?;
-        let path = format!("{}/sandboxes/{}/toolbox/env", upstream.prefix, r.id);
-        let mut target = Target::new(upstream.address, &path);
-        target.host = upstream.host.clone();
-        target.set = upstream.headers();
         let request = Request::builder()
             .method(Method::POST)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(json!({ "set": r.env }).to_string()))
             .map_err(|error| error.to_string())?;
         let asking = async {
-            let answer = self.proxy.forward(request, target).await.map_err(|error| error.chain())?;
+            let answer = upstream.ask_daemon(self, &r.id, request, "/env").await;
+            let answer = answer.map_err(|error| error.message().to_owned())?;
             if answer.status().is_success() {
                 return Ok(());
             }

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::sandbox::SandboxState;
-use pinfold_proto::error::SOURCE_PROXY;
+use pinfold_proto::error::{SOURCE_PROXY, chain};
 use pinfold_proxy::{ProxyError, Target, Tunnel};
 
 use super::admission::TOKEN_HEADER;
@@ -97,7 +97,7 @@ async fn touch_while_open(core: Arc<Core>, handle: Handle, tunnel: Tunnel) {
 }
 
 fn unreachable(runner: &str, error: &ProxyError) -> ApiError {
-    tracing::warn!(runner, error = error.chain(), "could not pass a request on");
+    tracing::warn!(runner, error = chain(error), "could not pass a request on");
     let message = format!("the runner {runner} could not be reached: {error}");
     let status = match error {
         ProxyError::ConnectTimeout(..) => StatusCode::GATEWAY_TIMEOUT,

@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pinfold_http::{ApiError, ApiResult};
+use pinfold_proto::error::chain;
 use pinfold_proto::well_known::RUNNER_AUTH_HEADER;
 use pinfold_proxy::Target;
 
@@ -90,12 +91,26 @@ impl Upstream {
 
     /// Asks the runner's API.
     pub(crate) async fn get(&self, core: &Core, path_and_query: &str) -> ApiResult<Response> {
+        self.ask(core, Request::new(Body::empty()), path_and_query).await
+    }
+
+    /// Asks the daemon of a sandbox of the runner's, for ourselves.
+    pub(crate) async fn ask_daemon(
+        &self,
+        core: &Core,
+        sandbox: &str,
+        request: Request,
+        path: &str,
+    ) -> ApiResult<Response> {
+        self.ask(core, request, &format!("/sandboxes/{sandbox}/toolbox{path}")).await
+    }
+
+    async fn ask(&self, core: &Core, request: Request, path_and_query: &str) -> ApiResult<Response> {
         let path = format!("{}{path_and_query}", self.prefix);
         let mut target = Target::new(self.address, &path);
         target.host = self.host.clone();
         target.set = self.headers();
-        let answer = core.proxy.forward(Request::new(Body::empty()), target).await;
-        answer.map_err(|error| bad_gateway(error.chain()))
+        core.proxy.forward(request, target).await.map_err(|error| bad_gateway(chain(&error)))
     }
 }
 

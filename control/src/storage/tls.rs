@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use pinfold_http::Closing;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -88,39 +89,33 @@ fn asked_for(hello: &ClientHello<'_>, dialled: IpAddr) -> String {
     hello.server_name().map_or_else(|| dialled.to_canonical().to_string(), str::to_owned)
 }
 
-/// Serves until `stop`; what is open then has the listener's grace.
+/// Serves until `stop`; open requests are then given `grace`.
 pub(crate) async fn serve(
     listener: TcpListener,
     authority: Arc<Authority>,
     router: Router,
     stop: CancellationToken,
+    grace: Duration,
 ) {
-    loop {
-        let stream = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            },
-        };
-        let (authority, router, stop) = (authority.clone(), router.clone(), stop.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                result = connection(stream, &authority, router) => if let Err(error) = result {
-                    tracing::debug!(%error, "a connection to the object store ended early");
-                },
-                () = stop.cancelled() => {}
+    let serve = move |stream, _peer, closing| {
+        let (authority, router) = (authority.clone(), router.clone());
+        async move {
+            if let Err(error) = connection(stream, &authority, router, closing).await {
+                tracing::debug!(%error, "a connection to the object store ended early");
             }
-        });
+        }
+    };
+    if let Err(error) = pinfold_http::accept(listener, stop.cancelled(), grace, serve).await {
+        tracing::warn!(%error, "the object store over TLS did not end cleanly");
     }
 }
 
-async fn connection(stream: TcpStream, authority: &Authority, router: Router) -> Result<(), Failed> {
-    let _ = stream.set_nodelay(true);
+async fn connection(
+    stream: TcpStream,
+    authority: &Authority,
+    router: Router,
+    closing: Closing,
+) -> Result<(), Failed> {
     let (dialled, peer) = (stream.local_addr()?.ip(), stream.peer_addr()?);
     let handshake = async {
         let asked = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
@@ -128,6 +123,6 @@ async fn connection(stream: TcpStream, authority: &Authority, router: Router) ->
         Ok::<_, Failed>(asked.into_stream(config).await?)
     };
     let stream = tokio::time::timeout(HANDSHAKE, handshake).await??;
-    pinfold_http::serve_connection(stream, peer, router, std::future::pending()).await;
+    pinfold_http::serve_connection(stream, peer, router, closing.begun()).await;
     Ok(())
 }

@@ -58,7 +58,7 @@ fn answer(error: &ProxyError) -> Response {
         ProxyError::ConnectTimeout(..) => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
-    (status, error.chain()).into_response()
+    (status, pinfold_proto::error::chain(&error)).into_response()
 }
 
 /// Reads one head, up to and including the empty line.

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pinfold_http::{ApiError, ApiResult, Query};
+use pinfold_proto::error::chain;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::well_known::RUNNER_AUTH_HEADER;
 use pinfold_proxy::{ProxyError, Target};
@@ -99,7 +100,7 @@ fn explain(node: &Node, id: &SandboxId, error: &ProxyError) -> ApiError {
     if let Err(state) = daemon_address(node, id) {
         return state;
     }
-    tracing::warn!(sandbox = %id, error = error.chain(), "a toolbox request failed");
+    tracing::warn!(sandbox = %id, error = chain(&error), "a toolbox request failed");
     match error {
         ProxyError::Path(_) => ApiError::bad_request(format_args!("bad request: {error}")),
         ProxyError::ConnectTimeout(..) => {
