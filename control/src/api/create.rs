@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::post;
-use axum::{Json, Router};
-use http::HeaderMap;
+use axum::{Extension, Json, Router};
+use http::{HeaderMap, StatusCode};
 use pinfold_http::{ApiError, ApiResult, OptionalJsonBody};
 use pinfold_proto::control::sandbox::{CreateBuildInfo, CreateSandbox, DesiredState, Sandbox, SandboxState};
 use pinfold_proto::control::snapshot::SnapshotState;
@@ -14,6 +14,7 @@ use super::auth::User;
 use super::settings::{check_network, clamp_archive};
 use super::{dto, not_supported, sandbox_now, store_failed};
 use crate::core::Core;
+use crate::edge::ClientGone;
 use crate::images::{self, Recipe};
 use crate::runners::Need;
 use crate::sandbox::{self, Handle, START_LIMIT, settle, start_ended};
@@ -46,6 +47,7 @@ async fn create(
     State(core): State<Arc<Core>>,
     user: User,
     headers: HeaderMap,
+    Extension(client): Extension<ClientGone>,
     OptionalJsonBody(body): OptionalJsonBody<CreateSandbox>,
 ) -> ApiResult<Json<Sandbox>> {
     user.may("write:sandboxes")?;
@@ -71,7 +73,11 @@ async fn create(
         return Ok(Json(sandbox_now(&core, &handle, &headers)));
     }
     let reservation = core.directory.reserve(&record.name, &record.id)?;
-    place(&core, &mut record, &source).await?;
+    tokio::select! {
+        placed = place(&core, &mut record, &source) => placed?,
+        // Nothing is made for nobody; from here on there is a row, which can be found.
+        () = client.told() => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the client is gone")),
+    }
     let building = record.state == SandboxState::PendingBuild;
     core.volumes.used(&record.volumes).await.map_err(store_failed)?;
     let pending = building.then(|| record.clone());
@@ -266,7 +272,7 @@ fn compose(core: &Core, id: String, name: String, source: &Source, body: CreateS
         volumes: core.volumes.resolve(body.volumes)?,
         public: body.public.unwrap_or(false),
         // A list together with block-all: the list wins.
-        network_block_all: body.network_block_all.unwrap_or(false) && cidrs.is_none(),
+        network_block_all: body.network_block_all.unwrap_or(false) && cidrs.is_none() && domains.is_none(),
         network_allow_list: cidrs,
         domain_allow_list: domains,
         cpu,

@@ -13,6 +13,7 @@ mod signed_file;
 mod toolbox;
 mod warning;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,6 +21,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use pinfold_http::ApiError;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::core::Core;
@@ -62,10 +64,8 @@ async fn dispatch(core: Arc<Core>, paths: Router, mut request: Request) -> Respo
         }
         log_client(&request);
         match with_body_read(request).await {
-            Ok(request) => match paths.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
+            Ok(request) if is_change(&request) => change(paths, request).await,
+            Ok(request) => taken(paths.oneshot(request).await),
             Err(error) => error.into_response(),
         }
     };
@@ -77,14 +77,51 @@ async fn dispatch(core: Arc<Core>, paths: Router, mut request: Request) -> Respo
     response
 }
 
+/// Tells a handler that nobody waits for its answer any more.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientGone(CancellationToken);
+
+impl ClientGone {
+    /// Resolves when the client is gone.
+    pub(crate) async fn told(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+fn is_change(request: &Request) -> bool {
+    is_api(request.uri().path()) && ![Method::GET, Method::HEAD].contains(request.method())
+}
+
+/// Handles a request that changes something in a task of its own. A client that goes away in the middle must not leave a change behind that is committed and
+/// that nobody here knows of; handlers that would rather end look at [`ClientGone`].
+async fn change(paths: Router, mut request: Request) -> Response {
+    let gone = CancellationToken::new();
+    request.extensions_mut().insert(ClientGone(gone.clone()));
+    let _tells = gone.drop_guard();
+    match tokio::spawn(paths.oneshot(request)).await {
+        Ok(response) => taken(response),
+        Err(ended) => ApiError::internal(format_args!("the request was not handled to its end: {ended}"))
+            .into_response(),
+    }
+}
+
+fn taken(response: Result<Response, Infallible>) -> Response {
+    match response {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/") && !path.starts_with("/api/toolbox/")
+}
+
 /// Reads a small body of an API request before anyone can refuse it. A connection with a body that nobody read has to be closed after the answer, and a client
 /// that keeps it for its next request then finds it dead.
 async fn with_body_read(request: Request) -> Result<Request, ApiError> {
-    let path = request.uri().path();
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
-    let ours = path.starts_with("/api/") && !path.starts_with("/api/toolbox/");
-    if !ours || !(1..=READ_AHEAD).contains(&length) {
+    if !is_api(request.uri().path()) || !(1..=READ_AHEAD).contains(&length) {
         return Ok(request);
     }
     let (parts, body) = request.into_parts();
