@@ -58,6 +58,8 @@ pub struct Config {
     pub volume_dir: PathBuf,
     /// `PINFOLD_BACKUP_ON_STOP`: back every sandbox up when it has stopped; off if unset.
     pub backup_on_stop: bool,
+    /// `PINFOLD_BUSY_IS_ACTIVE`: a sandbox in which a session's command still runs is not stopped for idleness; off if unset.
+    pub busy_is_active: bool,
     /// `PINFOLD_SNAPSHOT_IDLE_DAYS`: a snapshot that was not used for so many days becomes inactive; 14 if unset, 0 for never.
     pub snapshot_idle_days: u32,
     /// `PINFOLD_CONTEXT_DAYS`: a build context that was not used for so many days is removed; 30 if unset, 0 for never.
@@ -133,6 +135,7 @@ impl Config {
             registry_plain,
             s3,
             backup_on_stop: reader.bool("PINFOLD_BACKUP_ON_STOP", false),
+            busy_is_active: reader.bool("PINFOLD_BUSY_IS_ACTIVE", false),
             snapshot_idle_days: reader.parse("PINFOLD_SNAPSHOT_IDLE_DAYS", 14, "a number of days", |_| true),
             context_days: reader.parse("PINFOLD_CONTEXT_DAYS", 30, "a number of days", |_| true),
             storage_port: reader.parse(
@@ -180,6 +183,7 @@ impl Config {
             s3,
             volume_dir,
             backup_on_stop,
+            busy_is_active,
             snapshot_idle_days,
             context_days,
             storage_port,
@@ -223,6 +227,7 @@ impl Config {
             ),
             ("PINFOLD_VOLUME_DIR", volume_dir.display().to_string()),
             ("PINFOLD_BACKUP_ON_STOP", backup_on_stop.to_string()),
+            ("PINFOLD_BUSY_IS_ACTIVE", busy_is_active.to_string()),
             ("PINFOLD_SNAPSHOT_IDLE_DAYS", snapshot_idle_days.to_string()),
             ("PINFOLD_CONTEXT_DAYS", context_days.to_string()),
             ("PINFOLD_STORAGE_PORT", storage_port.to_string()),

@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -199,6 +201,39 @@ class ManualRunner:
         return job
 
 
+class Toolbox:
+    """What stands behind a runner's address: takes environments, or refuses them, tells of sessions, and answers anything else."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.told: list[tuple[str, Any]] = []
+        self.read: list[str] = []
+        self.sessions: list[dict[str, Any]] = []
+        behind = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                behind.told.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+                self.answer(status, {})
+
+            def do_GET(self) -> None:
+                behind.read.append(self.path)
+                self.answer(200, behind.sessions if self.path.endswith("/process/session") else {})
+
+            def answer(self, status: int, body: object) -> None:
+                text = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
 class Split:
     """A control plane and a runner in processes of their own, so that either can be killed."""
 
@@ -218,9 +253,13 @@ class Split:
             PINFOLD_DATA_DIR=str(self.directory / "data"),
             **self.environment,
         )
+        self.manual = ManualRunner(Api(self.control.info["url"], self.control.info["runnerToken"]))
+        self.connect()
+
+    def connect(self) -> None:
+        """Clients with connections of their own."""
         self.api = Api(self.control.info["url"], self.control.info["apiKey"])
-        self.as_runner = Api(self.control.info["url"], self.control.info["runnerToken"])
-        self.manual = ManualRunner(self.as_runner)
+        self.as_runner = self.manual.api = Api(self.control.info["url"], self.control.info["runnerToken"])
 
     def start_runner(self) -> None:
         self.runner = Process(

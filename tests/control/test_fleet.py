@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from control_harness import Api, ManualRunner, Split, wait_for
+from control_harness import Api, ManualRunner, Split, Toolbox, wait_for
 
 METRICS = {
     "currentCpuLoadAverage": 0.1,
@@ -309,28 +307,6 @@ def test_a_warm_sandbox_that_does_not_take_its_policy_is_replaced(split: Split) 
     assert answer is not None and answer.status_code == 200, answer and answer.text
     assert answer.json()["id"] != waiting and answer.json()["networkBlockAll"] is True
     assert open_kinds[waiting] == "DESTROY_SANDBOX"
-
-
-class Toolbox:
-    """What stands behind a runner's address: takes environments, or refuses them."""
-
-    def __init__(self, status: int = 200) -> None:
-        told = self.told = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                told.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
-                self.send_response(status)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
 def test_a_warm_sandbox_has_its_environment_before_it_is_handed_out_and_after_each_start(split: Split) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from daytona import CreateSandboxFromSnapshotParams, DaytonaError, DaytonaNotFoundError
+from daytona import CreateSandboxFromSnapshotParams, DaytonaError, DaytonaNotFoundError, SessionExecuteRequest
 
 from support import address, docker, eventually, inspect
 
@@ -79,9 +79,15 @@ def test_an_ephemeral_sandbox_ends_with_its_stop(daytona):
     eventually(lambda: not exists(sandbox.id), "the container to be gone")
 
 
-def test_an_idle_sandbox_is_stopped(make_sandbox):
+def test_an_idle_sandbox_is_stopped_and_a_busy_one_is_not_if_that_is_wanted(restart, make_sandbox):
     """The shortest interval there is, a minute, and no activity at all: the timer is exact, not a tick's."""
+    restart(PINFOLD_BUSY_IS_ACTIVE="true")
+    busy = make_sandbox(auto_stop_interval=1)
+    busy.process.create_session("s")
+    busy.process.execute_session_command("s", SessionExecuteRequest(command="sleep 1000", run_async=True))
     sandbox = make_sandbox(auto_stop_interval=1)
+    sandbox.process.create_session("s")
+    sandbox.process.execute_session_command("s", SessionExecuteRequest(command="true"))
     began = time.monotonic()
 
     def stopped() -> bool:
@@ -91,6 +97,8 @@ def test_an_idle_sandbox_is_stopped(make_sandbox):
     eventually(stopped, "the idle sandbox to be stopped", 90)
     took = time.monotonic() - began
     assert 57 < took < 66, f"it was stopped after {took:.1f} s"
+    busy.refresh_data()
+    assert busy.state.value == "started", "it was idle for longer, but for its command"
 
 
 def test_pain_54_three_archives_and_restores_lose_nothing(make_sandbox):

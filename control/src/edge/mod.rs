@@ -4,6 +4,7 @@
 //! decided from memory, so a new token or a revoked one counts at once.
 
 mod admission;
+mod busy;
 pub(crate) mod environment;
 mod forward;
 pub(crate) mod logs;

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::effects::{self, Outcome};
 use super::plan::{self, Step};
-use super::wake::{Placing, image_changed, placed, sleep_until};
+use super::timers::Timer;
+use super::wake::{Asking, Placing, answered, image_changed, placed, sleep_until};
 use super::{Command, Handle, MAILBOX, View, timers};
 use crate::core::Core;
 use crate::store::images::Image;
@@ -35,6 +36,8 @@ pub(super) struct Actor {
     pub(super) awaited: Vec<(JobKind, oneshot::Sender<Result<(), String>>)>,
     pub(super) image: Option<watch::Receiver<Image>>,
     pub(super) placing: Option<Placing>,
+    /// Whether it is busy, asked when it would be stopped for idleness.
+    asking: Option<Asking>,
     /// Nothing is sent before this steady time, because destroying just failed.
     pub(super) hold_until: Option<i64>,
     pub(super) gone: bool,
@@ -55,6 +58,7 @@ fn build(core: &Arc<Core>, record: Record) -> (Actor, Handle) {
         awaited: Vec::new(),
         image: None,
         placing: None,
+        asking: None,
         hold_until: None,
         gone: false,
     };
@@ -87,8 +91,8 @@ impl Actor {
         }
         self.look_at_image().await;
         while !self.gone {
-            let timer = timers::next(&self.record, self.activity.load(Ordering::Relaxed));
-            let wake = timer.map(|(at, _)| at).into_iter().chain(self.hold_until).min();
+            let timer = self.timer().map(|(at, _)| at);
+            let wake = timer.into_iter().chain(self.hold_until).min();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle(command).await,
@@ -97,6 +101,7 @@ impl Actor {
                 () = sleep_until(wake) => self.alarm().await,
                 () = image_changed(&mut self.image) => self.look_at_image().await,
                 runner = placed(&mut self.placing) => self.place(runner).await,
+                busy = answered(&mut self.asking) => self.looked(busy).await,
                 () = self.core.stop.cancelled() => break,
             }
         }
@@ -189,12 +194,41 @@ impl Actor {
         self.commit(next, None, Outcome::default()).await
     }
 
+    /// The next timer. While it is asked whether it is busy, being idle is nothing to wake up for.
+    fn timer(&self) -> Option<(i64, Timer)> {
+        let next = timers::next(&self.record, self.activity.load(Ordering::Relaxed));
+        next.filter(|(_, timer)| self.asking.is_none() || *timer != Timer::Stop)
+    }
+
     async fn alarm(&mut self) {
-        self.hold_until = self.hold_until.filter(|at| *at > steady());
-        let due = timers::next(&self.record, self.activity.load(Ordering::Relaxed))
-            .filter(|(at, _)| *at <= steady());
+        let held = self.hold_until.take_if(|at| *at <= steady()).is_some();
+        let due = self.timer().filter(|(at, _)| *at <= steady()).map(|(_, timer)| timer);
+        if due == Some(Timer::Stop) && self.core.config.busy_is_active {
+            let (core, record) = (self.core.clone(), self.record.clone());
+            self.asking = Some(Box::pin(async move { core.is_busy(&record).await }));
+            return;
+        }
+        // Else it was used since we began to wait, and we wait on.
+        if held || due.is_some() {
+            self.fire(due).await;
+        }
+    }
+
+    /// It was asked whether it is busy. What happened meanwhile counts as well.
+    async fn looked(&mut self, busy: bool) {
+        self.asking = None;
+        if busy && let Some(handle) = self.core.directory.find(&self.record.id) {
+            self.core.touch(&handle);
+        }
+        let due = self.timer().filter(|(at, _)| *at <= steady()).map(|(_, timer)| timer);
+        if due.is_some() {
+            self.fire(due).await;
+        }
+    }
+
+    async fn fire(&mut self, due: Option<Timer>) {
         let mut next = Record::clone(&self.record);
-        if let Some((_, timer)) = due {
+        if let Some(timer) = due {
             tracing::info!(sandbox = self.record.id, ?timer, "a timer fired");
             let _ = timers::apply(timer, &mut next);
         }

@@ -16,7 +16,7 @@ use crate::store::images as image_table;
 use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::sandboxes::{self as table, Record};
 use crate::store::{snapshots as snapshot_table, tokens};
-use crate::time::{now, steady_of};
+use crate::time::{now, steady_of, wall};
 use crate::{events, registries, wire};
 
 impl Actor {
@@ -87,8 +87,13 @@ impl Actor {
         if next.state != self.record.state || next.desired != self.record.desired {
             next.last_activity_at = at;
             next.updated_at = at;
-        } else if next != *self.record {
-            next.updated_at = at;
+        } else {
+            if next != *self.record {
+                next.updated_at = at;
+            }
+            // The row must not go back to what was known when the record was last changed.
+            let used = wall(self.activity.load(Ordering::Relaxed));
+            next.last_activity_at = next.last_activity_at.max(used);
         }
         let image = outcome.image.as_ref().and_then(|(reference, size)| {
             Some(Images::local(self.record.runner_id.as_deref()?, reference, *size))

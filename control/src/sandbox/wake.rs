@@ -12,6 +12,9 @@ use crate::time::until;
 /// A runner's id, once one is found.
 pub(super) type Placing = Pin<Box<dyn Future<Output = String> + Send>>;
 
+/// Whether a sandbox is busy, once it has said so.
+pub(super) type Asking = Pin<Box<dyn Future<Output = bool> + Send>>;
+
 /// Sleeps until a steady time, or for ever.
 pub(super) async fn sleep_until(at: Option<i64>) {
     match at {
@@ -34,8 +37,17 @@ pub(super) async fn image_changed(image: &mut Option<watch::Receiver<Image>>) {
 
 /// Waits for a runner, or for ever.
 pub(super) async fn placed(placing: &mut Option<Placing>) -> String {
-    match placing {
-        Some(placing) => placing.await,
+    of_some(placing).await
+}
+
+/// Waits for an answer, or for ever.
+pub(super) async fn answered(asking: &mut Option<Asking>) -> bool {
+    of_some(asking).await
+}
+
+async fn of_some<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
