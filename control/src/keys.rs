@@ -2,7 +2,7 @@
 //!
 //! The database has hashes only. The key that is made at the first start is also kept in a file that only we can read, so that it can be shown again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +36,8 @@ pub(crate) const PERMISSIONS: [&str; 15] = [
 pub(crate) struct Keys {
     store: Store,
     all: Mutex<HashMap<String, Key>>,
+    /// Hashes of keys whose last use is newer in memory than in the store.
+    used: Mutex<HashSet<String>>,
 }
 
 impl Keys {
@@ -45,18 +47,50 @@ impl Keys {
         let all = table::all(&mut tx).await?;
         tx.commit().await?;
         let all = all.into_iter().map(|key| (key.hash.clone(), key)).collect();
-        Ok(Self { store: store.clone(), all: Mutex::new(all) })
+        Ok(Self { store: store.clone(), all: Mutex::new(all), used: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Key>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The key that `credential` is, unless it has expired.
+    /// The key that `credential` is, unless it has expired; it counts as used.
     pub(crate) fn authenticate(&self, credential: &str) -> Option<Key> {
         // Looking up a hash tells nothing about the key, however long it takes.
-        let key = self.lock().get(&token::hash(credential)).cloned()?;
-        key.expires_at.is_none_or(|at| at > now()).then_some(key)
+        let mut all = self.lock();
+        let key = all.get_mut(&token::hash(credential))?;
+        let at = now();
+        if key.expires_at.is_some_and(|end| end <= at) {
+            return None;
+        }
+        key.last_used_at = Some(at);
+        let key = key.clone();
+        drop(all);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !used.contains(&key.hash) {
+            used.insert(key.hash.clone());
+        }
+        Some(key)
+    }
+
+    /// Whether there is a key with this credential; to look is not to use it.
+    pub(crate) fn has(&self, credential: &str) -> bool {
+        self.lock().contains_key(&token::hash(credential))
+    }
+
+    /// Stores when keys were last used.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let found = |hash: &String| Some((hash.clone(), self.lock().get(hash)?.last_used_at?));
+        let used: Vec<(String, i64)> = used.iter().filter_map(found).collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        for (hash, at) in used {
+            table::touch(&mut tx, &hash, at).await?;
+        }
+        tx.commit().await
     }
 
     /// All keys, oldest first.
@@ -81,6 +115,7 @@ impl Keys {
             permissions,
             created_at: now(),
             expires_at,
+            last_used_at: None,
         };
         let mut tx = self.store.begin().await?;
         table::put(&mut tx, &key).await?;

@@ -304,11 +304,11 @@ async fn load(
 ) -> store::Result<Arc<Core>> {
     let keys = Keys::load(&store).await?;
     let all = || PERMISSIONS.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
-    if keys.authenticate(first_key).is_none() {
+    if !keys.has(first_key) {
         keys.put(FIRST_KEY, first_key, all(), None).await?;
     }
     match &config.api_key {
-        Some(key) if keys.authenticate(key.expose()).is_none() => {
+        Some(key) if !keys.has(key.expose()) => {
             keys.put("configured", key.expose(), all(), None).await?;
         }
         None => keys.remove("configured").await?,

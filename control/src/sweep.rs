@@ -37,9 +37,15 @@ pub(crate) async fn run(core: Arc<Core>) {
             days = Some(Instant::now());
             put_away(&core).await;
         }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = core.stop.cancelled() => return,
+        let ending = tokio::select! {
+            () = tokio::time::sleep(EVERY) => false,
+            () = core.stop.cancelled() => true,
+        };
+        if let Err(error) = core.keys.flush().await {
+            tracing::warn!(%error, "could not store when keys were last used");
+        }
+        if ending {
+            return;
         }
     }
 }

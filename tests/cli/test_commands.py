@@ -53,18 +53,54 @@ def test_keys(pinfold: Run):
     name = f"key-{uuid.uuid4()}"
     made = pinfold("key", "create", name)
     assert made.returncode == 0, made.stderr
-    key = next(word for word in made.stdout.split() if word.startswith("dtn_"))
-    assert pinfold("sandbox", "ls", DAYTONA_API_KEY=key).returncode == 0
+    key = made.stdout.strip()
+    assert key.startswith("dtn_")
+    sandbox = pinfold("sandbox", "create", DAYTONA_API_KEY=key)
+    assert sandbox.returncode == 0, f"it may do what the key may that made it: {sandbox.stderr}"
+    assert pinfold("sandbox", "rm", sandbox.stdout.strip(), DAYTONA_API_KEY=key).returncode == 0
     listed = pinfold("key", "ls").stdout
     assert name in listed
     assert key not in listed, "a key is shown once, when it is made"
+    assert [k["lastUsedAt"] is not None for k in json.loads(pinfold("key", "ls", "--json").stdout) if k["name"] == name] == [True]
     assert pinfold("key", "rm", name).returncode == 0
     assert pinfold("sandbox", "ls", DAYTONA_API_KEY=key).returncode == 12
+
+
+def test_a_key_may_be_for_one_thing_alone(pinfold: Run):
+    name = f"key-{uuid.uuid4()}"
+    made = json.loads(pinfold("key", "create", name, "--permission", "read:volumes", "--expires-at", "2100-01-01T00:00:00Z", "--json").stdout)
+    assert (made["permissions"], made["expiresAt"]) == (["read:volumes"], "2100-01-01T00:00:00.000Z")
+    refused = pinfold("sandbox", "create", DAYTONA_API_KEY=made["value"])
+    assert refused.returncode == 12, refused
+    assert "write:sandboxes" in refused.stderr
+    assert pinfold("key", "rm", name).returncode == 0
 
 
 def test_snapshots(pinfold: Run):
     assert "default" in pinfold("snapshot", "ls").stdout
     assert any(s["name"] == "default" for s in json.loads(pinfold("snapshot", "ls", "--json").stdout))
+    default = next(s for s in json.loads(pinfold("snapshot", "ls", "--json").stdout) if s["name"] == "default")
+    name = f"cli-{uuid.uuid4()}"
+    # The default snapshot's image is in the engine's own store under a name with a tag.
+    made = pinfold("snapshot", "create", name, default["ref"], "--json")
+    assert made.returncode == 0, made.stderr
+    try:
+        assert (json.loads(made.stdout)["name"], json.loads(made.stdout)["imageName"]) == (name, default["ref"])
+        assert name in pinfold("snapshot", "ls").stdout
+    finally:
+        assert pinfold("snapshot", "rm", name).returncode == 0
+    assert name not in pinfold("snapshot", "ls").stdout
+    assert pinfold("snapshot", "rm", name).returncode == 13
+
+
+def test_ssh_opens_a_shell(pinfold: Run, make_sandbox, tmp_path: Path):
+    """With the user's own client, which is found on the path; here one that takes any host's key."""
+    client = tmp_path / "ssh"
+    client.write_text('#!/bin/sh\nexec /usr/bin/ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@" "echo in $((6*7)); exit 3"\n')
+    client.chmod(0o755)
+    done = pinfold("sandbox", "ssh", make_sandbox().name, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (3, "in 42\n"), done.stderr
+    assert pinfold("sandbox", "ssh", "no-such-sandbox").returncode == 13
 
 
 def test_statuses_of_failures(pinfold: Run):

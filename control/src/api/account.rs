@@ -51,7 +51,7 @@ fn key_dto(core: &Core, key: &Key, value: &str) -> ApiKey {
         value: value.to_owned(),
         created_at: time::iso(key.created_at),
         permissions: key.permissions.clone(),
-        last_used_at: None,
+        last_used_at: key.last_used_at.map(time::iso),
         expires_at: key.expires_at.map(time::iso),
         user_id: USER.to_owned(),
         organization_id: core.org_id.clone(),

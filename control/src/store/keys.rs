@@ -13,6 +13,7 @@ pub(crate) struct Key {
     pub(crate) permissions: Vec<String>,
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
+    pub(crate) last_used_at: Option<i64>,
 }
 
 /// Stores a key, replacing the one of the same name.
@@ -36,6 +37,12 @@ pub(crate) async fn put(conn: &mut Conn, key: &Key) -> Result<()> {
     Ok(())
 }
 
+/// Notes when a key was last used.
+pub(crate) async fn touch(conn: &mut Conn, hash: &str, at: i64) -> Result<()> {
+    let query = sqlx::query("UPDATE api_keys SET last_used_at = ? WHERE hash = ?");
+    query.bind(at).bind(hash).execute(conn).await.map(|_| ())
+}
+
 /// Removes a key.
 pub(crate) async fn delete(conn: &mut Conn, name: &str) -> Result<()> {
     sqlx::query("DELETE FROM api_keys WHERE name = ?").bind(name).execute(conn).await.map(|_| ())
@@ -52,6 +59,7 @@ pub(crate) async fn all(conn: &mut Conn) -> Result<Vec<Key>> {
             permissions: from_json(row.try_get("permissions")?)?,
             created_at: row.try_get("created_at")?,
             expires_at: row.try_get("expires_at")?,
+            last_used_at: row.try_get("last_used_at")?,
         })
     };
     rows.iter().map(key).collect()

@@ -20,9 +20,15 @@ pub(crate) enum KeyCommand {
     Create {
         /// A name for it
         name: String,
+        /// What it may do, such as write:sandboxes; may be given again. Everything that the key in use may, if not given
+        #[arg(long = "permission")]
+        permissions: Vec<String>,
         /// When it ends, RFC 3339; never if not given
         #[arg(long)]
         expires_at: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Revoke API keys
     Rm {
@@ -51,11 +57,18 @@ pub(crate) async fn run(command: KeyCommand) -> Result<(), Failure> {
                 .collect();
             print_table(&["name", "key", "created", "last used", "expires"], &rows);
         }
-        KeyCommand::Create { name, expires_at } => {
-            let key = api
-                .post("/api-keys", json!({ "name": name, "permissions": [], "expiresAt": expires_at }))
-                .await?;
-            print_line(&cell(&key, "value"));
+        KeyCommand::Create { name, permissions, expires_at, json } => {
+            let permissions = match permissions.as_slice() {
+                [] => api.get("/api-keys/current").await?["permissions"].take(),
+                named => named.into(),
+            };
+            let body = json!({ "name": name, "permissions": permissions, "expiresAt": expires_at });
+            let key = api.post("/api-keys", body).await?;
+            if json {
+                print_json(&key);
+            } else {
+                print_line(&cell(&key, "value"));
+            }
         }
         KeyCommand::Rm { names } => {
             for name in names {

@@ -22,6 +22,9 @@ pub(crate) enum SnapshotCommand {
         name: String,
         /// The image, with a tag other than `latest`
         image: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Delete snapshots
     Rm {
@@ -49,9 +52,13 @@ pub(crate) async fn run(command: SnapshotCommand) -> Result<(), Failure> {
                 &rows,
             );
         }
-        SnapshotCommand::Create { name, image } => {
+        SnapshotCommand::Create { name, image, json } => {
             let snapshot = api.post("/snapshots", json!({ "name": name, "imageName": image })).await?;
-            print_line(&cell(&snapshot, "id"));
+            if json {
+                print_json(&snapshot);
+            } else {
+                print_line(&cell(&snapshot, "id"));
+            }
         }
         SnapshotCommand::Rm { snapshots } => {
             for name in snapshots {

@@ -1,0 +1,3 @@
+-- When a key was last used.
+
+ALTER TABLE api_keys ADD COLUMN last_used_at BIGINT;
