@@ -191,7 +191,10 @@ fn set_network(r: &mut Record, body: Network) -> ApiResult<()> {
     let placed = r.runner_id.is_some();
     let contained = !matches!(
         r.state,
-        SandboxState::Archived | SandboxState::PendingBuild | SandboxState::BuildingSnapshot
+        SandboxState::Archived
+            | SandboxState::PendingBuild
+            | SandboxState::BuildingSnapshot
+            | SandboxState::PullingSnapshot
     );
     r.task.network = placed && contained;
     Ok(())

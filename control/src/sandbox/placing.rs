@@ -6,6 +6,7 @@ use super::actor::Actor;
 use super::effects::Outcome;
 use super::payload;
 use super::plan::{self, Step};
+use crate::images::Recipe;
 use crate::runners::Need;
 use crate::store::images::ImageState;
 use crate::store::sandboxes::Record;
@@ -42,7 +43,10 @@ impl Actor {
         let Some(image) = self.image.as_mut().map(|image| image.borrow_and_update().clone()) else { return };
         let mut next = Record::clone(&self.record);
         match image.state {
-            ImageState::Working if next.state == PendingBuild => next.state = BuildingSnapshot,
+            ImageState::Working if next.state == PendingBuild => {
+                let pulled = matches!(self.core.recipe(&next), Recipe::Pull(_));
+                next.state = if pulled { PullingSnapshot } else { BuildingSnapshot };
+            }
             ImageState::Working => return,
             ImageState::Ready => next.state = SandboxState::Creating,
             ImageState::Failed => {
