@@ -1,13 +1,20 @@
-"""The reference names every variable that the code reads, and no other."""
+"""The pages say what is: variables, links, files and commands exist, and the examples run as they are printed."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from stack import BINARY
 from support import REPO
+
+PAGES = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")]
 
 SOURCES = ["control/src/config.rs", "pinfold/src/up.rs", "runner/src/config/mod.rs", "runner/src/config/environment.rs", "otlp/src/settings.rs", "daemon/src/config.rs"]
 # A name that a settings module reads: a string literal that looks like one.
@@ -58,6 +65,72 @@ def test_nothing_is_documented_that_is_not_read():
 
 
 def test_links_lead_somewhere():
-    for page in [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def quoted(pattern: str) -> set[str]:
+    """What stands in backquotes or in a block of code and looks like this."""
+    found: set[str] = set()
+    for page in PAGES:
+        text = page.read_text()
+        code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+        found |= {match for piece in code for match in re.findall(pattern, piece)}
+    return found
+
+
+def test_files_that_are_named_exist():
+    named = quoted(r"^(?:tests|bench|tools|docs|daemon|runner|control|proxy|http|cgroup|ssh-relay|ssh-transport|systemd|images|fuzz)/[\w./-]*$")
+    assert len(named) > 40, "the pattern found nothing"
+    made = ("target/", "fuzz/artifacts")
+    assert {name for name in named if not (REPO / name).exists() and not name.startswith(made)} == set()
+
+
+def test_targets_of_make_exist():
+    targets = re.findall(r"^([a-z0-9-]+):.*##", (REPO / "Makefile").read_text(), re.MULTILINE)
+    named = quoted(r"^(?:.*&& )?make ([a-z0-9-]+)")
+    assert named >= {"demo", "up", "test", "bench"}
+    assert named <= set(targets)
+
+
+def test_commands_of_the_program_exist():
+    named = quoted(r"(?:^|[=\w] )pinfold((?: [\w-]+)+(?: --?[\w-]+)*)")
+    assert named >= {" up", " run", " doctor", " sandbox logs -f"}
+    for line in sorted(named):
+        words = [word for word in line.split() if not word.startswith("-")]
+        answer = subprocess.run([BINARY, *words, "--help"], capture_output=True, text=True, timeout=30, check=False)
+        usage = re.search(r"Usage: pinfold((?: [a-z]+)*)(.*)", answer.stdout)
+        assert answer.returncode == 0 and usage is not None, f"pinfold{line}: {answer.stderr}"
+        command = usage[1].split()
+        assert command and words[: len(command)] == command, f"pinfold{line} is no command"
+        assert len(words) == len(command) or "<" in usage[2], f"pinfold{line}: it takes no more words"
+        assert all(option in answer.stdout for option in line.split() if option.startswith("-")), f"pinfold{line}"
+
+
+def test_requests_of_the_pages_are_answered(stack):
+    """Each `curl` as it is printed, by a shell."""
+    commands = []
+    for page in PAGES:
+        commands += re.findall(r"^    (curl (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE)
+    assert len(commands) == 3, commands
+    made = []
+    try:
+        for command in commands:
+            answer = subprocess.run(["sh", "-c", f"{command} -sf"], env=os.environ | stack.client_environment(), capture_output=True, text=True, timeout=30, check=False)
+            assert answer.returncode == 0, f"{command}: {answer.stderr}"
+            path = re.search(r"\$DAYTONA_API_URL(/\S+)", command)
+            assert path is not None
+            made.append(f"{path[1]}/{httpx.Response(200, text=answer.stdout).json()['id']}")
+    finally:
+        for path in made:
+            assert stack.api("DELETE", path)[0] == 204, path
+
+
+def test_the_example_of_the_readme_runs(stack):
+    code = re.search(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    environment = os.environ | stack.client_environment()
+    done = subprocess.run([sys.executable, "-c", code[1]], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 6") and "sheep,7" in done.stdout and "ssh -p" in done.stdout, done.stdout
