@@ -159,7 +159,7 @@ impl Actor {
         };
         if was != is && matches!(is, SandboxState::Error | SandboxState::BuildFailed) {
             // Of a change clients take the state alone, and fail with the reason that they had before. From this event they take the whole sandbox.
-            core.events.emit("sandbox.created", &dto);
+            core.events.emit("sandbox.created", dto);
         }
         if was != is {
             core.events.emit("sandbox.state.updated", || {
