@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
+import jsonschema
 import pytest
 
 from conftest import Daemon
-from description import OPERATIONS, operation, schema, validate
+from description import OPERATIONS, operation, schema, spoiled, validate
 from support import eventually
 
 CASES: dict[str, Callable[[Call], None]] = {}
@@ -49,8 +50,7 @@ class Call:
         expected = schema(self.name, status)
         if status >= 400:
             assert answer.headers["content-type"] == "application/json", answer.headers
-            body = answer.json()
-            validate(body, expected)
+            body = self.checked(answer.json(), expected)
             assert (body["statusCode"], body["method"], body["source"]) == (status, self.method, "DAYTONA_DAEMON")
             assert body["path"] == target and body["message"]
             assert datetime.fromisoformat(body["timestamp"]).tzinfo
@@ -63,8 +63,16 @@ class Call:
             assert not answer.content, answer.content
             return answer
         assert answer.headers["content-type"] == "application/json; charset=utf-8"
-        validate(answer.json(), expected)
-        return answer.json()
+        return self.checked(answer.json(), expected)
+
+    def checked(self, body: object, expected: dict) -> object:
+        """The body, which the schema takes, while it refuses every spoiled copy of it: a schema that took anything would prove nothing."""
+        validate(body, expected)
+        for wrong in spoiled(body):
+            with pytest.raises(jsonschema.ValidationError):
+                validate(wrong, expected)
+                pytest.fail(f"the description of {self.name} takes {wrong!r:.300}")
+        return body
 
     def upgrade(self, status: int, *path: str, query: str = "") -> None:
         """A WebSocket handshake."""
