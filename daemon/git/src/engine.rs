@@ -13,6 +13,7 @@ use pinfold_http::{ErrorStyle, render_errors, serve_connection};
 use pinfold_spawn::{Environment, Sandbox, Spawner};
 use tokio::net::UnixStream;
 
+use crate::operations;
 use crate::repository::Context;
 
 /// What the program is called when it is to be an engine. Not an argument: those may be an image's own command.
@@ -49,7 +50,7 @@ fn run() -> io::Result<()> {
         let environment = Environment::inherited(&[]);
         let sandbox = Sandbox { spawner, environment, work_dir: work_dir.into(), home: home.into() };
         let (context, mut idle) = Context::new(sandbox);
-        let routes = crate::routes(context).layer(from_fn_with_state(ErrorStyle::Daemon, render_errors));
+        let routes = operations::served(context).layer(from_fn_with_state(ErrorStyle::Daemon, render_errors));
         let daemon = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         serve_connection(UnixStream::from_std(socket)?, daemon, routes, std::future::pending()).await;
         // An operation whose client has left cleans up first.

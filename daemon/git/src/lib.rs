@@ -29,6 +29,7 @@ mod guard;
 mod history;
 mod init;
 mod library;
+mod operations;
 mod pull;
 mod push;
 mod remote;
@@ -39,35 +40,10 @@ mod restore;
 mod stage;
 mod status;
 
-use axum::Router;
-use axum::routing::{get, post};
 use pinfold_http::{ApiError, ApiResult};
 
 pub use engine::{engine, is_engine};
 pub use front::router;
-use repository::Context;
-
-/// The routes as the engine serves them.
-fn routes(context: Context) -> Router {
-    Router::new()
-        .route("/git/clone", post(clone::clone))
-        .route("/git/status", get(status::status))
-        .route("/git/branches", get(branches::list).post(branches::create).delete(branches::delete))
-        .route("/git/checkout", post(branches::checkout))
-        .route("/git/add", post(stage::add))
-        .route("/git/commit", post(commit::commit))
-        .route("/git/push", post(push::push))
-        .route("/git/pull", post(pull::pull))
-        .route("/git/history", get(history::history))
-        .route("/git/init", post(init::init))
-        .route("/git/remotes", get(remotes::list).post(remotes::add))
-        .route("/git/reset", post(reset::reset))
-        .route("/git/restore", post(restore::restore))
-        .route("/git/config", get(config::get).post(config::set))
-        .route("/git/config/user", post(config::user))
-        .route("/git/credentials", post(credentials::authenticate))
-        .with_state(context)
-}
 
 /// Refuses empty members where the contract requires one.
 fn required(members: &[(&str, &str)]) -> ApiResult<()> {

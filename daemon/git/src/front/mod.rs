@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::on;
 use http::HeaderValue;
 use http::request::Parts;
 use pinfold_http::{ApiError, ApiResult, json};
@@ -26,6 +26,7 @@ use pinfold_spawn::Sandbox;
 use serde::Deserialize;
 
 use crate::config::SYSTEM;
+use crate::operations::{Manner, OPERATIONS, Operation};
 use child::Child;
 pub(crate) use clone::DIRECTORY;
 use turns::{Turn, Turns};
@@ -43,24 +44,18 @@ struct Front {
 
 /// The routes under `/git`. `program` is started for each request, under the name that [`crate::is_engine`] knows.
 pub fn router(sandbox: Sandbox, program: impl Into<Arc<Path>>) -> Router {
-    Router::new()
-        .route("/git/clone", post(clone::clone))
-        .route("/git/status", get(look))
-        .route("/git/branches", get(look).post(change).delete(change))
-        .route("/git/checkout", post(change))
-        .route("/git/add", post(change))
-        .route("/git/commit", post(change))
-        .route("/git/push", post(transfer))
-        .route("/git/pull", post(transfer))
-        .route("/git/history", get(look))
-        .route("/git/init", post(change))
-        .route("/git/remotes", get(look).post(transfer))
-        .route("/git/reset", post(change))
-        .route("/git/restore", post(change))
-        .route("/git/config", get(look).post(configure))
-        .route("/git/config/user", post(configure))
-        .route("/git/credentials", post(configure))
-        .with_state(Front { sandbox, program: program.into(), turns: Turns::default() })
+    let front = Front { sandbox, program: program.into(), turns: Turns::default() };
+    let add = |router: Router<Front>, operation: &Operation| {
+        let around = match operation.manner {
+            Manner::Look => on(operation.method, look),
+            Manner::Change => on(operation.method, change),
+            Manner::Transfer => on(operation.method, transfer),
+            Manner::Configure => on(operation.method, configure),
+            Manner::Clone => on(operation.method, clone::clone),
+        };
+        router.route(operation.path, around)
+    };
+    OPERATIONS.iter().fold(Router::new(), add).with_state(front)
 }
 
 /// A request, read to its end.

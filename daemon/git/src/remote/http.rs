@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 use hickory_resolver::TokioResolver;
+use pinfold_proto::error::chain;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, Url};
@@ -327,15 +328,10 @@ fn join(base: &Url, step: &str) -> Url {
     url
 }
 
-/// A failed exchange, with its causes and without its URL.
+/// A failed exchange, with its causes and without its URL: that is in the outermost error alone.
 pub(super) fn broken(error: &reqwest::Error) -> Failure {
-    let mut text = "could not reach the remote".to_owned();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    Failure::new(Kind::Transport, text)
+    let causes = std::error::Error::source(error).map(|cause| format!(": {}", chain(cause)));
+    Failure::new(Kind::Transport, format!("could not reach the remote{}", causes.unwrap_or_default()))
 }
 
 struct Http {
