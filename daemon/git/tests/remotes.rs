@@ -209,8 +209,13 @@ async fn certificates_are_checked_unless_told_otherwise() {
     world.write("ca.pem", &certificate);
     let bundle = world.path("ca.pem").to_str().unwrap().to_owned();
     world.sandbox.environment.update(&[("SSL_CERT_FILE".to_owned(), bundle)].into(), &[], None).unwrap();
-    world.post("/git/push", push, 200).await;
+    world.post("/git/push", push.clone(), 200).await;
     world.post("/git/clone", with("two", false), 200).await;
+    commit(&world, "one", "c.txt", "c\n").await;
+    world.post("/git/push", push, 200).await;
+    world.fails("POST", "/git/pull", json!({"path": "two"}), 401, "GIT_AUTH_FAILED").await;
+    world.post("/git/pull", json!({"path": "two", "username": "ann", "password": "s3cret"}), 200).await;
+    assert_eq!(world.text("two/c.txt"), "c\n");
 }
 
 #[tokio::test]

@@ -8,16 +8,11 @@ use std::time::{Duration, Instant};
 
 use common::{Daemon, until};
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderValue;
 use pinfold_proto::markers::{STDERR, STDOUT, Splitter, Stream};
+use pinfold_testing::{Server, WebSocket};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What a client has got in the end.
 #[derive(Debug, Default)]
@@ -29,21 +24,16 @@ struct Got {
     close: Option<u16>,
 }
 
+/// A socket, and the sub-protocol that was chosen.
 async fn connect(
-    base: &str,
+    server: &Server,
     path: &str,
-    headers: &[(&'static str, &'static str)],
-) -> (Socket, Option<String>) {
-    let mut request = format!("{base}{path}").into_client_request().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, HeaderValue::from_static(value));
-    }
-    let (socket, response) = connect_async(request).await.unwrap();
-    let protocol = response.headers().get("sec-websocket-protocol").map(|p| p.to_str().unwrap().to_owned());
-    (socket, protocol)
+    headers: &[(&'static str, &str)],
+) -> (WebSocket, Option<String>) {
+    server.websocket_with(path, headers).await.unwrap()
 }
 
-async fn collect(mut socket: Socket) -> Got {
+async fn collect(mut socket: WebSocket) -> Got {
     let mut got = Got::default();
     let mut splitter = Splitter::default();
     while let Some(message) = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap() {
@@ -75,14 +65,7 @@ const SPLIT: &[(&str, &str)] = &[("x-daytona-sdk-version", "0.226.1")];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_over_websockets() {
     let daemon = Daemon::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("ws://{}", listener.local_addr().unwrap());
-    tokio::spawn(pinfold_http::serve(
-        listener,
-        daemon.router.clone(),
-        std::future::pending(),
-        Duration::from_secs(1),
-    ));
+    let server = Server::of(daemon.routes.clone()).await;
     daemon.ask("POST", "/process/session", json!({ "sessionId": "s" })).await;
     let start = async |command: &str| {
         let body = json!({ "command": command, "runAsync": true });
@@ -93,7 +76,7 @@ async fn logs_over_websockets() {
 
     // Live, both streams, closed the moment the command ends.
     let logs = start("echo one; echo two >&2; read x; echo three").await;
-    let (socket, _) = connect(&base, &format!("{logs}?follow=true"), SPLIT).await;
+    let (socket, _) = connect(&server, &format!("{logs}?follow=true"), SPLIT).await;
     let following = tokio::spawn(collect(socket));
     // The log has what is fed to a command too, when it is fed: after the first line only once that is there.
     until("the first line", async || daemon.ask("GET", &logs, None).await.1["stdout"] == "one\n").await;
@@ -106,9 +89,10 @@ async fn logs_over_websockets() {
     assert_eq!(got.stdout, b"one\ngo\nthree\n");
 
     // Again, afterwards, without following; from an offset; without markers; with a sub-protocol.
-    let got = collect(connect(&base, &logs, SPLIT).await.0).await;
+    let got = collect(connect(&server, &logs, SPLIT).await.0).await;
     assert_eq!((got.stdout.as_slice(), got.close), (&b"one\ngo\nthree\n"[..], Some(1000)));
-    let tail = collect(connect(&base, &format!("{logs}?offset={}", got.raw.len() - 4), SPLIT).await.0).await;
+    let tail =
+        collect(connect(&server, &format!("{logs}?offset={}", got.raw.len() - 4), SPLIT).await.0).await;
     assert_eq!(tail.raw, b"ree\n");
     // Over HTTP too, and the stream of what follows is known.
     let (_, all) = daemon.ask("GET", &logs, None).await;
@@ -120,19 +104,19 @@ async fn logs_over_websockets() {
     );
     let (_, none) = daemon.ask("GET", &format!("{logs}?offset=100000"), None).await;
     assert_eq!(none["output"], "");
-    let combined = collect(connect(&base, &format!("{logs}?follow=true"), &[]).await.0).await;
+    let combined = collect(connect(&server, &format!("{logs}?follow=true"), &[]).await.0).await;
     assert!(!combined.raw.windows(3).any(|w| w == STDOUT || w == STDERR) && combined.raw.len() == 17);
     let offer = [("sec-websocket-protocol", "X-Daytona-SDK-Version~0.218.0, other")];
-    let (socket, protocol) = connect(&base, &logs, &offer).await;
+    let (socket, protocol) = connect(&server, &logs, &offer).await;
     assert_eq!(protocol.as_deref(), Some("X-Daytona-SDK-Version~0.218.0"));
     assert_eq!(collect(socket).await.stdout, b"one\ngo\nthree\n");
 
-    everything_arrives(&base, &start).await;
-    slow_readers_and_pings(&base, &start).await;
+    everything_arrives(&server, &start).await;
+    slow_readers_and_pings(&server, &start).await;
 
     // Deleting the session while somebody follows closes normally.
     let logs = start("echo up; sleep 1000").await;
-    let (socket, _) = connect(&base, &format!("{logs}?follow=true"), SPLIT).await;
+    let (socket, _) = connect(&server, &format!("{logs}?follow=true"), SPLIT).await;
     let following = tokio::spawn(collect(socket));
     until("the command's first output", async || daemon.ask("GET", &logs, None).await.1["stdout"] == "up\n")
         .await;
@@ -142,14 +126,14 @@ async fn logs_over_websockets() {
 }
 
 /// Random bytes, marker bytes among them, come through unchanged, and no frame ends like a marker.
-async fn everything_arrives(base: &str, start: &impl AsyncFn(&str) -> String) {
+async fn everything_arrives(server: &Server, start: &impl AsyncFn(&str) -> String) {
     let logs = start(
         "head -c 3000000 /dev/urandom > all; tr '\\000-\\177' '\\001' < all | head -c 300000 >> all; cat all; head -c 100 all >&2",
     )
     .await;
-    let got = collect(connect(base, &format!("{logs}?follow=true"), SPLIT).await.0).await;
+    let got = collect(connect(server, &format!("{logs}?follow=true"), SPLIT).await.0).await;
     let expected = start("cat all; rm all").await;
-    let again = collect(connect(base, &format!("{expected}?follow=true"), SPLIT).await.0).await;
+    let again = collect(connect(server, &format!("{expected}?follow=true"), SPLIT).await.0).await;
     assert_eq!(got.stdout.len(), 3_300_000);
     assert!(got.stdout == again.stdout && got.stderr == again.stdout[..100]);
     // Only the very last frame may: nothing comes after it.
@@ -158,11 +142,11 @@ async fn everything_arrives(base: &str, start: &impl AsyncFn(&str) -> String) {
 }
 
 /// A client that does not read stalls nobody, and its pings are answered once it does.
-async fn slow_readers_and_pings(base: &str, start: &impl AsyncFn(&str) -> String) {
+async fn slow_readers_and_pings(server: &Server, start: &impl AsyncFn(&str) -> String) {
     let logs = start("head -c 100000000 /dev/zero | tr '\\0' x").await;
-    let (mut slow, _) = connect(base, &format!("{logs}?follow=true"), SPLIT).await;
+    let (mut slow, _) = connect(server, &format!("{logs}?follow=true"), SPLIT).await;
     let began = Instant::now();
-    let quick = collect(connect(base, &format!("{logs}?follow=true"), SPLIT).await.0).await;
+    let quick = collect(connect(server, &format!("{logs}?follow=true"), SPLIT).await.0).await;
     assert_eq!((quick.stdout.len(), quick.close), (100_000_000, Some(1000)));
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     slow.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();

@@ -12,7 +12,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Server, text, wait_for};
+use common::{Server, text};
+use pinfold_testing::wait_for;
 
 /// A client that only forwards, ended when dropped.
 struct Forward(Child);

@@ -9,7 +9,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::Stdio;
 
-use common::{Server, noise, text, wait_for, with_input};
+use common::{Server, noise, text, with_input};
+use pinfold_testing::wait_for;
 
 #[test]
 fn keeps_streams_apart_and_tells_the_status() {

@@ -5,9 +5,12 @@
 mod routes;
 mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pinfold_spawn::Spawner;
 use tokio::runtime::{Builder, Runtime};
 
@@ -29,19 +32,64 @@ pub fn spawner() -> Spawner {
     REAPER.1.clone()
 }
 
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Waits until `condition` holds; `what` names it when it never does.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, async || condition()).await;
+}
+
+/// The same for a condition that has to be asked for.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
-    while !condition() {
+    while !condition().await {
         assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The same without a runtime: waits until there is something to return.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The program of one of the crate's examples: `target/<profile>/deps/<test>` → `target/<profile>/examples/<name>`.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "examples are built by `cargo test` as a whole, and by `cargo build --examples`"
+    );
+    program
 }
 
 /// The command lines of this machine's processes that have `words` in them. Not by `pgrep`: the reaper of this process owns every child.
 pub fn commands_with(words: &str) -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(words)).collect()
+    processes_with(words).into_iter().map(|(_, line)| line).collect()
+}
+
+/// Kills the processes whose command lines have `words` in them: what a test lets live on purpose may not stay behind.
+pub fn kill_commands(words: &str) {
+    for (pid, _) in processes_with(words) {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+}
+
+fn processes_with(words: &str) -> Vec<(Pid, String)> {
+    let line = |pid: i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(words).then_some((Pid::from_raw(pid), line))
+    };
+    let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| line(name.to_str()?.parse().ok()?)).collect()
 }

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use crate::DEADLINE;
 
 /// Largest answer.
-const ANSWER: usize = 16 << 20;
+const ANSWER: usize = 256 << 20;
 
 /// A router whose errors are written as the daemon writes them.
 #[derive(Debug, Clone)]
@@ -26,7 +26,20 @@ impl Routes {
 
     /// Calls a route with any text; the answer is JSON, a string for what is none, or null for an empty body.
     pub async fn send(&self, method: &str, uri: &str, body: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
+        self.send_with(&[], method, uri, body).await
+    }
+
+    /// The same with headers.
+    pub async fn send_with(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        uri: &str,
+        body: &str,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(uri);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Body::from(body.to_owned())).unwrap();
         let response = self.0.clone().oneshot(request).await.unwrap();
         let status = response.status();
         let bytes = to_bytes(response.into_body(), ANSWER).await.unwrap();

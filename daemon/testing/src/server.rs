@@ -27,7 +27,11 @@ pub struct Server {
 impl Server {
     /// Serves `router` on any free port.
     pub async fn start(router: Router) -> Self {
-        let routes = Routes::new(router);
+        Self::of(Routes::new(router)).await
+    }
+
+    /// Serves what can be called without a socket as well.
+    pub async fn of(routes: Routes) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(pinfold_http::serve(listener, routes.0.clone(), std::future::pending(), DEADLINE));
@@ -41,9 +45,19 @@ impl Server {
 
     /// A WebSocket that offers these sub-protocols, and the one that was chosen.
     pub async fn websocket(&self, path: &str, protocols: &str) -> Result<(WebSocket, Option<String>), Error> {
+        let offer = [("sec-websocket-protocol", protocols)];
+        self.websocket_with(path, if protocols.is_empty() { &[] } else { &offer }).await
+    }
+
+    /// The same with headers.
+    pub async fn websocket_with(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(WebSocket, Option<String>), Error> {
         let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        if !protocols.is_empty() {
-            request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let (stream, response) = timeout(DEADLINE, connect_async(request)).await.expect("a handshake")?;
         let protocol =

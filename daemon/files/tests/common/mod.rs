@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -13,27 +12,9 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use pinfold_http::{ErrorStyle, render_errors};
-use pinfold_spawn::{Environment, Sandbox, Spawner};
+use pinfold_spawn::{Environment, Sandbox};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-
-/// One for the whole test process, on a runtime that outlives every test.
-static SPAWNER: OnceLock<Spawner> = OnceLock::new();
-
-fn spawner() -> Spawner {
-    let start = || {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                sender.send(Spawner::start().unwrap()).unwrap();
-                std::future::pending::<()>().await;
-            });
-        });
-        receiver.recv().unwrap()
-    };
-    SPAWNER.get_or_init(start).clone()
-}
 
 /// What came back.
 #[derive(Debug)]
@@ -74,7 +55,7 @@ impl Daemon {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let sandbox = Sandbox {
-            spawner: spawner(),
+            spawner: pinfold_testing::spawner(),
             environment: Environment::from_map([].into()),
             work_dir: directory.path().into(),
             home: directory.path().into(),

@@ -26,15 +26,9 @@ pub(crate) static HOME: LazyLock<TempDir> = LazyLock::new(|| {
 
 static ENGINES: AtomicU32 = AtomicU32::new(0);
 
-/// The process of an operation. target/<profile>/deps/<test> → target/<profile>/examples/git_engine
+/// The process of an operation.
 pub(crate) fn engine() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let engine = test.parent().and_then(Path::parent).unwrap().join("examples/git_engine");
-    assert!(
-        engine.exists(),
-        "examples are built by `cargo test` as a whole, and by `cargo build --examples`"
-    );
-    engine
+    pinfold_testing::example("git_engine")
 }
 
 pub(crate) struct World {

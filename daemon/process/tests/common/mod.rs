@@ -4,34 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::middleware::from_fn_with_state;
-use http::Request;
-use http_body_util::BodyExt;
-use pinfold_http::{ErrorStyle, render_errors};
 use pinfold_process::{Processes, Settings};
-use pinfold_spawn::{Environment, Sandbox, Spawner};
+use pinfold_spawn::{Environment, Sandbox};
+use pinfold_testing::Routes;
+pub use pinfold_testing::until;
 use serde_json::Value;
-use tokio::runtime::Runtime;
-use tower::ServiceExt;
-
-/// A process can have only one reaper, so its spawner lives on a runtime of its own: a test's runtime ends with the test.
-static REAPER: LazyLock<(Runtime, Spawner)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let spawner = {
-        let _entered = runtime.enter();
-        Spawner::start().unwrap()
-    };
-    (runtime, spawner)
-});
 
 /// A sandbox in a directory of its own, with this shell.
 pub struct Daemon {
-    pub router: Router,
+    pub routes: Routes,
     pub processes: Processes,
     pub home: tempfile::TempDir,
 }
@@ -51,14 +34,13 @@ impl Daemon {
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
         let sandbox = Sandbox {
-            spawner: REAPER.1.clone(),
+            spawner: pinfold_testing::spawner(),
             environment: Environment::from_map(environment),
             work_dir: work.into(),
             home: home.path().into(),
         };
         let processes = Processes::new(sandbox, settings).with_shell(shell);
-        let router = processes.router().layer(from_fn_with_state(ErrorStyle::Daemon, render_errors));
-        Self { router, processes, home }
+        Self { routes: Routes::new(processes.router()), processes, home }
     }
 
     pub async fn ask(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> (u16, Value) {
@@ -73,29 +55,15 @@ impl Daemon {
         path: &str,
         body: impl Into<Option<Value>>,
     ) -> (u16, Value) {
-        let body = body.into().map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let mut request = Request::builder().method(method).uri(path);
-        if !version.is_empty() {
-            request = request.header("X-Daytona-SDK-Version", version);
-        }
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let text = || Value::String(String::from_utf8(bytes.to_vec()).unwrap());
-        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+        let body = body.into().map(|body| body.to_string()).unwrap_or_default();
+        let header = [("x-daytona-sdk-version", version)];
+        let headers = if version.is_empty() { &[][..] } else { &header };
+        let (status, answer) = self.routes.send_with(headers, method, path, &body).await;
+        (status.as_u16(), answer)
     }
 }
 
 /// The shell of the sandbox that tests run in.
 pub fn default_shell() -> std::path::PathBuf {
     "/bin/bash".into()
-}
-
-/// Waits for `condition`, at most ten seconds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !condition().await {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -7,6 +7,7 @@ use crate::server::{DEADLINE, Server, Socket};
 use futures_util::{SinkExt, StreamExt};
 use http::StatusCode;
 use pinfold_pty::Settings;
+use pinfold_testing::kill_commands;
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -351,17 +352,7 @@ async fn a_kill_spares_what_has_detached_itself_if_that_is_asked_for() {
         until_sleeping(&numbers, &left).await;
         // Nothing may stay behind.
         for number in left {
-            let line = format!("sleep\0{number}\0");
-            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-                if std::fs::read(entry.path().join("cmdline")).is_ok_and(|found| found == line.as_bytes()) {
-                    let pid = entry.file_name().to_str().unwrap().parse().unwrap();
-                    nix::sys::signal::kill(
-                        nix::unistd::Pid::from_raw(pid),
-                        nix::sys::signal::Signal::SIGKILL,
-                    )
-                    .unwrap();
-                }
-            }
+            kill_commands(&format!("sleep {number} "));
         }
         until_sleeping(&numbers, &[]).await;
     }

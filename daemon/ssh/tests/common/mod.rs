@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -100,10 +100,7 @@ impl Drop for Server {
 }
 
 fn launch(example: &str, arguments: &[&str], directory: &Path) -> (Child, u16) {
-    // target/<profile>/deps/<test> → target/<profile>/examples/<example>
-    let test = std::env::current_exe().expect("this test's path");
-    let examples = test.parent().and_then(Path::parent).expect("the profile's directory").join("examples");
-    let mut process = Command::new(examples.join(example))
+    let mut process = Command::new(pinfold_testing::example(example))
         .arg("127.0.0.1:0")
         .arg(directory.join("work"))
         .args(arguments)
@@ -112,7 +109,7 @@ fn launch(example: &str, arguments: &[&str], directory: &Path) -> (Child, u16) {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("examples are built by `cargo test` as a whole, and by `cargo build --examples`");
+        .expect("the server starts");
     let mut line = String::new();
     BufReader::new(process.stderr.as_mut().expect("piped"))
         .read_line(&mut line)
@@ -125,18 +122,6 @@ fn launch(example: &str, arguments: &[&str], directory: &Path) -> (Child, u16) {
         .unwrap_or_else(|| panic!("no port in {line:?}"));
     // Whatever it says later must not fill the pipe: there is nothing unless RUST_LOG is set.
     (process, port)
-}
-
-/// Waits until `condition` holds; `what` names it when it never does.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < until, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Runs `command` with this input.
