@@ -327,6 +327,7 @@ impl Config {
             max_running: self.most.commands,
             max_sessions: self.most.sessions,
             keep_detached: self.keep_detached,
+            ..pinfold_process::Settings::default()
         }
     }
 

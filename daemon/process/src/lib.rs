@@ -8,7 +8,6 @@ mod launch;
 mod outputs;
 mod pipe;
 mod session;
-mod signal;
 mod spool;
 mod text;
 mod tree;
@@ -40,6 +39,8 @@ pub struct Settings {
     pub max_running: usize,
     /// Sessions at one time.
     pub max_sessions: usize,
+    /// Commands that one session remembers; beyond that the oldest that have ended are forgotten, with their logs.
+    pub max_remembered: usize,
     /// Whether deleting a session spares what has detached itself (`setsid`, `nohup`), unless the request says otherwise.
     pub keep_detached: bool,
 }
@@ -53,6 +54,7 @@ impl Default for Settings {
             session_log_max: 1 << 30,
             max_running: 1024,
             max_sessions: 1024,
+            max_remembered: 10_000,
             keep_detached: false,
         }
     }

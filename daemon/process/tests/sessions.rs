@@ -191,6 +191,36 @@ async fn no_more_sessions_and_commands_than_allowed() {
     assert_eq!((first.0, second.0), (200, 429), "{first:?} {second:?}");
 }
 
+/// Weakness S11: neither a log nor the list of commands grows for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_lists_have_an_end() {
+    let settings = Settings { session_log_max: 10_000, max_remembered: 3, ..Settings::default() };
+    let daemon = Daemon::with(&common::default_shell(), settings);
+    let s = Session::new(&daemon, "bash", "s11").await;
+    let (code, stdout, stderr) = s.run("head -c 50000 /dev/zero | tr '\\0' x; echo end").await;
+    assert_eq!((code, stdout.trim_end_matches('x'), stdout.len() <= 10_000), (0, "", true));
+    assert!(stderr.contains("[output truncated: this log keeps 10000 bytes]"), "{stderr}");
+    assert!(stdout.len() > 9_000, "{} bytes are kept", stdout.len());
+    // What has not ended is not forgotten, however old it is.
+    let go = daemon.home.path().join("go");
+    let oldest = s.start(&format!("until [ -e {} ]; do sleep 0.02; done", go.display())).await;
+    let mut later = Vec::new();
+    for n in 0..5 {
+        later.push(s.start(&format!("echo {n}")).await);
+    }
+    assert_eq!(s.command(&oldest, "", None).await.0, 200);
+    std::fs::write(&go, "").unwrap();
+    assert_eq!((s.exit_code(&oldest).await, s.exit_code(&later[4]).await), (0, 0));
+    s.run("true").await;
+    s.run("true").await;
+    let (_, body) = daemon.ask("GET", &s.path(""), None).await;
+    assert_eq!(body["commands"].as_array().unwrap().len(), 3, "{body}");
+    assert_eq!(s.command(&oldest, "", None).await.0, 404, "the oldest is forgotten first");
+    let kept = std::fs::read_dir(daemon.home.path().join(".daytona/sessions/s11")).unwrap().count();
+    assert_eq!(kept, body["commands"].as_array().unwrap().len(), "logs go with their commands");
+    s.delete().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions() {
     sessions_over_every_shell().await;

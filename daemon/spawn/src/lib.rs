@@ -5,6 +5,7 @@
 //! daemon reaps adopted orphans without racing its own children. Beside it: the environment that children get ([`Environment`]), which shell they
 //! use ([`shell`]), the sandbox's users ([`users`]) and the process tree ([`tree`]).
 
+mod any_signal;
 mod environment;
 mod exit;
 pub mod oom;
@@ -19,6 +20,7 @@ pub mod tree;
 pub mod users;
 mod wait;
 
+pub use any_signal::AnySignal;
 pub use environment::{Environment, InvalidName, is_valid_name};
 pub use exit::Exit;
 pub use sandbox::Sandbox;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pinfold_cgroup::Kernel;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::oom::Kills;
 use crate::reaper::{self, Registry};
 use crate::tree::{Mark, Scope};
-use crate::{Exit, oom, signals, tree};
+use crate::{AnySignal, Exit, oom, signals, tree};
 
 /// In a fork storm every call meets the limit; the log hears of it once in this time.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
@@ -196,9 +196,9 @@ impl Process {
     }
 
     /// Signals the process group that this process leads. What outlives its leader in the group is signalled too.
-    pub fn signal_group(&self, signal: Signal) -> Result<(), Errno> {
+    pub fn signal_group(&self, signal: impl Into<AnySignal>) -> Result<(), Errno> {
         let _no_reaping = self.registry.hold();
-        match killpg(self.pid, signal) {
+        match signal.into().send_group(self.pid) {
             Err(Errno::ESRCH) => Ok(()),
             other => other,
         }

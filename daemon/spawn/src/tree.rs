@@ -136,7 +136,10 @@ pub(crate) fn within(scope: Scope, root: Pid, family: Vec<Entry>) -> Vec<Entry> 
     // Children inherit what is ignored: if the root ignores hang-ups, that says nothing of the rest.
     let nohup_tells = !ignores_hangup(root.as_raw());
     let session = entry(root.as_raw()).map(|root| root.session);
-    let session = session.or_else(|| entry(std::process::id().cast_signed()).map(|own| own.session));
+    // A session that the root led keeps its number when the root is gone, and so nobody else can have it.
+    let led = || family.iter().any(|process| process.session == root.as_raw()).then_some(root.as_raw());
+    let own = || entry(std::process::id().cast_signed()).map(|own| own.session);
+    let session = session.or_else(led).or_else(own);
     attached(family, |process| {
         session.is_some_and(|session| process.session != session)
             || (nohup_tells && ignores_hangup(process.pid))
@@ -217,6 +220,24 @@ mod tests {
         let family = vec![entry(3, 2, 3), entry(4, 3, 1), entry(6, 2, 1), entry(7, 6, 1)];
         let left = attached(family, |process| process.session != 1);
         assert_eq!(left.iter().map(|e| e.pid).collect::<Vec<_>>(), [6, 7]);
+    }
+
+    #[test]
+    fn what_is_attached_to_a_terminal_stays_so_when_its_shell_has_gone() {
+        // No process has these numbers (`PID_MAX_LIMIT`).
+        let process = |pid, session| Entry {
+            pid: (1 << 22) + pid,
+            parent: 1,
+            group: 0,
+            session: (1 << 22) + session,
+            started: 0,
+            state: 'S',
+            name: String::new(),
+        };
+        let family = vec![process(2, 1), process(3, 3)];
+        let left = within(Scope::Attached, Pid::from_raw((1 << 22) + 1), family.clone());
+        assert_eq!(left, family[..1]);
+        assert_eq!(within(Scope::Everything, Pid::from_raw((1 << 22) + 1), family.clone()), family);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `POST /process/execute`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,9 +177,25 @@ pub struct Input {
 /// Ours: `POST …/command/{id}/signal`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendSignal {
-    /// A name (`TERM`, `SIGTERM`) or a number.
-    #[serde(default, deserialize_with = "crate::null::as_default")]
+    /// A name (`TERM`, `SIGRTMIN+1`) or a number.
+    #[serde(default, deserialize_with = "word")]
     pub signal: String,
+}
+
+/// Text, or a number as text; nothing for null.
+fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Number(i32),
+        Nothing,
+    }
+    Ok(match Word::deserialize(deserializer)? {
+        Word::Text(text) => text,
+        Word::Number(number) => number.to_string(),
+        Word::Nothing => String::new(),
+    })
 }
 
 /// Ours: one process, in `GET /process/tree`.

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pinfold_proto::markers::Stream;
 use pinfold_spawn::oom::Kills;
 use pinfold_spawn::tree::{self, Mark, Scope};
-use pinfold_spawn::{Exit, Process};
+use pinfold_spawn::{AnySignal, Exit, Process};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -144,7 +144,7 @@ async fn at(time: Option<Instant>) {
 async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: u32) {
     let (process, mark) = (Arc::clone(process), mark.clone());
     let kill = move || {
-        let killed = signal_started(&process, &mark, since, Signal::SIGKILL);
+        let killed = signal_started(&process, &mark, since, Signal::SIGKILL.into());
         if killed == 0 || strikes >= STRIKES {
             process.kill_family(&mark, Scope::Everything);
         }
@@ -155,10 +155,10 @@ async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: 
 }
 
 /// Signals what a running command has started, and not what earlier commands left in the background. The shell itself is spared.
-pub(super) fn signal_started(process: &Process, mark: &Mark, since: u64, signal: Signal) -> usize {
+pub(super) fn signal_started(process: &Process, mark: &Mark, since: u64, signal: AnySignal) -> usize {
     let family = tree::family(process.pid(), mark);
     let own = family.iter().filter(|process| process.started >= since);
-    own.filter(|process| kill(Pid::from_raw(process.pid), signal).is_ok()).count()
+    own.filter(|process| signal.send(Pid::from_raw(process.pid)).is_ok()).count()
 }
 
 enum Step {

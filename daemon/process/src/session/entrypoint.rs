@@ -22,7 +22,7 @@ impl Processes {
         let session = self.insert_session(ENTRYPOINT, &self.sandbox.work_dir)?;
         let text = quote(arguments);
         let manner = Manner { with_input: true, ..Manner::default() };
-        session.submit(COMMAND_ID.to_owned(), text, manner, self.settings.session_log_max).map(drop)
+        session.submit(COMMAND_ID.to_owned(), text, manner, &self.settings).map(drop)
     }
 }
 

@@ -25,7 +25,7 @@ use self::command::{Command, Job, Manner, State};
 use self::driver::Ended;
 use self::log::Log;
 use self::shell::Shell;
-use crate::Processes;
+use crate::{Processes, Settings};
 
 pub use self::entrypoint::{COMMAND_ID as ENTRYPOINT_COMMAND, log_path as entrypoint_log_path};
 pub use self::follower::Follower;
@@ -34,8 +34,6 @@ pub use self::follower::Follower;
 pub const ENTRYPOINT: &str = "entrypoint";
 /// Commands that may wait in one session.
 const MAX_WAITING: usize = 1024;
-/// Commands that one session remembers; beyond that the oldest that have ended are forgotten, with their logs.
-const MAX_REMEMBERED: usize = 10_000;
 
 /// All sessions, by id.
 pub(crate) type Sessions = Mutex<HashMap<String, Arc<Session>>>;
@@ -181,7 +179,13 @@ impl Session {
     }
 
     /// Hands a command to the shell's queue.
-    fn submit(&self, id: String, text: String, manner: Manner, log_max: u64) -> ApiResult<Arc<Command>> {
+    fn submit(
+        &self,
+        id: String,
+        text: String,
+        manner: Manner,
+        settings: &Settings,
+    ) -> ApiResult<Arc<Command>> {
         self.check_alive()?;
         let slot = self.jobs.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => {
@@ -192,7 +196,7 @@ impl Session {
                 self.gone(self.ended.borrow().clone(), self.process.exited())
             }
         })?;
-        let log = Log::create(&self.directory.join(&id), log_max);
+        let log = Log::create(&self.directory.join(&id), settings.session_log_max);
         let log = log.map_err(|error| {
             ApiError::internal(format_args!("could not create the command's log: {error}"))
         })?;
@@ -200,7 +204,7 @@ impl Session {
         let command = Arc::clone(&job.command);
         let mut commands = lock(&self.commands);
         commands.push(Arc::clone(&command));
-        if commands.len() > MAX_REMEMBERED
+        while commands.len() > settings.max_remembered
             && let Some(oldest) = commands.iter().position(|c| matches!(c.state(), State::Ended { .. }))
         {
             let forgotten = commands.remove(oldest);

@@ -13,6 +13,7 @@ use pinfold_http::{ApiError, ApiResult, JsonBody, Query, socket, ws};
 use pinfold_proto::markers::Stream;
 use pinfold_proto::toolbox::process as wire;
 use pinfold_proto::toolbox::sdk::{SdkClass, SdkProfile};
+use pinfold_spawn::AnySignal;
 use pinfold_spawn::tree::Scope;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -21,8 +22,8 @@ use super::command::{Cause, Command, Input, Manner, State};
 use super::driver::signal_started;
 use super::follow::{self, Wish};
 use super::{ENTRYPOINT, ENTRYPOINT_COMMAND, Session, refuse_reserved};
+use crate::Processes;
 use crate::body::{self, Pick};
-use crate::{Processes, signal};
 
 type Processing = AxumState<Processes>;
 
@@ -103,11 +104,10 @@ async fn execute(
     let session = processes.session(&id)?;
     let run_async = body.run_async || body.old_async;
     let cmd_id = uuid::Uuid::new_v4().to_string();
-    let max = processes.settings.session_log_max;
     let limit =
         body.timeout.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()));
     let manner = Manner { with_input: run_async, echo: !body.suppress_input_echo, limit };
-    let command = session.submit(cmd_id.clone(), body.command, manner, max)?;
+    let command = session.submit(cmd_id.clone(), body.command, manner, &processes.settings)?;
     if run_async {
         let answer =
             wire::SessionExecuted { cmd_id, output: None, stdout: None, stderr: None, exit_code: None };
@@ -204,7 +204,8 @@ async fn send_signal(
     Path((session, command)): Path<(String, String)>,
     JsonBody(body): JsonBody<wire::SendSignal>,
 ) -> ApiResult<StatusCode> {
-    let signal = signal::parse(&body.signal)?;
+    let unknown = || ApiError::bad_request(format_args!("bad request: {:?} is not a signal", body.signal));
+    let signal = AnySignal::parse(&body.signal).ok_or_else(unknown)?;
     let session = processes.session(&session)?;
     let command = session.command(&command)?;
     check_running(&session, &command)?;
