@@ -62,15 +62,20 @@ pub async fn serve(listener: TcpListener, sandbox: Sandbox, config: Config) -> R
     match accept(listener, limit, move |peer| admits.admits(peer.ip()), converse).await {}
 }
 
-fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Config {
+/// The ways to log in.
+fn methods(config: &Config) -> MethodSet {
     let mut methods = MethodSet::empty();
     methods.push(MethodKind::PublicKey);
     if config.well_known_password {
         methods.push(MethodKind::Password);
     }
+    methods
+}
+
+fn protocol(key: russh::keys::PrivateKey, config: &Config) -> russh::server::Config {
     russh::server::Config {
         server_id: SshId::Standard(IDENTITY.into()),
-        methods,
+        methods: methods(config),
         auth_rejection_time: Duration::from_millis(500),
         auth_rejection_time_initial: Some(Duration::ZERO),
         max_auth_attempts: 12,
@@ -133,7 +138,13 @@ impl Handler for Client {
 
     async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, Violation> {
         let accepted = self.config.well_known_password && password == WELL_KNOWN_PASSWORD;
-        Ok(if accepted { Auth::Accept } else { Auth::reject() })
+        // Whoever mistyped it may try again, as often as the limit allows.
+        let again = Some(methods(&self.config));
+        Ok(if accepted {
+            Auth::Accept
+        } else {
+            Auth::Reject { proceed_with_methods: again, partial_success: false }
+        })
     }
 
     async fn auth_publickey_offered(
