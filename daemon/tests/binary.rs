@@ -328,8 +328,9 @@ fn sends_telemetry_once_it_has_a_token() {
         ("DAYTONA_ORGANIZATION_ID", "org-1"),
         ("DAYTONA_SANDBOX_OTEL_EXTRA_LABELS", "team = blue"),
     ];
-    let daemon =
-        Daemon::start_with(&["sh", "-c", "echo from the entrypoint; echo its error >&2"], &variables);
+    let entrypoint =
+        "echo from the entrypoint; echo its error >&2; until [ -e go ]; do sleep 0.05; done; exit 6";
+    let daemon = Daemon::start_with(&["sh", "-c", entrypoint], &variables);
     assert_eq!(daemon.ask("GET", "/project-dir", "").0, 200);
     assert!(requests.try_recv().is_err(), "nothing is sent before there is a token");
     assert_eq!(daemon.ask("POST", "/init", r#"{"token":"secret-1"}"#).0, 200);
@@ -347,9 +348,27 @@ fn sends_telemetry_once_it_has_a_token() {
         daemon.ask("GET", "/work-dir", "");
         all.extend(requests.recv_timeout(Duration::from_millis(500)));
     }
+    // Weakness C4: the entrypoint's end is an event, too.
+    std::fs::write(daemon.home.path().join("go"), "").unwrap();
+    while daemon.ask("GET", "/process/session/entrypoint", "").2["commands"][0]["exitCode"] != 6 {
+        assert!(Instant::now() < deadline, "waited in vain for the entrypoint's end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Weakness G12: another token takes over while requests run; nothing that is sent from now on has the old one.
+    let new =
+        |(head, _): &(String, Vec<u8>)| head.to_ascii_lowercase().contains("sandbox-auth-token: secret-2");
+    assert_eq!(daemon.ask("POST", "/init", r#"{"token":"secret-2"}"#).0, 200);
+    while !all.iter().any(new) {
+        assert!(Instant::now() < deadline, "waited in vain for something with the new token");
+        daemon.ask("GET", "/work-dir", "");
+        all.extend(requests.recv_timeout(Duration::from_millis(10)));
+    }
     let (code, took) = daemon.end();
     assert!(code == 0 && took < Duration::from_secs(5), "{code} {took:?}");
     all.extend(requests.try_iter());
+    let last = all.iter().rev().find(|(head, _)| head.starts_with("POST /v1/traces ")).unwrap();
+    assert!(new(last), "{}", last.0);
+    assert!(has(&all, "logs", "the entrypoint has ended"));
     assert!(has(&all, "logs", "from the entrypoint") && has(&all, "logs", "daytona-entrypoint"));
     for name in ["cpu.limit", "memory.usage", "filesystem.utilization"] {
         assert!(has(&all, "metrics", &format!("daytona.sandbox.{name}")), "{name}");
@@ -360,7 +379,7 @@ fn sends_telemetry_once_it_has_a_token() {
     for (head, body) in &all {
         let head = head.to_ascii_lowercase();
         assert!(
-            head.contains("sandbox-auth-token: secret-1") && head.contains("application/x-protobuf"),
+            head.contains("sandbox-auth-token: secret-") && head.contains("application/x-protobuf"),
             "{head}"
         );
         for label in ["sandbox-test", "org-1", "team", "blue"] {
@@ -368,4 +387,25 @@ fn sends_telemetry_once_it_has_a_token() {
         }
     }
     assert!(!has(&all, "traces", "/project-dir"), "what came before the token was not recorded");
+}
+
+/// A collector that takes connections and says nothing costs telemetry, and nothing else.
+#[test]
+fn a_collector_that_never_answers_stalls_nobody() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/", silent.local_addr().unwrap());
+    let daemon = Daemon::start_with(&[], &[("DAYTONA_OTEL_ENDPOINT", endpoint.as_str())]);
+    let mut slowest = Duration::ZERO;
+    // More than the queue holds, and a token now and then.
+    for number in 0..6000 {
+        let began = Instant::now();
+        let (method, path, body) =
+            if number % 1000 == 0 { ("POST", "/init", r#"{"token":"x"}"#) } else { ("GET", "/work-dir", "") };
+        assert_eq!(daemon.ask(method, path, body).0, 200);
+        slowest = slowest.max(began.elapsed());
+    }
+    // The collector has ten seconds for each answer.
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    let (code, took) = daemon.end();
+    assert!(code == 0 && took < Duration::from_secs(9), "{code} {took:?}");
 }
