@@ -113,6 +113,25 @@ def test_algorithms(server: Server, option: str) -> None:
     assert done.stdout == data, done.stderr
 
 
+def test_the_agent_comes_along(server: Server, tmp_path: Path) -> None:
+    """`ssh -A`: what runs there asks the agent here, which signs; without it there is none."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "carried along", "-f", tmp_path / "other"], check=True)
+    path = str(tmp_path / "agent")
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        wait_for("the agent", lambda: os.path.exists(path))
+        environment = os.environ | {"SSH_AUTH_SOCK": path}
+        subprocess.run(["ssh-add", "-q", tmp_path / "other"], env=environment, check=True, capture_output=True)
+        (server.work / "agent.pub").write_bytes((tmp_path / "other.pub").read_bytes())
+        signs = "ssh-add -L && ssh-add -T agent.pub && echo it signs"
+        done = server.ssh("-A", "x@127.0.0.1", signs, env=environment)
+        assert b"carried along" in done.stdout and b"it signs" in done.stdout, (done.stdout, done.stderr)
+        assert server.ssh("-a", "x@127.0.0.1", "ssh-add -L", env=environment).returncode != 0
+    finally:
+        agent.kill()
+        agent.wait()
+
+
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
 def test_other_keys(server: Server, tmp_path: Path, kind: str) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"], check=True)

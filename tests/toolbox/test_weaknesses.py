@@ -1,28 +1,32 @@
-"""Weaknesses of the original that no other test of this tier covers (toolbox contract 26: E1, S3, S12, S13, R2, R4, G11, H5, I11)."""
+"""Weaknesses of the original that no other test covers (toolbox contract 26: G3, G4, G5, G11, E1, E14, S3, S12, S13, P7, I8, I9, I11, R2, R3, R4, H5)."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
+import re
 import socket
 import time
 
 import httpx
+import paramiko
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from conftest import BUSYBOX
-from support import eventually
+from conftest import BUSYBOX, SANDBOX, Daemon, run
+from sockets import TEXT, Raw, frame
+from support import docker, eventually, inspect
 
 
 def test_weakness_e1_s3_a_command_is_one_process(make_daemon, name):
     """No helper chooses a shell, copies output or writes a status: the numbers of processes follow one another. Threads of the daemon take numbers, too."""
     daemon, rounds, slack = make_daemon(BUSYBOX), 30, 12
     session = daemon.session(name)
-    for run in (lambda: daemon.execute("echo $$")["result"], lambda: session.run("sh -c 'echo $$'")["stdout"]):
-        run()
-        numbers = [int(run()) for _ in range(rounds)]
+    for own in (lambda: daemon.execute("echo $$")["result"], lambda: session.run("sh -c 'echo $$'")["stdout"]):
+        own()
+        numbers = [int(own()) for _ in range(rounds)]
         assert numbers[-1] - numbers[0] <= rounds - 1 + slack, numbers
 
 
@@ -124,3 +128,188 @@ def test_weakness_h5_ssh_serves_so_many_and_no_more(daemon):
             return next_one.recv(4) == b"SSH-"
 
     eventually(served, "the places to be free again")
+
+
+def test_weakness_g3_strangers_are_kept_out(binary):
+    """With `PINFOLD_DAEMON_PEERS` nobody else is served, on any port; the sandbox itself is."""
+    container = run(binary, BUSYBOX, environment={"PINFOLD_DAEMON_PEERS": "203.0.113.7"})
+    try:
+        daemon = Daemon(container)
+        inside = ["exec", container, "wget", "-qO-", "http://127.0.0.1:2280/version"]
+        eventually(lambda: "version" in docker(*inside, check=False), "the daemon to answer the sandbox itself")
+        refused = daemon.get("/version")
+        assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN"), refused.text
+        with socket.create_connection((daemon.address, 22220), 10) as stranger:
+            assert stranger.recv(4) == b""
+    finally:
+        docker("rm", "-f", container)
+
+
+def test_weakness_g3_terminal_and_dashboard_are_on_the_loopback(daemon):
+    """The network has no way to them but through the toolbox's port, where the others are judged."""
+    for port in (22222, 33333):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((daemon.address, port), 10)
+        assert daemon.get(f"/proxy/{port}/").status_code == 200
+
+
+def test_weakness_g4_a_foreign_page_opens_no_socket(daemon, name):
+    """Neither by its own origin nor as one that an attacker's name makes ours, until the platform's proxy brings it."""
+    daemon.session(name)
+    path = f"ws://{daemon.address}:2280/process/pty/create-connect?id={name}"
+    with pytest.raises(InvalidStatus) as refused, connect(path, origin="http://evil.example"):
+        pass
+    assert refused.value.response.status_code == 403
+    with connect(path, origin="http://app.example", additional_headers={"X-Forwarded-Host": "app.example"}) as ws:
+        assert json.loads(ws.recv())["status"] == "connected"
+    daemon.delete(f"/process/pty/{name}")
+    daemon.delete(f"/process/session/{name}")
+
+
+def test_weakness_g5_requests_are_not_logged(daemon, name):
+    """Neither what succeeds nor what is refused; what fails inside is."""
+    daemon.session(name).delete()
+    before = len(daemon.log().splitlines())
+    for _ in range(100):
+        assert daemon.get("/version").status_code == 200
+        assert daemon.get("/files/info", params={"path": f"/tmp/{name}"}).status_code == 404
+        assert daemon.get("/no-such-route").status_code == 404
+    assert len(daemon.log().splitlines()) == before
+
+
+def test_weakness_e14_i8_nothing_lies_where_others_could_wait_for_it(make_daemon, name):
+    """Scripts, programs, workers and sessions leave no file in a shared directory, not even while they run."""
+    daemon = make_daemon(SANDBOX)
+    places = "/tmp /var/tmp /dev/shm /run/lock"
+    look = f"find {places} -mindepth 1 ! -path '/tmp/daytona-daemon.log' 2>/dev/null | sort"
+    before = daemon.execute(look)["result"]
+    session = daemon.session(name)
+    command = session.start("echo begun; cat")
+    eventually(lambda: "begun" in session.logs(command)["stdout"], "the command to begin")
+    # Too long for an argument, in both: the script that looks, and the program.
+    assert daemon.execute(f"{look}\n: {'x' * 200_000}")["result"] == before
+    for language in ("python", "javascript"):
+        code = {
+            "python": "import os; print(os.popen(os.environ['LOOK']).read(), end='')",
+            "javascript": "process.stdout.write(require('child_process').execSync(process.env.LOOK))",
+        }
+        answer = daemon.post("/process/code-run", {"code": code[language] + "\n" * 150_000, "language": language, "envs": {"LOOK": look}}).json()
+        assert (answer["exitCode"], answer["result"]) == (0, before), answer
+    with connect(f"ws://{daemon.address}:2280/process/interpreter/execute") as ws:
+        ws.send(json.dumps({"code": f"import os\nprint(os.popen({look!r}).read(), end='')"}))
+        assert "".join(m["text"] for m in map(json.loads, ws) if m["type"] == "stdout") == before
+
+
+def test_weakness_p7_attaching_and_killing_at_once(daemon, name):
+    """A terminal that waits for its first client is attached to and deleted at the same time: every socket ends, and nobody stays."""
+    shells = {p["pid"] for p in daemon.processes()}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for number in range(25):
+            terminal = f"{name}-{number}"
+            assert daemon.post("/process/pty", {"id": terminal, "lazyStart": True}).status_code == 201
+            attached = pool.submit(lambda path=f"/process/pty/{terminal}/connect": Raw(daemon.address, path).end())
+            deleted = pool.submit(daemon.delete, f"/process/pty/{terminal}")
+            assert deleted.result(20).status_code == 200
+            assert attached.result(20).code == 1011
+    assert not [s for s in daemon.get("/process/pty").json()["sessions"] if s["id"].startswith(name)]
+    eventually(lambda: {p["pid"] for p in daemon.processes()} <= shells, "the shells to end")
+
+
+def test_weakness_i9_a_slow_client_loses_nothing_and_costs_nothing(make_daemon):
+    """The worker waits for a client that does not read: no frame is dropped, and the daemon holds little of them."""
+    daemon, size = make_daemon(SANDBOX), 64 << 20
+
+    def resident() -> int:
+        return int(re.search(r"VmRSS:\s+(\d+) kB", daemon.execute("cat /proc/1/status")["result"])[1]) >> 10
+
+    # So that what a first use costs is not counted.
+    with connect(f"ws://{daemon.address}:2280/process/interpreter/execute") as ws:
+        ws.send(json.dumps({"code": "line = 'x' * 1023"}))
+        list(ws)
+    raw, before = Raw(daemon.address, "/process/interpreter/execute"), resident()
+    raw.send(frame(TEXT, json.dumps({"code": f"for _ in range({size} // 1024): print(line)"}).encode()))
+    seen, pause, most = 0, 0, 0
+    for message in map(json.loads, (m for m in raw.messages() if isinstance(m, str))):
+        seen += len(message["text"]) if message["type"] == "stdout" else 0
+        if seen >= pause:
+            pause += size // 5
+            time.sleep(0.3)
+            most = max(most, resident())
+    assert seen == size and most - before < 16, f"{seen} of {size} bytes, {most - before} MiB more"
+
+
+def test_weakness_r3_servers_on_any_address_of_the_sandbox(make_daemon):
+    """On all, on either family's loopback, and on the container's own address alone."""
+    daemon = make_daemon(SANDBOX, "--sysctl", "net.ipv6.conf.all.disable_ipv6=0")
+    server = """python3 -c '
+import http.server, socket, sys
+class V6(http.server.HTTPServer): address_family = socket.AF_INET6
+host = sys.argv[1]
+(V6 if ":" in host else http.server.HTTPServer)((host, int(sys.argv[2])), http.server.SimpleHTTPRequestHandler).serve_forever()
+'"""
+    places = {8101: "127.0.0.1", 8102: "::1", 8103: "0.0.0.0", 8104: daemon.address}
+    for port, host in places.items():
+        daemon.execute(f"cd /etc; setsid {server} {host} {port} >/dev/null 2>&1 </dev/null &")
+    for port, host in places.items():
+        # Weakness R1: the listing is of now, in both families.
+        eventually(lambda port=port: port in daemon.get("/port").json()["ports"], f"the server on {host}")
+        answer = daemon.get(f"/proxy/{port}/hostname")
+        assert (answer.status_code, answer.text.strip()) == (200, inspect(daemon.container)["Config"]["Hostname"]), (host, answer.text)
+
+
+def logged_in(daemon: Daemon) -> paramiko.Transport:
+    transport = paramiko.Transport((daemon.address, 22220))
+    transport.connect(username="daytona", password="sandbox-ssh")
+    return transport
+
+
+def test_weakness_h5_a_connection_has_so_many_channels_and_listeners(daemon):
+    """Those beyond are refused, and the connection goes on; what was given back can be had again."""
+    transport = logged_in(daemon)
+    try:
+        channels = [transport.open_session(timeout=20) for _ in range(512)]
+        with pytest.raises(paramiko.ChannelException) as refused:
+            transport.open_session(timeout=20)
+        # RFC 4254, 5.1: SSH_OPEN_RESOURCE_SHORTAGE.
+        assert refused.value.code == 4
+        for channel in channels[1:]:
+            channel.close()
+        channels[0].exec_command("echo here")
+        assert channels[0].recv(5) == b"here\n"
+
+        def one_more() -> bool:
+            with contextlib.suppress(paramiko.ChannelException):
+                transport.open_session(timeout=20).close()
+                return True
+            return False
+
+        eventually(one_more, "a place for another channel")
+        ports = [transport.request_port_forward("127.0.0.1", 0) for _ in range(128)]
+        with pytest.raises(paramiko.SSHException, match="denied"):
+            transport.request_port_forward("127.0.0.1", 0)
+        transport.cancel_port_forward("127.0.0.1", ports[0])
+        assert transport.request_port_forward("127.0.0.1", 0) > 0
+    finally:
+        transport.close()
+
+
+def test_weakness_h5_so_many_attempts_to_log_in(daemon):
+    """Each wrong password is answered, and may be followed by the right one; after the twelfth the connection is over."""
+    transport, answered = paramiko.Transport((daemon.address, 22220)), 0
+    transport.start_client(timeout=20)
+    try:
+        for number in range(20):
+            with pytest.raises(paramiko.AuthenticationException, match="failed"):
+                transport.auth_password("daytona", f"guess-{number}")
+            if not transport.is_active():
+                break
+            answered += 1
+    finally:
+        transport.close()
+    assert answered == 12, f"{answered} attempts were answered"
+    forgiven = paramiko.Transport((daemon.address, 22220))
+    forgiven.start_client(timeout=20)
+    with pytest.raises(paramiko.AuthenticationException, match="failed"):
+        forgiven.auth_password("daytona", "guess")
+    assert forgiven.auth_password("daytona", "sandbox-ssh") == []
+    forgiven.close()
