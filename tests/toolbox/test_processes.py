@@ -191,6 +191,7 @@ DETACHED = {
     "setsid": "setsid sleep {marker} >/dev/null 2>&1 </dev/null &",
     "nohup": "nohup sleep {marker} >/dev/null 2>&1 &",
     "double-fork-setsid": "(setsid sh -c 'sleep {marker} & exit' &) >/dev/null 2>&1",
+    "wiped": "(env -i sleep {marker} &) >/dev/null 2>&1",
     "disown": "bash -c 'sleep {marker} & disown' >/dev/null 2>&1",
 }
 

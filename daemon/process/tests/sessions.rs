@@ -12,6 +12,7 @@ use common::{Daemon, until};
 use nix::unistd::Pid;
 use pinfold_process::Settings;
 use pinfold_spawn::tree;
+use pinfold_testing::commands_with;
 use serde_json::{Value, json};
 
 struct Session<'a> {
@@ -163,6 +164,32 @@ async fn a5_detached_processes_are_killed_or_kept_as_asked() {
         }
     }
     assert_eq!(Daemon::new().ask("DELETE", "/process/session/x?keepDetached=maybe", None).await.0, 400);
+}
+
+/// An orphan without the mark, which outlives the shell's end by ignoring `SIGTERM`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_environment_hides_nobody() {
+    let daemon = Daemon::new();
+    let s = Session::new(&daemon, "bash", "wiped").await;
+    let number = std::process::id() * 10;
+    let run = || !commands_with(&format!("sleep {number} ")).is_empty();
+    s.run(&format!("(env -i sh -c 'trap \"\" TERM; sleep {number}; :' &)")).await;
+    until("the orphan", async || run()).await;
+    s.delete().await;
+    until("the end of the orphan", async || !run()).await;
+    // The same under a command that runs into its time, while an earlier one's stays.
+    let s = Session::new(&daemon, "bash", "wiped").await;
+    let kept = format!("sleep {} ", number + 1);
+    s.run(&format!("(env -i {kept}&)")).await;
+    // Which command has started what is told by the clock's ticks.
+    let then = tree::now();
+    until("the clock's next tick", async || tree::now() > then + 1).await;
+    let body = json!({ "command": format!("(env -i sleep {number} &); sleep 1205"), "timeout": 1 });
+    assert_eq!(daemon.ask("POST", &s.path("/exec"), body).await.0, 408);
+    until("the end of the orphan", async || !run()).await;
+    assert!(!commands_with(&kept).is_empty());
+    s.delete().await;
+    until("the end of the other", async || commands_with(&kept).is_empty()).await;
 }
 
 #[tokio::test]

@@ -212,11 +212,23 @@ impl Process {
         }
     }
 
-    /// Signals the process and its [`tree::family`], as far as `scope` goes, descendants first (`SIGKILL`: ancestors first). Says which there were
+    /// What it has started, wherever that went, itself left out: its descendants, what carries the mark, and, while it runs, who is in the group or the session
+    /// that it leads.
+    pub fn family(&self, mark: &Mark) -> Vec<tree::Entry> {
+        let _no_reaping = self.registry.hold();
+        self.family_now(mark)
+    }
+
+    /// The same for who keeps the reaper away.
+    fn family_now(&self, mark: &Mark) -> Vec<tree::Entry> {
+        tree::family(self.pid, mark, self.exited().is_none())
+    }
+
+    /// Signals the process and its [`Process::family`], as far as `scope` goes, descendants first (`SIGKILL`: ancestors first). Says which there were
     /// besides the process itself.
     pub fn signal_family(&self, mark: &Mark, scope: Scope, signal: Signal) -> Vec<Pid> {
         let _no_reaping = self.registry.hold();
-        let family = tree::within(scope, self.pid, tree::family(self.pid, mark));
+        let family = tree::within(scope, self.pid, self.family_now(mark));
         let family: Vec<Pid> = family.iter().map(|e| Pid::from_raw(e.pid)).collect();
         let root = || if self.exited().is_none() { kill(self.pid, signal) } else { Ok(()) };
         if signal == Signal::SIGKILL {
@@ -234,7 +246,7 @@ impl Process {
         family
     }
 
-    /// Kills the process and its [`tree::family`], as far as `scope` goes, until a look at the tree finds nobody new: what forks while it dies is met
+    /// Kills the process and its [`Process::family`], as far as `scope` goes, until a look at the tree finds nobody new: what forks while it dies is met
     /// again.
     pub fn kill_family(&self, mark: &Mark, scope: Scope) {
         let mut killed = HashSet::new();

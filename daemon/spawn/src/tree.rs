@@ -106,13 +106,15 @@ impl Mark {
     }
 }
 
-/// A command's processes: what descends from `root`, and what left the tree but carries the mark. Zombies are left out, and so is `root`.
-pub fn family(root: Pid, mark: &Mark) -> Vec<Entry> {
+/// A command's processes: what descends from `root`, and what left the tree but carries the mark, or is in the group or the session that `root` leads.
+/// Zombies are left out, and so is `root`. Once `root` has been reaped its number may be another leader's: then `leads` has to be false.
+pub(crate) fn family(root: Pid, mark: &Mark, leads: bool) -> Vec<Entry> {
     let all = all();
     let own = std::process::id().cast_signed();
+    let led = |e: &Entry| leads && (e.group == root.as_raw() || e.session == root.as_raw());
     let orphans =
         all.iter().filter(|e| (e.parent == own || e.parent == 1) && e.pid != root.as_raw() && e.pid != own);
-    let orphans: Vec<&Entry> = orphans.filter(|e| e.state != 'Z' && mark.is_on(e.pid)).collect();
+    let orphans: Vec<&Entry> = orphans.filter(|e| e.state != 'Z' && (led(e) || mark.is_on(e.pid))).collect();
     let below = below(&all, orphans.iter().map(|e| e.pid).chain([root.as_raw()]));
     let mut seen = HashSet::new();
     let both = orphans.into_iter().cloned().chain(below);

@@ -110,19 +110,19 @@ async fn adopted_orphans(spawner: &Spawner) {
     until("the long orphan to be reaped", || children().is_empty()).await;
 }
 
-/// What left its tree by a double fork and a session of its own is killed with the rest, and nothing else is.
+/// What left its tree by a double fork and a session of its own, or with no environment left, is killed with the rest, and nothing else is.
 async fn families(spawner: &Spawner) {
     let bystander = spawner.spawn(sh("sleep 100")).unwrap();
     let mark = Mark::new("reaping-test-1");
-    let mut command = sh("setsid sh -c 'sleep 101 & sleep 102' & (setsid sleep 103 &) ; sleep 104");
+    let mut command =
+        sh("setsid sh -c 'sleep 101 & sleep 102' & (setsid sleep 103 &) ; (env -i sleep 105 &) ; sleep 104");
     mark.apply(&mut command);
     let process = spawner.spawn(command).unwrap();
-    let names =
-        |process: &Process| tree::family(process.pid(), &mark).iter().filter(|e| e.name == "sleep").count();
-    until("the whole family to run", || names(&process) == 4).await;
+    let names = |process: &Process| process.family(&mark).iter().filter(|e| e.name == "sleep").count();
+    until("the whole family to run", || names(&process) == 5).await;
     process.kill_family(&mark, Scope::Everything);
     assert_eq!(process.wait().await, Exit::Signal(9));
-    until("the family's end", || tree::family(process.pid(), &mark).is_empty()).await;
+    until("the family's end", || process.family(&mark).is_empty() && children().len() == 1).await;
     assert_eq!(bystander.exited(), None);
     bystander.kill_tree();
     assert_eq!(bystander.wait().await, Exit::Signal(9));

@@ -61,6 +61,10 @@ async fn end(session: &Arc<Session>, scope: Scope, grace: Duration, check: Durat
     };
     let in_time = timeout(grace.min(MAX_GRACE), all_gone).await.is_ok();
     tracing::debug!(session = session.id, in_time, "session ends");
+    if scope == Scope::Everything && !in_time {
+        // Who is in the group and has nothing else to be known by, now that the shell is gone.
+        let _ = session.process.signal_group(Signal::SIGKILL);
+    }
     // Whatever stayed, or was started meanwhile.
     let dying = Arc::clone(session);
     let killed = tokio::task::spawn_blocking(move || dying.process.kill_family(&dying.mark, scope)).await;

@@ -156,7 +156,7 @@ async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: 
 
 /// Signals what a running command has started, and not what earlier commands left in the background. The shell itself is spared.
 pub(super) fn signal_started(process: &Process, mark: &Mark, since: u64, signal: AnySignal) -> usize {
-    let family = tree::family(process.pid(), mark);
+    let family = process.family(mark);
     let own = family.iter().filter(|process| process.started >= since);
     own.filter(|process| signal.send(Pid::from_raw(process.pid)).is_ok()).count()
 }
