@@ -236,6 +236,14 @@ def test_pain_a11_standard_input_ends_when_it_should_and_not_before(daemon, name
     assert daemon.post(tell, {"eof": True}).status_code == 204
     assert session.ended(command, 5) == 0
     assert session.logs(command)["stdout"] == "one\ntwoover\n"
+    # The command ends of what is delivered, at once; that is no reason to say that it was not.
+    for _ in range(100):
+        command = session.start("cat", suppressInputEcho=True)
+        tell = f"{session.path}/command/{command}/input"
+        for body in ({"data": "more", "raw": True}, {"eof": True}):
+            answer = daemon.post(tell, body)
+            assert answer.status_code == 204, answer.text
+        assert session.ended(command, 5) == 0
     session.delete()
 
 

@@ -193,6 +193,8 @@ async fn input(
         if waiting { Ok(()) } else { wait.await.map_err(|_| closed()) }
     };
     tokio::select! {
+        // What was delivered was, though the command may have ended of it meanwhile.
+        biased;
         delivered = deliver => delivered.or_else(|error| check_running(&session, &command).and(Err(error)))?,
         _ = command.ended() => check_running(&session, &command)?,
     }
