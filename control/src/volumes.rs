@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::volume as wire;
+use pinfold_proto::runner::job::JobKind;
 use pinfold_proto::runner::payload::VolumeMount;
 
 use crate::api::store_failed;
 use crate::core::Core;
+use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::mirror::{Mirror, Row};
 use crate::store::volumes::{Volume, VolumeState};
 use crate::store::{Result, Store};
@@ -155,7 +157,7 @@ async fn settle(core: Arc<Core>, mut volume: Volume) {
         match &core.s3 {
             Some(s3) if gone => s3.remove_volume(&volume.id).await.map_err(|error| error.to_string()),
             Some(s3) => s3.make_volume(&volume.id).await.map_err(|error| error.to_string()),
-            None if gone => remove_directory(&core, &volume.id).await,
+            None if gone => remove_directories(&core, &volume).await,
             None => Ok(()),
         }
     };
@@ -181,8 +183,21 @@ async fn settle(core: Arc<Core>, mut volume: Volume) {
     }
 }
 
-async fn remove_directory(core: &Core, id: &str) -> std::result::Result<(), String> {
-    let path = core.config.volume_dir.join(id);
+/// Removes a volume's directory here, and asks runners elsewhere to remove theirs: each has one once a sandbox there had the volume.
+async fn remove_directories(core: &Core, volume: &Volume) -> std::result::Result<(), String> {
+    if volume.last_used_at.is_some() {
+        let asked = async {
+            let mut tx = core.store.begin().await?;
+            for runner in core.runners.list() {
+                let job = JobRow::pending(&runner.id, JobKind::RemoveVolume, "VOLUME", &volume.id, None);
+                job_table::insert(&mut tx, &job).await?;
+            }
+            tx.commit().await
+        };
+        asked.await.map_err(|error| format!("its runners could not be asked to remove it: {error}"))?;
+        core.runners.list().iter().for_each(|runner| core.jobs.wake(&runner.id));
+    }
+    let path = core.config.volume_dir.join(&volume.id);
     match tokio::fs::remove_dir_all(&path).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("{} could not be removed: {error}", path.display()))

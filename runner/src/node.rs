@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::daemon::InstalledDaemon;
-use crate::error::{OpResult, RunError};
+use crate::error::{Class, OpError, OpResult, RunError};
 use crate::images::Images;
 use crate::index::Index;
 use crate::observe::Counters;
@@ -168,6 +168,24 @@ impl Node {
         let sources: HashSet<PathBuf> =
             listed.into_iter().flat_map(|c| c.mount_sources).map(PathBuf::from).collect();
         self.daemon.reconcile(&sources);
+        self.volumes.cleanup(&self.volumes_of(&sources)).await;
+        self.remove_retired().await
+    }
+
+    /// Removes what this host has of a volume that was deleted; one that a container still has stays.
+    pub async fn remove_volume(&self, id: &str) -> OpResult<()> {
+        let volume: VolumeId =
+            id.parse().map_err(|error| OpError::new(Class::BadRequest, format!("{error}")))?;
+        let listed = self.engine.list().await?;
+        let sources = listed.into_iter().flat_map(|c| c.mount_sources).map(PathBuf::from).collect();
+        if self.volumes_of(&sources).contains(&volume) {
+            return Err(OpError::new(Class::Conflict, format!("a container still has the volume {volume}")));
+        }
+        self.volumes.remove(&volume).await
+    }
+
+    /// Volumes of existing sandboxes, running or not, and of containers that mount `sources`.
+    fn volumes_of(&self, sources: &HashSet<PathBuf>) -> HashSet<VolumeId> {
         // A sandbox of the original runner has no record, but its mounts name their volumes.
         let named = sources.iter().flat_map(|path| path.iter()).filter_map(|part| part.to_str());
         let named = named
@@ -175,8 +193,7 @@ impl Node {
         let ids = self.records.ids();
         let recorded = ids.iter().filter_map(|id| self.records.get(id)).flat_map(|r| r.volumes);
         let recorded = recorded.filter_map(|volume| volume.volume_id.parse::<VolumeId>().ok());
-        self.volumes.cleanup(&named.chain(recorded).collect()).await;
-        self.remove_retired().await
+        named.chain(recorded).collect()
     }
 
     /// Gives unused volumes back some time after sandboxes were destroyed, until `stop`.

@@ -25,6 +25,9 @@ pub trait Volumes: Send + Sync + 'static {
     /// Why volumes would not work on this host, if they would not.
     fn problem(&self) -> Option<String>;
 
+    /// Removes what this host has of a deleted volume that no sandbox uses.
+    async fn remove(&self, volume: &VolumeId) -> OpResult<()>;
+
     /// Gives back volumes that no sandbox uses; `in_use` are those of existing sandboxes, running or not.
     async fn cleanup(&self, in_use: &HashSet<VolumeId>);
 }
@@ -98,6 +101,10 @@ impl Volumes for HostVolumes {
 
     fn problem(&self) -> Option<String> {
         self.binder.store().problem()
+    }
+
+    async fn remove(&self, volume: &VolumeId) -> OpResult<()> {
+        self.binder.store().remove(volume).await.map_err(|e| failure(&e))
     }
 
     async fn cleanup(&self, in_use: &HashSet<VolumeId>) {

@@ -55,6 +55,35 @@ async fn a_life_in_jobs() {
 }
 
 #[tokio::test]
+async fn a_deleted_volume_goes_when_no_container_has_it() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let (id, volume) = (SandboxId::random(), "b8c3a1d0-2f0e-4a56-8a44-6b3f1d2e9c70");
+    let mut payload = create_payload(&id);
+    payload["volumes"] = json!([{"volumeId": volume, "mountPath": "/data"}]);
+    let directory = bench.dir.path().join("data/volumes").join(volume);
+    for (kind, resource, payload, completed) in [
+        ("CREATE_SANDBOX", id.as_str(), Some(payload), true),
+        ("STOP_SANDBOX", id.as_str(), None, true),
+        ("REMOVE_VOLUME", volume, None, false),
+        ("REMOVE_VOLUME", "../sandboxes", None, false),
+        ("DESTROY_SANDBOX", id.as_str(), None, true),
+    ] {
+        let result = control.result(&control.push(kind, resource, payload)).await;
+        assert_eq!(result.status == JobStatus::Completed, completed, "{kind}: {result:?}");
+        assert!(directory.is_dir(), "{kind}");
+    }
+    for _ in 0..2 {
+        let result = control.result(&control.push("REMOVE_VOLUME", volume, None)).await;
+        assert_eq!(result.status, JobStatus::Completed, "{result:?}");
+        assert!(!directory.exists());
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_job_delivered_five_times_runs_once() {
     let bench = Bench::new().await;
     let control = Arc::new(Control { repeats: 5.into(), ..Control::default() });

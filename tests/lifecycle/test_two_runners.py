@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 
 import pytest
-from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, DaytonaError
+from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, DaytonaError, VolumeMount
 
 from second_host import SecondHost, second_host, unmount
 from stack import STATE
@@ -106,6 +107,30 @@ def test_sandboxes_are_placed_on_both_and_reached_on_both(stack, daytona, fleet)
         for sandbox in made:
             daytona.delete(sandbox, wait=True)
     eventually(lambda: not fleet.second.containers(), "the second engine to be empty")
+
+
+def test_a_deleted_volume_is_gone_from_both(stack, daytona, fleet):
+    """Volumes are directories of each runner here. One that a runner never heard of, and one that is there, stay."""
+    roots = (stack.data / "runner" / "volumes", fleet.second.directory / "node" / "volumes")
+    gone, kept = (daytona.volume.create(f"vol-{uuid.uuid4()}") for _ in range(2))
+    mounts = [VolumeMount(volume_id=gone.id, mount_path="/gone"), VolumeMount(volume_id=kept.id, mount_path="/kept")]
+    params = CreateSandboxFromSnapshotParams(snapshot="everywhere", volumes=mounts)
+    made = []
+    try:
+        while len({fleet.runner_of(s) for s in made}) < 2:
+            assert len(made) < 6, f"all went to one runner: {fleet.show()}"
+            made.append(daytona.create(params, timeout=60))
+            made[-1].fs.upload_file(b"x", "/gone/file")
+            made[-1].fs.upload_file(b"x", "/kept/file")
+    finally:
+        for sandbox in made:
+            daytona.delete(sandbox, wait=True)
+    assert all((root / gone.id / "file").exists() for root in roots)
+    daytona.volume.delete(gone)
+    eventually(lambda: not any((root / gone.id).exists() for root in roots), "the volume's directories to be gone")
+    assert all((root / kept.id / "file").exists() for root in roots)
+    daytona.volume.delete(kept)
+    eventually(lambda: not any((root / kept.id).exists() for root in roots), "the other's to be gone, too")
 
 
 def test_a_runner_that_was_killed_is_noticed_and_its_sandboxes_say_so(daytona, fleet):

@@ -16,10 +16,10 @@ pub struct Job {
     pub kind: JobKind,
     /// Where the job stands.
     pub status: JobStatus,
-    /// `SANDBOX` or `SNAPSHOT`.
+    /// `SANDBOX`, `SNAPSHOT` or `VOLUME`.
     #[serde(default, deserialize_with = "crate::null::as_default")]
     pub resource_type: String,
-    /// The sandbox id, or an image reference.
+    /// The sandbox id, an image reference, or the volume's id.
     #[serde(default, deserialize_with = "crate::null::as_default")]
     pub resource_id: String,
     /// JSON **as a string**.
@@ -96,6 +96,8 @@ job_kinds! {
     PullSnapshot => "PULL_SNAPSHOT",
     /// Remove an image.
     RemoveSnapshot => "REMOVE_SNAPSHOT",
+    /// Remove the directory of a deleted volume. Ours alone: no v0.190 runner knows it, and only control planes of ours send it.
+    RemoveVolume => "REMOVE_VOLUME",
     /// Ask a registry for digest and size.
     InspectSnapshotInRegistry => "INSPECT_SNAPSHOT_IN_REGISTRY",
     /// Unsupported for containers.

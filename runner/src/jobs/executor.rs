@@ -263,6 +263,7 @@ impl Executor {
             JobKind::BuildSnapshot => result(node.build(payload(job)?).await?),
             JobKind::PullSnapshot => result(node.pull_snapshot(payload(job)?).await?),
             JobKind::RemoveSnapshot => node.remove_snapshot(&job.resource_id).await.map(|()| None),
+            JobKind::RemoveVolume => node.remove_volume(&job.resource_id).await.map(|()| None),
             JobKind::InspectSnapshotInRegistry => result(node.inspect_snapshot(payload(job)?).await?),
             JobKind::PauseSandbox | JobKind::ForkSandbox => Err(OpError::new(
                 Class::BadRequest,

@@ -71,6 +71,9 @@ pub trait VolumeStore: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Removes what this host has of a deleted volume; nothing there is a success. The caller knows that no container uses it.
+    async fn remove(&self, volume: &VolumeId) -> Result<(), VolumeError>;
+
     /// Removes what no container uses any more; `in_use` says which volumes are. Returns what was removed.
     async fn cleanup(
         &self,

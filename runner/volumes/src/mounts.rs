@@ -31,6 +31,14 @@ pub(crate) fn is_mount_point(mountinfo: &str, path: &Path) -> bool {
     mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| unescape(point) == path)
 }
 
+/// Whether anything is mounted at `path` or below.
+pub(crate) fn has_mounts(mountinfo: &str, path: &Path) -> bool {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|point| Path::new(&unescape(point)).starts_with(path))
+}
+
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
 fn unescape(field: &str) -> String {
     field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
@@ -47,6 +55,8 @@ mod tests {
         assert!(is_mount_point(info, Path::new("/mnt/a b")));
         assert!(is_mount_point(info, Path::new("/")));
         assert!(!is_mount_point(info, Path::new("/mnt")));
+        assert!(has_mounts(info, Path::new("/mnt")) && has_mounts(info, Path::new("/mnt/a b")));
+        assert!(!has_mounts(info, Path::new("/mnt/a")) && !has_mounts(info, Path::new("/mnt/a b/c")));
         assert_eq!(health(Path::new("/proc")), Health::Live);
         assert_eq!(health(Path::new("/etc")), Health::Absent);
     }

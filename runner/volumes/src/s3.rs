@@ -239,6 +239,11 @@ impl VolumeStore for S3Volumes {
             .then(|| "this host has no /dev/fuse; load the kernel module fuse".to_owned())
     }
 
+    async fn remove(&self, _volume: &VolumeId) -> Result<(), VolumeError> {
+        // The bucket is the control plane's to remove, and a mount without containers ends by itself.
+        Ok(())
+    }
+
     async fn cleanup(
         &self,
         in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
