@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from control_harness import Api
+from control_harness import Api, Process
 
 # The beginnings of paths that are answered with 501, and what they are.
 REFUSED = {
@@ -75,6 +75,68 @@ def test_every_operation_is_answered(api: Api, runner: Api, operation: str) -> N
         assert answer.status_code == 422
     if answer.status_code < 400 and method == "POST" and pattern in ("/sandbox", "/volumes"):
         api("DELETE", f"{pattern}/{json.loads(answer.content)['id']}")
+
+
+# Answered without a key, and why.
+OPEN = {
+    "GET /config": "a client asks it before it has one",
+    "GET /health": "for watchdogs",
+    "GET /health/ready": "for watchdogs",
+    "GET /preview/{}/access": "404 to whoever may not see it, as for what is not there",
+}
+# What is asked for first: without it the body is refused before the id is looked at.
+BODIES = {
+    "PATCH /runners/{}/draining": {"draining": False},
+    "PATCH /runners/{}/scheduling": {"unschedulable": False},
+    "PATCH /warm-pools/{}": {"pool": 1},
+    "POST /jobs/{}/status": {"status": "COMPLETED"},
+    "PUT /sandbox/{}/state": {"state": "started"},
+}
+OF_RUNNERS = ("/jobs", "/sandbox/{}/state")
+SERVED = [op for op in OPERATIONS if op in SERVED_ALL_THE_SAME or not any(op.split()[1].startswith(beginning) for beginning in REFUSED)]
+
+
+def foreign(operation: str) -> tuple[str, str]:
+    """Method and path, with ids that are nobody's."""
+    method, pattern = operation.split()
+    return method, pattern.replace("{}", str(uuid.uuid4()), 1).replace("{}", "1")
+
+
+def test_nothing_is_open_to_a_bad_key(control: Process) -> None:
+    for key in ("nonsense", control.info["apiKey"][:-1]):
+        stranger = Api(control.info["url"], key)
+        for operation in SERVED:
+            answer = stranger(*foreign(operation))
+            assert answer.status_code == 401 or operation in OPEN, f"{operation}: {answer.status_code}: {answer.text[:200]}"
+
+
+def test_ids_of_nobody_are_404(api: Api, runner: Api) -> None:
+    for operation in (op for op in SERVED if "{}" in op and op not in FOR_MACHINES):
+        caller = runner if operation.split()[1].startswith(OF_RUNNERS) else api
+        method, path = foreign(operation)
+        answer = caller(method, path, **({} if method in ("GET", "DELETE") else {"json": BODIES.get(operation, {})}))
+        assert answer.status_code == 404, f"{operation}: {answer.status_code}: {answer.text[:200]}"
+
+
+def test_bodies_of_no_length_or_with_unknown_fields_are_as_good_as_empty_ones(api: Api, runner: Api) -> None:
+    """And nonsense is refused in words."""
+    header = {"Content-Type": "application/json"}
+    for operation in (op for op in SERVED if op.split()[0] not in ("GET", "DELETE")):
+        caller = runner if operation.split()[1].startswith(OF_RUNNERS) else api
+        path = foreign(operation)[1]
+
+        def status(path: str = path, caller: Api = caller, operation: str = operation, **body: object) -> int:
+            answer = caller(operation.split()[0], path, **body)
+            if answer.status_code < 400 and answer.content and "id" in (made := answer.json()):
+                api("DELETE", f"{path}/{made['id']}")
+            return answer.status_code
+
+        plain = status(json={})
+        assert plain < 500, operation
+        assert status(content=b"", headers=header) == plain, operation
+        assert status(json={"someday": {"a": [1, None]}, "x": None}) == plain, operation
+        for nonsense in (b'{"a', b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000):
+            assert status(content=nonsense, headers=header) < 500, f"{operation}: {nonsense[:10]!r}"
 
 
 def test_what_nobody_knows_is_404(api: Api) -> None:

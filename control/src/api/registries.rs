@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
-use pinfold_http::{ApiError, ApiResult, JsonBody};
+use pinfold_http::{ApiError, ApiResult, JsonBody, OptionalJsonBody};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ async fn update(
     State(core): State<Arc<Core>>,
     user: User,
     Path(id): Path<String>,
-    JsonBody(body): JsonBody<Body>,
+    OptionalJsonBody(body): OptionalJsonBody<Body>,
 ) -> ApiResult<Json<Value>> {
     user.may("write:registries")?;
     let mut registry = core.registries.all.get(&id).ok_or_else(|| missing(&id))?;
