@@ -16,8 +16,10 @@ mod bulk_upload;
 mod content_type;
 mod copy;
 mod delete;
+mod directory;
 mod download;
 mod error;
+mod expression;
 mod find;
 mod folder;
 #[doc(hidden)]
@@ -30,6 +32,7 @@ mod list;
 mod mode;
 mod multipart;
 mod needle;
+mod parallel;
 mod path;
 mod permissions;
 mod range;

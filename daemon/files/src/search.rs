@@ -1,5 +1,6 @@
 //! `GET /files/search`: files and directories whose base name matches a pattern.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 
@@ -25,12 +26,8 @@ pub(crate) async fn search(State(sandbox): State<Sandbox>, query: Query) -> ApiR
     Ok(json_list("{\"files\":[", "]}", move |list| {
         let Some(glob) = glob else { return Ok(()) };
         let mut more = false;
-        let walked = walk(&root, &mut |entry: Entry| {
-            let name = if entry.below.as_os_str().is_empty() {
-                path::base_name(&given)
-            } else {
-                path::base_name(&entry.below)
-            };
+        let walked = walk(&root, &mut |entry: Entry<'_>| {
+            let name = entry.name().map_or_else(|| path::base_name(&given), OsStr::to_owned);
             if list.abandoned() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -38,7 +35,7 @@ pub(crate) async fn search(State(sandbox): State<Sandbox>, query: Query) -> ApiR
                 return Ok(());
             }
             more = !limit.take();
-            if more { Err(io::ErrorKind::Other.into()) } else { list.push(&report(&given, &entry.below)) }
+            if more { Err(io::ErrorKind::Other.into()) } else { list.push(&report(&given, &entry.below())) }
         });
         if more {
             list.close_with("],\"truncated\":true}");

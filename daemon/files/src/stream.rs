@@ -78,6 +78,11 @@ impl JsonList {
         self.sender.is_closed()
     }
 
+    /// What tells whether the client has left, for other threads. The answer does not end while it is held.
+    pub(crate) fn client(&self) -> Feed {
+        self.sender.clone()
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
         self.sender.blocking_send(Ok(chunk.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())

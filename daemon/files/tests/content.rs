@@ -91,6 +91,13 @@ async fn find_has_options_beyond_the_contract() {
     };
     assert_eq!(find("pattern=error").await.len(), 9);
     assert_eq!(find("pattern=error&ignoreCase=true").await.len(), 18);
+    let expression = |text: &str| format!("regex=true&pattern={}", encode(text));
+    let found = find(&expression("^(Error|warning) [2-3]+$")).await;
+    let lines: Vec<_> = found.iter().map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["Error 2", "warning 22", "Error 3", "warning 33"]);
+    assert_eq!(find(&(expression("^error") + "&ignoreCase=true")).await.len(), 9);
+    assert_eq!(find(&expression("[0-9]").replace("true", "false")).await.len(), 0);
+
     let cut = find("pattern=error&ignoreCase=true&limit=3").await;
     let places: Vec<_> =
         cut[..3].iter().map(|m| (m["file"].as_str().unwrap(), m["line"].as_u64().unwrap())).collect();
@@ -98,7 +105,12 @@ async fn find_has_options_beyond_the_contract() {
     assert_eq!(cut[3..], [json!({"file": "", "line": 0, "content": "", "truncated": true})]);
     assert_eq!(find("pattern=error&limit=9").await.len(), 9, "all there are is not cut");
 
-    for bad in ["pattern=x&limit=0", "pattern=x&limit=many"] {
+    for bad in [
+        expression("("),
+        expression("(a{200}){200}"),
+        "pattern=x&limit=0".into(),
+        "pattern=x&limit=many".into(),
+    ] {
         let answer = daemon.ask("GET", &format!("/files/find?path=d&{bad}")).await;
         assert_eq!(answer.error(), (400, "BAD_REQUEST".into()), "{bad}");
     }
@@ -108,6 +120,18 @@ async fn find_has_options_beyond_the_contract() {
     assert_eq!(search("limit=2").await, json!({"files": ["d/0", "d/1"], "truncated": true}));
     assert_eq!(search("limit=9").await["files"].as_array().unwrap().len(), 9);
     assert_eq!(search("limit=9").await.get("truncated"), None);
+}
+
+/// Each of these takes a backtracking engine longer than anybody waits.
+#[tokio::test]
+async fn a_hostile_expression_is_answered() {
+    let daemon = Daemon::start().await;
+    daemon.write("d/text", "a".repeat(10_000) + "\n" + &"ab\n".repeat(1000));
+    for hostile in ["(a+)+$x", "(a|aa)+c", "(?:a|b)*a(?:a|b){50}c"] {
+        let answer =
+            daemon.ask("GET", &format!("/files/find?path=d&regex=true&pattern={}", encode(hostile))).await;
+        assert_eq!((answer.status, answer.json()), (200, json!([])), "{hostile}");
+    }
 }
 
 #[tokio::test]
