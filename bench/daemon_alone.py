@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures one daemon at work, without control plane and runner, and prints JSON. Floors are what the same work costs without it.
 
-    daemon_alone.py BINARY execute|find|transfer|idle|terminals|ssh
+    daemon_alone.py BINARY execute|find|git|transfer|idle|terminals|ssh
 
 Runs in a network namespace of its own (`unshare --net`), so that the daemon's fixed ports are free and nobody else is reached. The
 client is a bare socket with a request that was made beforehand: its own cost is not the daemon's.
@@ -167,6 +167,49 @@ def find(_: int, home: Path, size: int = 1 << 30, count: int = 5) -> dict[str, l
     return result
 
 
+def git(_: int, home: Path, files: int = 1000, count: int = 5) -> dict[str, list[float]]:
+    """A clone of a local repository and the status of the clone, against git itself, which copies objects as it would from elsewhere."""
+    source, clone = home / "source", home / "clone"
+    source.mkdir()
+    words = {name: f"{name}@bench" for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")}
+    environment = os.environ | words | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+
+    def run(*arguments: str, at: Path = source) -> None:
+        subprocess.run(["git", "-C", str(at), *arguments], check=True, capture_output=True, env=environment)
+
+    run("init", "-q", "-b", "main")
+    for number in range(files):
+        directory = source / str(number % 64)
+        directory.mkdir(exist_ok=True)
+        (directory / f"{number}.txt").write_text("".join(f"line {line} of {number}: {os.urandom(24).hex()}\n" for line in range(60)))
+    for part in range(4):
+        run("add", *(str(n) for n in range(part * 16, part * 16 + 16)))
+        run("commit", "-q", "-m", f"part {part}")
+    run("gc", "-q")
+    connection = http.client.HTTPConnection(*ADDRESS, timeout=300)
+
+    def ask(method: str, path: str, body: object = None) -> bytes:
+        connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+        assert answer.status < 300, said
+        return said
+
+    result: dict[str, list[float]] = {"clone": [], "clone_floor": [], "status": [], "status_floor": []}
+    for number in range(count + 1):
+        shutil.rmtree(clone, ignore_errors=True)
+        floor = milliseconds(lambda: run("clone", "-q", "--no-local", str(source), str(clone), at=home))
+        shutil.rmtree(clone)
+        ours = milliseconds(lambda: ask("POST", "/git/clone", {"url": str(source), "path": str(clone)}))
+        assert len(list(clone.glob("*/*.txt"))) == files
+        status_floor = milliseconds(lambda: run("status", "--porcelain=v2", "--branch", at=clone))
+        status = milliseconds(lambda: ask("GET", f"/git/status?path={clone}"))
+        if number:  # the first warms both up
+            for name, value in {"clone": ours, "clone_floor": floor, "status": status, "status_floor": status_floor}.items():
+                result[name].append(value)
+    return result
+
+
 def serve_copy(source: Path, target: Path, port: int) -> None:
     """The other end of the floor: a process that takes a file from the socket, then sends one, until the connection ends."""
     with socket.create_server(("127.0.0.1", port)) as server:
@@ -265,9 +308,15 @@ def transfer(pid: int, home: Path, size: int = 1 << 30, count: int = 5) -> dict[
     return result
 
 
-def wakeups(pid: int) -> int:
-    """How often any thread of a process has gone to sleep by itself so far; each time it was woken before."""
-    return sum(status(int(thread.name), "voluntary_ctxt_switches") for thread in Path(f"/proc/{pid}/task").iterdir())
+def wakeups(pid: int, seconds: float) -> float:
+    """How often in a second any thread of a process goes to sleep by itself; each time it was woken before. Threads that end meanwhile do not count."""
+
+    def slept() -> dict[str, int]:
+        return {thread.name: status(int(thread.name), "voluntary_ctxt_switches") for thread in Path(f"/proc/{pid}/task").iterdir()}
+
+    before = slept()
+    time.sleep(seconds)
+    return sum(times - before.get(thread, 0) for thread, times in slept().items()) / seconds
 
 
 def idle(pid: int, _: Path, sessions: int = 200, seconds: float = 20) -> dict[str, list[float]]:
@@ -275,9 +324,7 @@ def idle(pid: int, _: Path, sessions: int = 200, seconds: float = 20) -> dict[st
     client = Client()
     client.call("GET", "/version")
     time.sleep(3)  # what the start and the first request leave behind
-    before = wakeups(pid)
-    time.sleep(seconds)
-    quiet = (wakeups(pid) - before) / seconds
+    quiet = wakeups(pid, seconds)
 
     def session(number: int) -> None:
         own = Client()
@@ -293,9 +340,7 @@ def idle(pid: int, _: Path, sessions: int = 200, seconds: float = 20) -> dict[st
         worker.join()
     time.sleep(1)
     grown = (status(pid, "VmRSS") - resting) / 1024
-    before = wakeups(pid)
-    time.sleep(seconds / 2)
-    return {"wakeups": [quiet], "sessions": [grown], "session_wakeups": [(wakeups(pid) - before) / (seconds / 2)]}
+    return {"wakeups": [quiet], "sessions": [grown], "session_wakeups": [wakeups(pid, seconds / 2)]}
 
 
 def terminals(pid: int, _: Path, count: int = 200) -> dict[str, list[float]]:
@@ -372,7 +417,7 @@ def main() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     home = Path(tempfile.mkdtemp(prefix="pinfold-bench-", dir=os.environ.get("TMPDIR")))
     try:
-        measures = {"execute": execute, "find": find, "transfer": transfer, "idle": idle, "terminals": terminals, "ssh": ssh}
+        measures = {"execute": execute, "find": find, "git": git, "transfer": transfer, "idle": idle, "terminals": terminals, "ssh": ssh}
         with daemon(binary, home) as pid:
             print(json.dumps(measures[name](pid, home)))
     finally:

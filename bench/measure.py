@@ -454,6 +454,18 @@ def daemon_find() -> list[Row]:
     return [Row("daemon: find in 1 GiB, 16384 files", "ms", measured["ours"], measured["floor"], "ripgrep", ratio=1.5)]
 
 
+def daemon_git() -> list[Row]:
+    """A clone of 1000 files from a local repository, and the status of the clone."""
+    if shutil.which("git") is None:
+        print("bench: daemon-git is left out: its floor is git (apt-get install git)", file=sys.stderr)
+        return []
+    measured = alone("git")
+    return [
+        Row("daemon: git clone, 1000 files", "ms", measured["clone"], measured["clone_floor"], "git clone --no-local"),
+        Row("daemon: git status, 1000 files", "ms", measured["status"], measured["status_floor"], "git status"),
+    ]
+
+
 def daemon_transfer() -> list[Row]:
     """A GiB each way, and what it costs the daemon's memory."""
     measured = alone("transfer")
@@ -517,6 +529,7 @@ ALONE: dict[str, Callable[[], list[Row]]] = {
     "daemon": daemon,
     "daemon-exec": daemon_execute,
     "daemon-find": daemon_find,
+    "daemon-git": daemon_git,
     "daemon-transfer": daemon_transfer,
     "daemon-idle": daemon_idle,
     "daemon-terminals": daemon_terminals,

@@ -3,6 +3,7 @@
 //! Everything a person or a program does in a sandbox goes through this one process, usually PID 1: it must start in milliseconds, stay small, never
 //! stall, and never die of what its children do. The groups of routes are crates of their own; this one puts them together.
 
+mod beat;
 pub mod cli;
 pub mod config;
 mod describe;

@@ -10,6 +10,8 @@ use pinfold_cgroup::{CpuSampler, Kernel, Machine, Percent, Scope};
 use pinfold_proto::toolbox::system::Metrics;
 use tokio::sync::watch;
 
+use crate::beat::Beat;
+
 /// Length of a CPU sample.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -126,9 +128,15 @@ fn whole(cores: f64) -> u32 {
 }
 
 async fn sample(mut sampler: CpuSampler, sender: watch::Sender<Option<Percent>>) {
+    let beat = Beat::every(WINDOW);
     loop {
+        let due = sampler.due();
+        let next = async {
+            // The first two readings come soon after each other.
+            if due < WINDOW { tokio::time::sleep(due).await } else { beat.next().await }
+        };
         tokio::select! {
-            () = tokio::time::sleep(sampler.due()) => {}
+            () = next => {}
             () = sender.closed() => return,
         }
         match sampler.sample() {

@@ -12,6 +12,7 @@ use pinfold_spawn::Sandbox;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::beat::Beat;
 use crate::config::Config;
 use crate::listen::Listeners;
 use crate::metrics::{self, Meter};
@@ -145,10 +146,11 @@ impl Servers {
 
 /// Gives a thread for blocking work something to do before it would be given up. See [`SPARE_THREAD`].
 async fn keep_a_thread() {
+    let beat = Beat::every(SPARE_THREAD * 3 / 4);
     loop {
         // Nobody waits for the end of it: that would wake a second thread each time.
         drop(tokio::task::spawn_blocking(|| ()));
-        tokio::time::sleep(SPARE_THREAD * 3 / 4).await;
+        beat.next().await;
     }
 }
 

@@ -138,6 +138,22 @@ fn answers_and_ends() {
     let (_, _, ports) = daemon.ask("GET", "/port", "");
     assert!(ports["ports"].as_array().unwrap().contains(&json!(port)), "{ports}");
     assert_eq!(daemon.ask("GET", "/port/80/in-use", "").0, 400);
+    // Bound to another address than the one that a probe would reach.
+    let listener =
+        (9000..9999).find_map(|port| std::net::TcpListener::bind(("127.0.0.2", port)).ok()).unwrap();
+    let target = format!("/port/{}/in-use", listener.local_addr().unwrap().port());
+    let in_use = || daemon.ask("GET", &target, "").2["isInUse"].clone();
+    assert_eq!(in_use(), true);
+    drop(listener);
+    assert_eq!(in_use(), false);
+    // The kernel's table of all connections takes longer than this on a machine with much memory.
+    let quickest = (0..20).map(|_| {
+        let begin = Instant::now();
+        in_use();
+        begin.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < Duration::from_millis(8), "{quickest:?}");
     let proxied = daemon.ask("GET", &format!("/proxy/{port}/work-dir?x=%2F"), "");
     assert_eq!((proxied.0, &proxied.2["dir"]), (200, &json!(home)));
     assert_eq!(daemon.ask("GET", &format!("/proxy/{port}"), "").0, 301);

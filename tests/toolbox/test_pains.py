@@ -176,20 +176,26 @@ def test_pain_a9_large_commands_and_here_documents(daemon, name):
     session.delete()
 
 
-def _used(container: str) -> tuple[int, int]:
-    """Nanoseconds on a processor and voluntary context switches, of all threads of the daemon, from outside."""
-    pid, spent, switches = inspect(container)["State"]["Pid"], 0, 0
+def _used(container: str) -> dict[str, tuple[int, int]]:
+    """Of each thread of the daemon, nanoseconds on a processor and voluntary context switches, from outside."""
+    pid, used = inspect(container)["State"]["Pid"], {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            spent += int((task / "schedstat").read_text().split()[0])
-            switches += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.M)[1])
-    return spent, switches
+            spent = int((task / "schedstat").read_text().split()[0])
+            switches = int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.M)[1])
+            used[task.name] = (spent, switches)
+    return used
+
+
+def _since(before: dict[str, tuple[int, int]], container: str) -> tuple[int, int]:
+    """What was used since, by all threads that are still there."""
+    now = _used(container)
+    differences = [(used[0] - before.get(task, (0, 0))[0], used[1] - before.get(task, (0, 0))[1]) for task, used in now.items()]
+    return sum(spent for spent, _ in differences), sum(switches for _, switches in differences)
 
 
 def test_pain_a10_an_idle_daemon_is_idle(make_daemon, name):
-    """With a session, a running command, a follower and a terminal attached: less than 0.1 % of a processor, and about one wake a second.
-
-    Without anything attached it is promised to be less than one (`make bench ARGS=daemon-idle`).
+    """With a session, a running command, a follower and a terminal attached: less than 0.1 % of a processor, and less than one wake a second.
 
     Counted from just after a wake for just less than 15 s: three of the samples taken every 5 s, and once the thread kept every 15 s.
     """
@@ -204,19 +210,19 @@ def test_pain_a10_an_idle_daemon_is_idle(make_daemon, name):
     def quiet() -> bool:
         before = _used(daemon.container)
         time.sleep(0.5)
-        return _used(daemon.container)[0] - before[0] < 1_000_000
+        return _since(before, daemon.container)[0] < 1_000_000
 
     eventually(quiet, "the daemon to come to rest", 30)
-    slept = _used(daemon.container)[1]
-    eventually(lambda: _used(daemon.container)[1] > slept, "the daemon to wake by itself", 10)
+    before = _used(daemon.container)
+    eventually(lambda: _since(before, daemon.container)[1] > 0, "the daemon to wake by itself", 10)
     time.sleep(0.3)
     before, length = _used(daemon.container), 14.7
     time.sleep(length)
-    after = _used(daemon.container)
-    share, wakes = (after[0] - before[0]) / (length * 1e9), (after[1] - before[1]) / length
+    spent, switches = _since(before, daemon.container)
+    share, wakes = spent / (length * 1e9), switches / length
     print(f"{share:.4%} of a processor, {wakes:.1f} wakes a second")
     assert share < 0.001, f"{share:.3%} of a processor while idle"
-    assert wakes < 1.3, f"{wakes:.1f} wakes a second while idle"
+    assert wakes < 1, f"{wakes:.1f} wakes a second while idle"
     follower.close()
     terminal.close()
 
@@ -378,6 +384,8 @@ def test_pain_c23_uploads_and_downloads_take_no_memory(make_daemon, size):
         for part in answer.iter_raw(1 << 20):
             read += len(part)
     assert read > size
+    answer = daemon.post("/files/replace", {"files": ["/tmp/big"], "pattern": "what is not there", "newValue": ""}, timeout=100)
+    assert answer.json() == [{"file": "/tmp/big", "success": True}]
     print(f"{resident(daemon) - before} MiB more at the peak for {size >> 20} MiB each way")
     assert resident(daemon) - before < 8, f"{resident(daemon) - before} MiB more at the peak"
 

@@ -73,7 +73,8 @@ def test_weakness_r2_looking_at_ports_leaves_no_socket(daemon):
     before = descriptors()
     for port in range(5000, 5050):
         assert daemon.get(f"/port/{port}/in-use").json() == {"isInUse": False}
-    assert descriptors() <= before + 3
+    # The command that counted first may still have its pipes.
+    eventually(lambda: descriptors() <= before + 3, "no more descriptors than before")
 
 
 def test_weakness_r4_a_loop_of_previews_ends(daemon):

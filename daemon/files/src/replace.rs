@@ -1,6 +1,6 @@
 //! `POST /files/replace`: a literal text becomes another one, file by file.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 use axum::Json;
@@ -52,12 +52,12 @@ impl Replacement<'_> {
         }
         file.rewind()?;
         if let Some(mut target) = Target::open_atomic(path)? {
-            self.copy(&mut file, &mut target)?;
+            self.copy(&mut file, &mut BufWriter::with_capacity(BLOCK, &mut target))?;
             return target.finish();
         }
         // Written in place, the old content is lost with the first write: the new one must be complete before.
         let mut changed = tempfile::tempfile()?;
-        self.copy(&mut file, &mut changed)?;
+        self.copy(&mut file, &mut BufWriter::with_capacity(BLOCK, &mut changed))?;
         changed.rewind()?;
         let mut target = Target::open(path)?;
         io::copy(&mut changed, &mut target)?;
@@ -82,6 +82,7 @@ impl Replacement<'_> {
             let kept = if over { 0 } else { (filled - position).min(length - 1) };
             target.write_all(&buffer[position..filled - kept])?;
             if over {
+                target.flush()?;
                 return Ok(count);
             }
             buffer.copy_within(filled - kept..filled, 0);

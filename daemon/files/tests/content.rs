@@ -177,6 +177,7 @@ async fn replacing_changes_only_what_has_the_text() {
     std::fs::set_permissions(&changed, PermissionsExt::from_mode(0o741)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     std::fs::File::open(&same).unwrap().set_modified(time).unwrap();
+    let mut reader = std::fs::File::open(&changed).unwrap();
     let replace = async |body: Value| daemon.ask_with("POST", "/files/replace", &[], body.to_string()).await;
     let answer =
         replace(json!({"files": ["link", "none", "same", "hard", "."], "pattern": "one", "newValue": "1."}))
@@ -194,6 +195,9 @@ async fn replacing_changes_only_what_has_the_text() {
     );
     assert_eq!((daemon.read("changed"), daemon.read("again")), (b"1..two 1.\n".to_vec(), b"1.".to_vec()));
     assert!(daemon.path("link").is_symlink());
+    let mut seen = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut seen).unwrap();
+    assert_eq!(seen, "one.two one\n", "whoever reads the old file reads all of it");
     assert_eq!(std::fs::metadata(&changed).unwrap().mode() & 0o7777, 0o741);
     assert_eq!(std::fs::metadata(&same).unwrap().modified().unwrap(), time);
     let answer = replace(json!({"files": ["changed"], "pattern": ".", "newValue": ""})).await;

@@ -162,6 +162,8 @@ async fn many_files_keep_their_order_and_names() {
         assert_eq!((&error["statusCode"], &error["code"]), (&status.into(), &code.into()));
         assert_eq!((&error["source"], &error["path"]), (&"DAYTONA_DAEMON".into(), &paths[index].into()));
     }
+    let again = bulk(&daemon, json!({"paths": paths})).await;
+    assert_ne!(again.header("content-type"), answer.header("content-type"), "nobody can know the delimiter");
     assert!(parts[2].0.contains("filename=\"none \\\"x\\\"\"; filename*=utf-8''none%20%22x%22"));
 }
 

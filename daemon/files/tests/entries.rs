@@ -66,6 +66,19 @@ async fn lists_by_name_with_links_and_depth() {
 }
 
 #[tokio::test]
+async fn a_large_listing_is_sent_while_it_is_made() {
+    let daemon = Daemon::start().await;
+    std::fs::create_dir(daemon.path("d")).unwrap();
+    for n in 0..3000 {
+        std::fs::File::create(daemon.path(&format!("d/{n:04}"))).unwrap();
+    }
+    let answer = daemon.ask("GET", "/files?path=d").await;
+    assert!(answer.complete && answer.headers.get("content-length").is_none(), "{:?}", answer.headers);
+    let list = answer.json();
+    assert_eq!(names(&list), (0..3000).map(|n| format!("{n:04}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn info_has_every_member() {
     let daemon = Daemon::start().await;
     let path = daemon.write("sub/run.sh", "x");
@@ -84,6 +97,10 @@ async fn info_has_every_member() {
     assert_eq!(info["owner"], metadata.uid().to_string());
     assert_eq!(info["group"], metadata.gid().to_string());
     assert_eq!(info["isDir"], false);
+    let name = |uid| pinfold_spawn::users::by_uid(uid).map(|user| user.name);
+    assert_eq!(info["ownerName"].as_str().map(str::to_owned), name(metadata.uid()));
+    let group = pinfold_spawn::users::group_name(metadata.gid());
+    assert_eq!(info["groupName"].as_str().map(str::to_owned), group);
 
     let root = daemon.ask("GET", "/files/info?path=/").await.json();
     assert_eq!((&root["name"], &root["path"], &root["isDir"]), (&"/".into(), &"/".into(), &true.into()));
