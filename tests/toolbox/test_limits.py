@@ -1,4 +1,4 @@
-"""A sandbox at its limits of memory and processes: the daemon lives, answers within seconds, and says what happened (pains B17 and B18)."""
+"""A sandbox at its limits of memory and processes: the daemon lives, answers within seconds, and says what happened (pains B17, B18 and E39)."""
 
 from __future__ import annotations
 

@@ -251,6 +251,19 @@ mod tests {
         }
     }
 
+    /// Contract 14.1, row 19: not root's own key, and a place that the unit lets us write to.
+    #[test]
+    fn the_gateways_host_key_is_ours() {
+        let base = [
+            ("DAYTONA_API_URL", "http://a/api"),
+            ("DAYTONA_RUNNER_TOKEN", "t"),
+            ("SSH_GATEWAY_ENABLE", "true"),
+            ("SSH_PUBLIC_KEY", "x"),
+        ];
+        let gateway = read(&base).unwrap().ssh_gateway.unwrap();
+        assert_eq!(gateway.host_key, PathBuf::from("/var/lib/pinfold/ssh_host_key"));
+    }
+
     #[test]
     fn seconds_of_zero_or_less_mean_the_default() {
         let base = [

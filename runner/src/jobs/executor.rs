@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use pinfold_otlp::TraceContext;
@@ -15,7 +15,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -195,6 +194,9 @@ impl Executor {
             self.dispatch(&job).await
         };
         let guarded = AssertUnwindSafe(tokio::time::timeout(limit, work)).catch_unwind().await;
+        if matches!(guarded, Ok(Err(_))) && matches!(kind, JobKind::CreateSandbox | JobKind::StartSandbox) {
+            self.give_up(&job.resource_id).await;
+        }
         let result = match guarded {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(OpError::new(
@@ -206,9 +208,6 @@ impl Executor {
                 format!("{} panicked: {}", kind.as_str(), panic_text(panic.as_ref())),
             )),
         };
-        if began.elapsed() >= limit && matches!(kind, JobKind::CreateSandbox | JobKind::StartSandbox) {
-            self.give_up(&job.resource_id).await;
-        }
         let ms = began.elapsed().as_millis();
         match result {
             Ok(result_metadata) => {

@@ -1,18 +1,22 @@
 //! Starts that the engine finishes after nobody waits for them.
 
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use super::*;
 
-const SLOW: Duration = Duration::from_millis(300);
+/// How long the engine is waited for.
+const LIMIT: Duration = Duration::from_millis(100);
 
+/// A runner that serves, and an engine whose next start works when it is told to.
 async fn slow_engine(
     limit: Duration,
-) -> (Bench, tokio_util::sync::CancellationToken, tokio::task::JoinHandle<()>) {
+) -> (Bench, Arc<Notify>, tokio_util::sync::CancellationToken, tokio::task::JoinHandle<()>) {
     let bench = Bench::with(|c| c.sandbox_start_timeout = limit).await;
-    bench.engine.delay("start", SLOW);
+    let gate = Arc::new(Notify::new());
+    bench.engine.fail_next("start", Fault::Held(gate.clone()));
     let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
-    (bench, stop, task)
+    (bench, gate, stop, task)
 }
 
 fn status(bench: &Bench, id: &SandboxId) -> ContainerStatus {
@@ -21,11 +25,12 @@ fn status(bench: &Bench, id: &SandboxId) -> ContainerStatus {
 
 #[tokio::test]
 async fn a_start_that_took_too_long_is_undone_when_it_comes_and_the_next_one_works() {
-    let (bench, stop, task) = slow_engine(Duration::from_millis(30)).await;
+    let (bench, gate, stop, task) = slow_engine(LIMIT).await;
     let id = SandboxId::random();
     let error = bench.node.create(request(&id)).await.unwrap_err();
-    assert!(error.message.contains("starting the container") && error.message.contains("30ms"), "{error}");
+    assert!(error.message.contains("starting the container") && error.message.contains("100ms"), "{error}");
     assert_eq!(status(&bench, &id), ContainerStatus::Created, "the engine is not done yet");
+    gate.notify_one();
     let is_stopped =
         || bench.node.index.get(&id).is_some_and(|s| s.state == SandboxState::Stopped && !s.busy);
     eventually("what was started after all to be stopped", || {
@@ -33,7 +38,6 @@ async fn a_start_that_took_too_long_is_undone_when_it_comes_and_the_next_one_wor
     })
     .await;
     assert!(bench.policy.applied.lock().unwrap().contains_key(id.as_str()), "its policy stays");
-    bench.engine.delay("start", Duration::ZERO);
     bench.node.start(&id, StartSandbox::default()).await.unwrap();
     assert_eq!((status(&bench, &id), bench.engine.calls("kill")), (ContainerStatus::Running, 1));
     stop.cancel();
@@ -42,12 +46,12 @@ async fn a_start_that_took_too_long_is_undone_when_it_comes_and_the_next_one_wor
 
 #[tokio::test]
 async fn a_start_that_took_too_long_is_kept_when_a_later_one_wants_it() {
-    let (bench, stop, task) = slow_engine(Duration::from_millis(30)).await;
+    let (bench, gate, stop, task) = slow_engine(LIMIT).await;
     let id = SandboxId::random();
     let mut events = bench.engine.events();
     bench.node.create(request(&id)).await.unwrap_err();
-    bench.engine.delay("start", Duration::ZERO);
     bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    gate.notify_one();
     let mut starts = 0;
     while starts < 2 {
         let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("both starts");
@@ -62,13 +66,14 @@ async fn a_start_that_took_too_long_is_kept_when_a_later_one_wants_it() {
 
 #[tokio::test]
 async fn a_forced_stop_holds_although_a_start_was_under_way() {
-    let (bench, stop, task) = slow_engine(Duration::from_secs(30)).await;
+    let (bench, gate, stop, task) = slow_engine(Duration::from_secs(30)).await;
     let id = SandboxId::random();
     let (node, wanted) = (bench.node.clone(), request(&id));
     let create = tokio::spawn(async move { node.create(wanted).await });
     eventually("the start", || bench.engine.calls("start") == 1).await;
     bench.node.stop(&id, StopSandbox { force: Some(true) }).await.unwrap();
     assert_eq!(create.await.unwrap().unwrap_err().class, Class::Unavailable);
+    gate.notify_one();
     eventually("what was started after all to be stopped", || {
         bench.engine.calls("kill") == 1 && status(&bench, &id) == ContainerStatus::Exited
     })
@@ -80,11 +85,11 @@ async fn a_forced_stop_holds_although_a_start_was_under_way() {
 /// The engine's answer can be lost as well; then its event tells.
 #[tokio::test]
 async fn a_start_whose_answer_never_comes_is_known_by_its_event() {
-    let (bench, stop, task) = slow_engine(Duration::from_millis(30)).await;
+    let bench = Bench::with(|c| c.sandbox_start_timeout = LIMIT).await;
     bench.engine.fail_next("start", Fault::Hang);
+    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
     let id = SandboxId::random();
     bench.node.create(request(&id)).await.unwrap_err();
-    bench.engine.delay("start", Duration::ZERO);
     // The engine does in its own time what it was asked for.
     bench.engine.start(id.as_str()).await.unwrap();
     eventually("it to be stopped", || status(&bench, &id) == ContainerStatus::Exited).await;

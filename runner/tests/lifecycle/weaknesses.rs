@@ -224,13 +224,15 @@ async fn a_cancelled_commit_is_not_tried_again() {
     let bench = Bench::new().await;
     let id = SandboxId::random();
     bench.node.create(request(&id)).await.unwrap();
-    bench.engine.delay("commit", Duration::from_millis(100));
+    let gate = Arc::new(tokio::sync::Notify::new());
+    bench.engine.fail_next("commit", Fault::Held(gate.clone()));
     let (node, owned) = (bench.node.clone(), id.clone());
     let wanted = CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: None };
     let backup = tokio::spawn(async move { node.backup(&owned, wanted).await });
     eventually("the commit", || bench.engine.calls("commit") == 1).await;
     bench.node.stop(&id, StopSandbox::default()).await.unwrap();
     backup.await.unwrap().unwrap_err();
+    gate.notify_one();
     // After its turn, which a further attempt would have had first.
     bench.node.start(&id, StartSandbox::default()).await.unwrap();
     bench

@@ -7,10 +7,10 @@ mod engine;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::error::{EngineError, Result};
 use crate::types::{Attachment, Container, ContainerSpec, ContainerStatus, Event, EventKind, Image, Network};
@@ -22,6 +22,8 @@ pub enum Fault {
     Error(EngineError),
     /// Never answers; only a caller's deadline or cancellation ends it.
     Hang,
+    /// Works when it is told to go on.
+    Held(Arc<Notify>),
     /// Takes effect, but the caller sees this error: an answer that was lost.
     Lost(EngineError),
 }
@@ -239,6 +241,10 @@ impl Simulated {
             Some(Fault::Error(error)) => Err(error),
             Some(Fault::Lost(error)) => Ok(Some(error)),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Held(gate)) => {
+                gate.notified().await;
+                Ok(None)
+            }
         }
     }
 

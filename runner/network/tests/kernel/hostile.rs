@@ -307,6 +307,46 @@ async fn pain_44_a_stricter_policy_cuts_what_is_open_and_no_answer() {
     }
 }
 
+/// Contract 14.1, row 11: a change is one step. What both policies forbid never gets out in between, and what both allow is not cut.
+#[tokio::test]
+#[ignore = "needs root and nftables: make test-network"]
+async fn a_change_of_policy_has_no_moment_in_between() {
+    let _world = World::new();
+    let mut server = echo("pfnet-i", "7000");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !reaches("pfnet-i", INTERNET, 7000) {
+        assert!(Instant::now() < deadline, "the echo server did not come up");
+    }
+    let firewall = Firewall::install(bridge()).await.unwrap();
+    let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    let list = |networks: &str| Policy::parse(None, Some(networks), None, false).unwrap();
+    let (closed, open) = (
+        ["198.51.100.0/24", "192.0.2.0/24"].map(list),
+        ["203.0.113.0/24", "10.0.0.0/8,203.0.113.0/24"].map(list),
+    );
+    firewall.apply(&a, Endpoint::new(A), open[0].clone()).await.unwrap();
+    firewall.apply(&b, Endpoint::new(B), closed[0].clone()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let far = Ears::open(Some("pfnet-i"), dir.path().join("far"), &["hear"]);
+    let mut chat = Chat::open(Some("pfnet-a"), INTERNET, "7000");
+    let flood = std::thread::spawn(|| sends("pfnet-b", &vec![format!("udp flood {B} {INTERNET}"); 20_000]));
+    let mut changes = 0;
+    while !flood.is_finished() {
+        changes += 1;
+        firewall.apply(&a, Endpoint::new(A), open[changes % 2].clone()).await.unwrap();
+        firewall.apply(&b, Endpoint::new(B), closed[changes % 2].clone()).await.unwrap();
+    }
+    flood.join().unwrap();
+    assert!(changes > 50, "only {changes} changes fell into the flood");
+    assert!(!chat.is_cut(), "what both policies allow was cut");
+    sends("pfnet-a", &[format!("udp the-end {A} {INTERNET}")]);
+    far.awaits("the-end");
+    assert!(!far.heard("flood"), "a packet got out in the middle of one of {changes} changes");
+    firewall.uninstall().await.unwrap();
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
 /// Pain F42: a port that the engine publishes on the host is the host's, behind whichever bridge it is.
 #[tokio::test]
 #[ignore = "needs root and nftables: make test-network"]
