@@ -47,7 +47,7 @@ impl Listeners {
     }
 
     /// Prints where each server listens. The first line names the toolbox's port, as the contract has it.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let all = [
             ("toolbox", &self.toolbox),
             ("ssh", &self.ssh),

@@ -82,7 +82,6 @@ async fn run(config: Config, entrypoint: &[String], telemetry: Telemetry, record
         Ok(listeners) => listeners,
         Err(error) => return failed(1, &error),
     };
-    listeners.print();
     match servers.run(listeners).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(1, &error),

@@ -113,6 +113,9 @@ impl Servers {
 
     /// Serves until SIGINT, SIGTERM or a failure, then ends everything within nine seconds.
     pub async fn run(self, listeners: Listeners) -> Result<(), Fatal> {
+        // Before anybody knows that we are here: a signal that nobody waits for would end the daemon at once or, for process 1, be lost.
+        let told_to_end = told_to_end()?;
+        listeners.print();
         tokio::spawn(keep_a_thread());
         let (stop, stopped) = watch::channel(());
         let stopping = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
@@ -123,7 +126,10 @@ impl Servers {
         tokio::spawn(resident::settle());
         let ssh = pinfold_ssh::serve(listeners.ssh, self.sandbox, self.ssh);
         let outcome = tokio::select! {
-            name = told_to_end() => name.map(|name| tracing::info!(signal = name, "the daemon ends")).map_err(Fatal::from),
+            name = told_to_end => {
+                tracing::info!(signal = name, "the daemon ends");
+                Ok(())
+            }
             result = ssh => result.map_err(Fatal::from),
             () = entrypoint_decides(&self.processes, self.exit_with_entrypoint) => Ok(()),
         };
@@ -163,11 +169,14 @@ async fn entrypoint_decides(processes: &Processes, exit_with_it: bool) {
     }
 }
 
-async fn told_to_end() -> io::Result<&'static str> {
+/// From now on signals are waited for; the future has the name of the first.
+fn told_to_end() -> io::Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
     })
 }
