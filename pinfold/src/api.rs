@@ -66,6 +66,21 @@ impl Api {
         }
     }
 
+    /// Every snapshot, page by page.
+    pub(crate) async fn snapshots(&self) -> Result<Vec<Value>, Failure> {
+        let mut items = Vec::new();
+        for page in 1.. {
+            let mut found = self.get(&format!("/snapshots?limit=200&page={page}")).await?;
+            if let Some(Value::Array(some)) = found.get_mut("items").map(Value::take) {
+                items.extend(some);
+            }
+            if found["totalPages"].as_u64().is_none_or(|pages| page >= pages) {
+                break;
+            }
+        }
+        Ok(items)
+    }
+
     /// Calls the toolbox of a sandbox through the address that the sandbox itself names.
     pub(crate) async fn toolbox(&self, sandbox: &Value, path: &str, body: Value) -> Result<Value, Failure> {
         self.call(Method::POST, &toolbox_url(sandbox, path), Some(body)).await

@@ -6,9 +6,12 @@ import json
 import os
 import re
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -91,6 +94,36 @@ def test_snapshots(pinfold: Run):
         assert pinfold("snapshot", "rm", name).returncode == 0
     assert name not in pinfold("snapshot", "ls").stdout
     assert pinfold("snapshot", "rm", name).returncode == 13
+
+
+@pytest.mark.parametrize("what", ["sandbox", "snapshot"])
+def test_long_lists_are_whole(pinfold: Run, what: str):
+    """Page by page; the pages are those of the API, here of a server that has 450 things."""
+    things = [{"id": str(n), "name": f"thing-{n}", "state": "active"} for n in range(450)]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = {name: int(value[0]) for name, value in parse_qs(urlsplit(self.path).query).items()}
+            limit = query["limit"]
+            begin = query.get("cursor", (query.get("page", 1) - 1) * limit)
+            more = begin + limit < len(things)
+            page = {"items": things[begin : begin + limit], "nextCursor": str(begin + limit) if more else None, "totalPages": -(-len(things) // limit)}
+            body = json.dumps(page).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        listed = pinfold(what, "ls", "--json", DAYTONA_API_URL=f"http://127.0.0.1:{server.server_port}/api")
+        assert [thing["id"] for thing in json.loads(listed.stdout)] == [thing["id"] for thing in things], listed.stderr
+    finally:
+        server.shutdown()
 
 
 def test_ssh_opens_a_shell(pinfold: Run, make_sandbox, tmp_path: Path):

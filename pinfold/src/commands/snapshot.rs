@@ -1,7 +1,7 @@
 //! `pinfold snapshot …`
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{Api, segment};
 use crate::exit::Failure;
@@ -39,14 +39,13 @@ pub(crate) async fn run(command: SnapshotCommand) -> Result<(), Failure> {
     let api = Api::from_env()?;
     match command {
         SnapshotCommand::Ls { json } => {
-            let page = api.get("/snapshots?limit=200").await?;
+            let items = api.snapshots().await?;
             if json {
-                print_json(&page["items"]);
+                print_json(&Value::Array(items));
                 return Ok(());
             }
             let columns = ["name", "id", "state", "imageName", "cpu", "mem", "disk", "size", "errorReason"];
-            let items = page["items"].as_array().into_iter().flatten();
-            let rows: Vec<_> = items.map(|s| columns.iter().map(|c| cell(s, c)).collect()).collect();
+            let rows: Vec<_> = items.iter().map(|s| columns.iter().map(|c| cell(s, c)).collect()).collect();
             print_table(
                 &["name", "id", "state", "image", "cpu", "mem GiB", "disk GiB", "size GiB", "reason"],
                 &rows,
