@@ -230,8 +230,14 @@ def test_weakness_l1_l2_language_servers_are_one_each_and_come_back(daemon, name
     server = {"languageId": "python", "pathToProject": base}
     document = server | {"uri": f"file://{base}/a.py"}
 
-    def servers() -> list[int]:
+    def all_servers() -> list[int]:
         return [int(pid) for pid in daemon.execute("pgrep -f '[p]ylsp|[t]ypescript-language-server'")["result"].split()]
+
+    # Of other projects.
+    others = all_servers()
+
+    def servers() -> list[int]:
+        return [pid for pid in all_servers() if pid not in others]
 
     def symbols() -> list[str]:
         answer = daemon.get("/lsp/document-symbols", params=document)
