@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pinfold_cgroup::{CpuSampler, Kernel, Machine, Scope};
-use pinfold_engine::ContainerStatus;
+use pinfold_engine::{ContainerStatus, EngineInfo};
 use pinfold_proto::runner::health::{Healthcheck, RunnerMetrics, ServiceHealth};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ struct Latest {
     cpu: Option<f64>,
     images: u64,
     engine: Option<String>,
+    runtime: Option<String>,
     policy: Option<String>,
     complaint: Option<String>,
 }
@@ -41,7 +42,8 @@ pub struct Health {
 impl Health {
     /// Nothing measured yet.
     pub fn new(node: Arc<Node>) -> Arc<Self> {
-        let latest = Latest { images: node.info.images, ..Latest::default() };
+        let runtime = lacking(&node, &node.info);
+        let latest = Latest { images: node.info.images, runtime, ..Latest::default() };
         Arc::new(Self {
             node,
             machine: Machine::new(Kernel::default(), Scope::Node),
@@ -87,15 +89,12 @@ impl Health {
             Ok(()) => None,
             Err(error) => Some(error.to_string()),
         };
-        let images = if ask_all && engine.is_none() {
-            self.node.engine.info().await.ok().map(|i| i.images)
-        } else {
-            None
-        };
+        let info = if ask_all && engine.is_none() { self.node.engine.info().await.ok() } else { None };
         let mut latest = self.latest();
         latest.engine = engine;
-        if let Some(images) = images {
-            latest.images = images;
+        if let Some(info) = info {
+            latest.images = info.images;
+            latest.runtime = lacking(&self.node, &info);
         }
     }
 
@@ -200,13 +199,13 @@ impl Health {
 
     /// What the runner depends on.
     pub fn services(&self) -> Vec<ServiceHealth> {
-        let (engine, policy) = {
+        let (engine, runtime, policy) = {
             let latest = self.latest();
-            (latest.engine.clone(), latest.policy.clone())
+            (latest.engine.clone(), latest.runtime.clone(), latest.policy.clone())
         };
         let disk = self.machine.kernel().disk(&self.node.info.data_root.to_string_lossy()).ok();
         let used = disk.and_then(|disk| disk.used_percent()).map(|percent| percent.get());
-        services::all(&self.node, engine, policy, used)
+        services::all(&self.node, engine, runtime, policy, used)
     }
 
     /// The report, from what is known now.
@@ -261,6 +260,11 @@ impl Health {
             }
         }
     }
+}
+
+/// Why no sandbox could start under the runtime that was asked for.
+fn lacking(node: &Node, info: &EngineInfo) -> Option<String> {
+    node.config.runtime.as_deref().and_then(|runtime| info.lacks_runtime(runtime))
 }
 
 /// What a scheduler acts on at once: services, and the number of running sandboxes in coarse steps.

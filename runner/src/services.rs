@@ -1,7 +1,7 @@
 //! What the runner depends on, one entry each in the healthcheck (runner contract 2.3, 14.7).
 //!
 //! A control plane takes a node out of service for any unhealthy entry, and then does not even delete its sandboxes. So only what no sandbox can start
-//! without is ever unhealthy: the engine and the network policy. What some sandboxes miss, or will miss soon, is told as the reason of a healthy
+//! without is ever unhealthy: the engine, the runtime that was asked for and the network policy. What some sandboxes miss, or will miss soon, is told as the reason of a healthy
 //! entry.
 
 use std::path::Path;
@@ -17,10 +17,11 @@ fn entry(name: &str, healthy: bool, reason: Option<String>) -> ServiceHealth {
     ServiceHealth { service_name: name.to_owned(), healthy, error_reason: reason }
 }
 
-/// The entries; `engine` and `policy` say why these do not work, if they do not, and `disk_used` is a percentage.
+/// The entries; `engine`, `runtime` and `policy` say why these do not work, if they do not, and `disk_used` is a percentage.
 pub(crate) fn all(
     node: &Node,
     engine: Option<String>,
+    runtime: Option<String>,
     policy: Option<String>,
     disk_used: Option<f64>,
 ) -> Vec<ServiceHealth> {
@@ -35,6 +36,7 @@ pub(crate) fn all(
     };
     vec![
         entry("docker", engine.is_none(), engine),
+        entry("container-runtime", runtime.is_none(), runtime),
         entry("network-policy", policy.is_none(), policy.or(unenforced)),
         entry("volumes", true, node.volumes.problem()),
         entry("disk", true, disk),

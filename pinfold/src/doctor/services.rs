@@ -26,6 +26,7 @@ pub(crate) async fn check() -> Vec<Finding> {
                 info.data_root.display()
             );
             findings.push(Finding::ok("engine", detail));
+            findings.extend(runtime(&info));
             findings.push(quota(&info));
             findings.push(disk(&info.data_root));
         }
@@ -44,6 +45,19 @@ pub(crate) async fn check() -> Vec<Finding> {
 async fn engine() -> Result<EngineInfo, String> {
     let docker = Docker::connect().await.map_err(|e| e.to_string())?;
     docker.info().await.map_err(|e| e.to_string())
+}
+
+/// The runtime that was asked for, if one was.
+fn runtime(info: &EngineInfo) -> Option<Finding> {
+    let wanted = std::env::var("CONTAINER_RUNTIME").ok().filter(|name| !name.is_empty())?;
+    Some(match info.lacks_runtime(&wanted) {
+        None => Finding::ok("runtime", format!("sandboxes run under {wanted}")),
+        Some(reason) => Finding::failed(
+            "runtime",
+            reason,
+            "install it, name it under \"runtimes\" in /etc/docker/daemon.json, and reload the engine",
+        ),
+    })
 }
 
 fn quota(info: &EngineInfo) -> Finding {

@@ -29,6 +29,19 @@ pub struct EngineInfo {
     pub pids_limit: bool,
 }
 
+impl EngineInfo {
+    /// Why containers cannot have `runtime`, if they cannot: the engine has not been told of it. Newer engines also take shims by their full names.
+    pub fn lacks_runtime(&self, runtime: &str) -> Option<String> {
+        let known = self.runtimes.iter().any(|known| known == runtime);
+        if known || runtime.starts_with("io.containerd.") || runtime.contains('/') {
+            return None;
+        }
+        let mut others: Vec<&str> = self.runtimes.iter().map(String::as_str).collect();
+        others.sort_unstable();
+        Some(format!("CONTAINER_RUNTIME: this engine has no {runtime:?}, it has {}", others.join(", ")))
+    }
+}
+
 /// Where a container stands, in the engine's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the engine's own words")]

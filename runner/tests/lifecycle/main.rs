@@ -12,6 +12,7 @@ mod figures;
 mod images;
 mod late;
 mod reports;
+mod runtimes;
 mod weaknesses;
 
 use std::sync::Arc;

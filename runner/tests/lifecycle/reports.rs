@@ -79,9 +79,9 @@ async fn pain_22_every_service_is_named_and_the_unhealthy_one_has_a_reason() {
     eventually("a healthy report", || last(true).is_some()).await;
     let services = last(true).unwrap();
     let names: Vec<&str> = services.iter().map(|s| s.service_name.as_str()).collect();
-    assert_eq!(names, ["docker", "network-policy", "volumes", "disk", "disk-quota"]);
+    assert_eq!(names, ["docker", "container-runtime", "network-policy", "volumes", "disk", "disk-quota"]);
     assert!(services.iter().all(|s| s.healthy), "{services:?}");
-    let quota = services[4].error_reason.as_deref().unwrap_or_default();
+    let quota = services[5].error_reason.as_deref().unwrap_or_default();
     assert!(quota.contains("overlay2 on extfs"), "an engine without quotas says so: {services:?}");
     for _ in 0..500 {
         bench.engine.fail_next("ping", Fault::Error(away.clone()));

@@ -4,6 +4,7 @@
 //! a mount whose client died is found, detached and mounted anew. Credentials reach the client by its environment or a private file, never by its arguments.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -38,12 +39,28 @@ pub struct S3Credentials {
     pub secret_key: Secret,
 }
 
+impl S3Credentials {
+    /// Whether the store is not Amazon's.
+    fn is_elsewhere(&self) -> bool {
+        let host = |url: &str| {
+            let (_, rest) = url.split_once("://").unwrap_or(("", url));
+            rest.split(['/', ':']).next().unwrap_or_default().to_owned()
+        };
+        self.endpoint
+            .as_deref()
+            .map(host)
+            .is_some_and(|host| !host.ends_with(".amazonaws.com") && !host.ends_with(".amazonaws.com.cn"))
+    }
+}
+
 /// Buckets mounted below a base directory.
 #[derive(Debug)]
 pub struct S3Volumes {
     base: PathBuf,
     credentials: S3Credentials,
     exclusion: Duration,
+    /// Where clients are looked for.
+    search_path: OsString,
     /// When a volume was last asked for. The time of its directory does not tell: while it is mounted, that is the bucket's.
     asked_for: std::sync::Mutex<HashMap<VolumeId, Instant>>,
     locks: std::sync::Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
@@ -72,9 +89,17 @@ impl S3Volumes {
             base: base.into(),
             credentials,
             exclusion,
+            search_path: std::env::var_os("PATH").unwrap_or_default(),
             asked_for: std::sync::Mutex::default(),
             locks: std::sync::Mutex::default(),
         }
+    }
+
+    fn find_client(&self) -> Option<Client> {
+        let installed = |client: &Client| {
+            std::env::split_paths(&self.search_path).any(|dir| dir.join(client.program()).is_file())
+        };
+        [Client::MountS3, Client::S3fs].into_iter().find(installed)
     }
 
     fn note_asked_for(&self, volume: &VolumeId) {
@@ -100,7 +125,7 @@ impl S3Volumes {
     }
 
     async fn mount(&self, volume: &VolumeId, path: &Path) -> Result<(), VolumeError> {
-        let client = find_client().ok_or(VolumeError::NoClient)?;
+        let client = self.find_client().ok_or(VolumeError::NoClient)?;
         let bucket = format!("{PREFIX}{volume}");
         let failed =
             |reason: String| VolumeError::Mount { volume: volume.clone(), client: client.program(), reason };
@@ -124,17 +149,20 @@ impl S3Volumes {
     }
 
     fn command(&self, client: Client, bucket: &str, path: &Path, password_file: Option<&Path>) -> Command {
-        let program = client.program();
-        let mut command = if Path::new("/run/systemd/system").exists() {
-            // A scope of its own: stopping our service must not stop the file system under running sandboxes.
-            let mut scope = Command::new("systemd-run");
-            scope.args(["--scope", "--collect", "--quiet", "--", program]);
-            scope
-        } else {
-            let mut session = Command::new("setsid");
-            session.arg("--fork").arg("--wait").arg(program);
-            session
-        };
+        let mut command = outlasting_us(client.program());
+        self.configure(&mut command, client, bucket, path, password_file);
+        command
+    }
+
+    /// Arguments and environment of the client.
+    fn configure(
+        &self,
+        command: &mut Command,
+        client: Client,
+        bucket: &str,
+        path: &Path,
+        password_file: Option<&Path>,
+    ) {
         match client {
             Client::MountS3 => {
                 command.args([
@@ -146,6 +174,10 @@ impl S3Volumes {
                     "--dir-mode",
                     "0777",
                 ]);
+                if self.credentials.is_elsewhere() {
+                    // Only Amazon gives every bucket a host name.
+                    command.arg("--force-path-style");
+                }
                 command.arg(bucket).arg(path);
             }
             Client::S3fs => {
@@ -161,7 +193,7 @@ impl S3Volumes {
                 command.arg("-o").arg(options.join(","));
             }
         }
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env_clear().env("PATH", &self.search_path);
         let S3Credentials { endpoint, region, access_key, secret_key } = &self.credentials;
         if client == Client::MountS3 {
             let pairs = [
@@ -173,7 +205,6 @@ impl S3Volumes {
             command.envs(pairs.into_iter().filter_map(|(k, v)| Some((k, v?))));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
     }
 
     /// s3fs reads its credentials from a file that only root can read.
@@ -232,7 +263,7 @@ impl VolumeStore for S3Volumes {
     }
 
     fn problem(&self) -> Option<String> {
-        if find_client().is_none() {
+        if self.find_client().is_none() {
             return Some(VolumeError::NoClient.to_string());
         }
         (!Path::new("/dev/fuse").exists())
@@ -288,6 +319,19 @@ impl VolumeStore for S3Volumes {
     }
 }
 
+/// `program`, started so that it outlives us: stopping our service must not stop the file system under running sandboxes.
+fn outlasting_us(program: &str) -> Command {
+    if Path::new("/run/systemd/system").exists() {
+        let mut scope = Command::new("systemd-run");
+        scope.args(["--scope", "--collect", "--quiet", "--", program]);
+        scope
+    } else {
+        let mut session = Command::new("setsid");
+        session.arg("--fork").arg("--wait").arg(program);
+        session
+    }
+}
+
 /// Moves a directory with data in it out of the way, under a name that says what it was.
 fn quarantine(base: &Path, path: &Path, volume: &VolumeId) -> Result<(), VolumeError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -324,9 +368,5 @@ async fn unmount(path: &Path) -> Result<(), VolumeError> {
     }
 }
 
-fn find_client() -> Option<Client> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed =
-        |client: &Client| std::env::split_paths(&path).any(|dir| dir.join(client.program()).is_file());
-    [Client::MountS3, Client::S3fs].into_iter().find(installed)
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Bounds of BuildKit's steps. The builder ignores those of a request, so they are set on the cgroup that holds the steps of all its builds:
 //! with BuildKit, `BUILD_CPU_CORES` and `BUILD_MEMORY_GB` are what all builds of this node may use together.
 //!
-//! An engine that makes its cgroups itself (`cgroupfs`) keeps the steps in `docker/buildkit`; one that lets systemd make them spreads them over
-//! scopes of their own, which have no cgroup in common but the system's.
+//! An engine that makes its cgroups itself (`cgroupfs`) keeps the steps in `buildkit` below its parent, which is `docker` unless its operator said
+//! otherwise; one that lets systemd make them spreads them over scopes of their own, which have no cgroup in common but the system's.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,25 @@ use super::super::convert::CPU_PERIOD;
 use crate::types::Limits;
 
 const ROOT: &str = "/sys/fs/cgroup";
-const STEPS: &str = "docker/buildkit";
+const STEPS: &str = "buildkit";
 
-/// Puts the bounds in force, or says why that cannot be done.
-pub(super) fn apply(limits: Limits, driver: &str) -> Result<(), String> {
-    if driver != "cgroupfs" {
-        return Err(format!(
-            "the engine's cgroup driver is {driver}, and only cgroupfs keeps steps together"
-        ));
+/// Whether an engine with this cgroup driver keeps its steps together, or why not.
+pub(super) fn possible(driver: &str) -> Result<(), String> {
+    if driver == "cgroupfs" {
+        return Ok(());
     }
-    apply_below(Path::new(ROOT), limits)
+    Err(format!("the engine's cgroup driver is {driver}, and only cgroupfs keeps steps together"))
 }
 
-fn apply_below(root: &Path, limits: Limits) -> Result<(), String> {
-    let result =
-        if root.join("cgroup.controllers").exists() { unified(root, limits) } else { v1(root, limits) };
+/// Puts the bounds in force for an engine whose cgroups are below `parent`, or says why that cannot be done.
+pub(super) fn apply(limits: Limits, parent: &str) -> Result<(), String> {
+    apply_below(Path::new(ROOT), parent, limits)
+}
+
+fn apply_below(root: &Path, parent: &str, limits: Limits) -> Result<(), String> {
+    let steps = Path::new(parent).join(STEPS);
+    let unified_tree = root.join("cgroup.controllers").exists();
+    let result = if unified_tree { unified(root, &steps, limits) } else { v1(root, &steps, limits) };
     result.map_err(|(path, error)| format!("{}: {error}", path.display()))
 }
 
@@ -40,15 +44,15 @@ fn make(path: &Path) -> Written {
 }
 
 /// cgroup v1 (Documentation/admin-guide/cgroup-v1 of the kernel): a tree for each controller.
-fn v1(root: &Path, limits: Limits) -> Written {
+fn v1(root: &Path, below: &Path, limits: Limits) -> Written {
     if let Some(cpu) = limits.cpu {
-        let steps = root.join("cpu").join(STEPS);
+        let steps = root.join("cpu").join(below);
         make(&steps)?;
         write(steps.join("cpu.cfs_period_us"), CPU_PERIOD)?;
         write(steps.join("cpu.cfs_quota_us"), i64::from(cpu) * CPU_PERIOD)?;
     }
     if let Some(memory) = limits.memory {
-        let steps = root.join("memory").join(STEPS);
+        let steps = root.join("memory").join(below);
         make(&steps)?;
         let (alone, with_swap) =
             (steps.join("memory.limit_in_bytes"), steps.join("memory.memsw.limit_in_bytes"));
@@ -65,8 +69,8 @@ fn v1(root: &Path, limits: Limits) -> Written {
 }
 
 /// cgroup v2 (Documentation/admin-guide/cgroup-v2.rst of the kernel): one tree; controllers are handed down level by level.
-fn unified(root: &Path, limits: Limits) -> Written {
-    let steps = root.join(STEPS);
+fn unified(root: &Path, below: &Path, limits: Limits) -> Written {
+    let steps = root.join(below);
     make(&steps)?;
     for level in steps.ancestors().skip(1).take_while(|level| level.starts_with(root)) {
         write(level.join("cgroup.subtree_control"), "+cpu +memory")
@@ -99,21 +103,22 @@ mod tests {
     fn both_versions_are_written() {
         let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let read = |root: &Path, file: &str| std::fs::read_to_string(root.join(file)).unwrap();
-        apply_below(old.path(), LIMITS).unwrap();
+        apply_below(old.path(), "docker", LIMITS).unwrap();
         assert_eq!(read(old.path(), "cpu/docker/buildkit/cpu.cfs_quota_us"), "200000");
         assert_eq!(read(old.path(), "memory/docker/buildkit/memory.limit_in_bytes"), "1073741824");
         std::fs::write(new.path().join("cgroup.controllers"), "cpu memory").unwrap();
-        apply_below(new.path(), LIMITS).unwrap();
-        assert_eq!(read(new.path(), "docker/buildkit/cpu.max"), "200000 100000");
-        assert_eq!(read(new.path(), "docker/buildkit/memory.max"), "1073741824");
-        assert_eq!(read(new.path(), "docker/cgroup.subtree_control"), "+cpu +memory");
+        apply_below(new.path(), "mine/all", LIMITS).unwrap();
+        assert_eq!(read(new.path(), "mine/all/buildkit/cpu.max"), "200000 100000");
+        assert_eq!(read(new.path(), "mine/all/buildkit/memory.max"), "1073741824");
+        assert_eq!(read(new.path(), "mine/all/cgroup.subtree_control"), "+cpu +memory");
+        assert_eq!(read(new.path(), "mine/cgroup.subtree_control"), "+cpu +memory");
         assert_eq!(read(new.path(), "cgroup.subtree_control"), "+cpu +memory");
     }
 
     #[test]
     fn what_cannot_be_bounded_says_why() {
-        assert!(apply(LIMITS, "systemd").unwrap_err().contains("systemd"));
-        let nowhere = apply_below(Path::new("/proc/nothing"), LIMITS).unwrap_err();
+        assert!(possible("cgroupfs").is_ok() && possible("systemd").unwrap_err().contains("systemd"));
+        let nowhere = apply_below(Path::new("/proc/nothing"), "docker", LIMITS).unwrap_err();
         assert!(nowhere.contains("/proc/nothing"), "{nowhere}");
     }
 }

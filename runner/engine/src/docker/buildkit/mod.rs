@@ -7,6 +7,7 @@
 
 mod bounds;
 mod connection;
+mod parent;
 mod session;
 mod trace;
 
@@ -59,16 +60,22 @@ impl Docker {
         if spec.limits.cpu.is_none() && spec.limits.memory.is_none() {
             return None;
         }
-        if matches!(address, Address::Tcp(_)) {
+        let Address::Unix(socket) = address else {
             return Some(
                 "the engine may be on another host, where its steps cannot be kept within limits".to_owned(),
             );
-        }
+        };
         let driver = match self.client.info().await {
             Ok(info) => info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
             Err(error) => return Some(format!("the engine does not say how it uses cgroups: {error}")),
         };
-        bounds::apply(spec.limits, &driver).err().map(|reason| {
+        let bounded = match bounds::possible(&driver) {
+            Ok(()) => {
+                parent::of_engine_at(&socket).await.and_then(|parent| bounds::apply(spec.limits, &parent))
+            }
+            impossible => impossible,
+        };
+        bounded.err().map(|reason| {
             format!("its steps could not be kept within BUILD_CPU_CORES and BUILD_MEMORY_GB ({reason})")
         })
     }
