@@ -21,7 +21,8 @@ execute() { jq -n --arg c "$2" '{command: $c}' | toolbox "$1" process/execute -X
 runner() { api http://127.0.0.1:3000/api/runners | jq -r ".[0].$1"; }
 # shown UNIT PROPERTY...: their values, in this order.
 shown() { local unit=$1 property values=(); shift; for property in "$@"; do values+=("$(systemctl show -P "$property" "$unit")"); done; echo "${values[*]}"; }
-main_pid() { systemctl show -P MainPID pinfold-up; }
+main_pid_of() { systemctl show -P MainPID "$1"; }
+main_pid() { main_pid_of pinfold-up; }
 answers() { curl -sf -m 5 http://127.0.0.1:3000/api/health; }
 started() { docker inspect -f '{{.State.StartedAt}}' "$1"; }
 section() { printf '# %s, %s s\n' "$1" "$SECONDS"; }
@@ -50,6 +51,17 @@ check "and its unit is not started again and again" "$(shown pinfold ActiveState
 systemctl reset-failed pinfold
 
 section "in service"
+# Hosts beyond the sandboxes' bridge, and a name server that this machine asks.
+ip netns add outside
+ip link add outside0 type veth peer name eth0 netns outside
+ip addr add 198.51.100.1/24 dev outside0
+ip link set outside0 up
+for host in 10 20; do ip -n outside addr add 198.51.100.$host/24 dev eth0; done
+ip -n outside link set eth0 up
+ip -n outside route add default via 198.51.100.1
+systemd-run -q --unit=outside ip netns exec outside busybox nc -ll -p 8080 -e echo hello
+systemd-run -q --unit=names python3 /root/names.py serve 53 /tmp/names.log 198.51.100.10 10.99.0.1
+echo 'nameserver 127.0.0.1' >/etc/resolv.conf
 printf 'PINFOLD_SNAPSHOT_IMAGE=pinfold/test:1\nPINFOLD_DRAIN_TIMEOUT=10s\n' >>/etc/pinfold/pinfold.env
 systemctl enable --now pinfold-up >/tmp/start.log 2>&1
 check "the service starts" "$(systemctl is-active pinfold-up)" active
@@ -99,6 +111,47 @@ check "and the agent less likely than anything" "$(cat "/proc/$(main_pid)/oom_sc
 sandbox "$a" resize POST '{"cpu":2,"memory":2}' >/dev/null
 within "memory grows while it runs" 30 '[ "$(cat "$(group)/memory.max")" = $((2 << 30)) ]'
 check "and CPUs" "$(cat "$(group)/cpu.max")" "200000 100000"
+
+section "every feature under the unit's confinement (51)"
+# settled SNAPSHOT: it is active, or will never be.
+settled() { api "http://127.0.0.1:3000/api/snapshots/$1" | jq -e '.state == "active" or (.state | test("error|failed"))'; }
+snapshot_state() { api "http://127.0.0.1:3000/api/snapshots/$1" | jq -r '.state + " " + (.errorReason // "")'; }
+f=$(jq -n --arg volume "$(api -X POST http://127.0.0.1:3000/api/volumes -d '{"name":"v"}' | jq -r .id)" '{name: "f", volumes: [{volumeId: $volume, mountPath: "/data", subpath: "sub/dir"}]}')
+f=$(create "$f")
+within "a sandbox with a part of a volume starts" 120 '[ "$(state "$f")" = started ]'
+execute "$f" 'echo kept >/data/file; echo mine >/mine' >/dev/null
+check "what it writes is in the volume" "$(find /var/lib/pinfold -path '*/sub/dir/file' -not -path '*/volume-mounts/*' -exec cat {} +)" kept
+reaches() { execute "$f" "nc -w 3 $1 8080 </dev/null 2>/dev/null | grep -q hello && echo open || echo closed"; }
+network() { sandbox "$f" network-settings POST "$1" >/dev/null; }
+check "it reaches what is outside" "$(reaches 198.51.100.10)" open
+network '{"networkBlockAll":true}'
+check "until that is forbidden" "$(reaches 198.51.100.10)" closed
+network '{"networkBlockAll":false,"networkAllowList":"198.51.100.20/32"}'
+check "a network can be allowed, and no other" "$(reaches 198.51.100.20) $(reaches 198.51.100.10)" "open closed"
+network '{"networkAllowList":"","domainAllowList":"*.listed.example"}'
+check "and names, which open nothing before they are asked for" "$(reaches 198.51.100.10)" closed
+check "names that are not listed are not answered" "$(execute "$f" 'nslookup web.other.example 2>&1 | grep -c 198.51.100.10')" 0
+check "those that are open their addresses" "$(execute "$f" 'nslookup web.listed.example 2>&1 | grep -c 198.51.100.10') $(reaches 198.51.100.10)" "1 open"
+access=$(sandbox "$f" 'ssh-access?expiresInMinutes=10' POST | jq -r .token)
+by_ssh() { ssh -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "$access@127.0.0.1" "$1"; }
+check "SSH leads into it" "$(by_ssh 'cat /mine')" mine
+execute "$f" 'while :; do printf "HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\npreview" | nc -l -p 8000; done >/dev/null 2>&1 &' >/dev/null
+preview=$(sandbox "$f" ports/8000/preview-url)
+check "its port can be looked at" "$(curl -s -m 30 -H "x-daytona-preview-token: $(jq -r .token <<<"$preview")" "$(jq -r .url <<<"$preview")")" preview
+sandbox "$f" snapshot POST '{"name":"of-f"}' >/dev/null
+within "a snapshot is made of it" 180 'settled of-f'
+check "and is active" "$(snapshot_state of-f)" "active "
+g=$(create '{"name":"g","snapshot":"of-f"}')
+within "a sandbox is made of that" 120 '[ "$(execute "$g" "cat /mine")" = mine ]'
+api -X POST http://127.0.0.1:3000/api/snapshots -d '{"name":"built","buildInfo":{"dockerfileContent":"FROM pinfold/test:1\nRUN echo built >/built\n"}}' >/dev/null
+within "an image is built" 240 'settled built'
+check "and is active too" "$(snapshot_state built)" "active "
+check "within limits, for which the log says who builds" "$(api http://127.0.0.1:3000/api/snapshots/built/build-logs | grep -c "legacy builder is: .*cgroup driver is systemd")" 1
+check "the runner's figures are there for Prometheus" "$(curl -s -m 20 -H "Authorization: Bearer $(cat /var/lib/pinfold/runner-token)" "$(runner apiUrl)/metrics" | grep -c '^pinfold_node_memory_gibibytes [0-9]')" 1
+check "the state can be saved" "$(cd /root && pinfold backup /root/saved >/dev/null 2>&1; echo $? && [ -s /root/saved ] && echo saved)" "$(printf '0\nsaved')"
+for gone in "$f" "$g"; do sandbox "$gone" '' DELETE >/dev/null; done
+within "and they can be deleted" 60 '[ "$(docker ps -aq | wc -l)" = 1 ]'
+check "with what was bound for them" "$(grep -c volume-mounts /proc/mounts)" 0
 
 section "its disk (32, 33: quotas, sparse files, recovery)"
 fills() { execute "$a" "fallocate -l $1 /tmp/f 2>&1 | grep -o 'No space left on device' || echo fits; rm -f /tmp/f"; }
@@ -232,6 +285,43 @@ apt install /root/newer.deb
 systemctl start pinfold-up
 within "installed again, it finds the sandbox" 60 '[ "$(execute "$a" "echo still")" = still ]'
 
+section "another runtime (CONTAINER_RUNTIME=crun)"
+sandbox "$a" stop POST '{}' >/dev/null
+within "what runs under the engine's own runtime stops" 60 '[ "$(state "$a")" = stopped ]'
+echo CONTAINER_RUNTIME=crun >>/etc/pinfold/pinfold.env
+systemctl restart pinfold-up
+within "the service takes another runtime" 60 '[ "$(runner state)" = ready ]'
+r=$(create '{"name":"r"}')
+within "a sandbox starts under it" 120 '[ "$(state "$r")" = started ]'
+check "really under it" "$(docker inspect -f '{{.HostConfig.Runtime}}' "$r")" crun
+check "and answers" "$(execute "$r" 'echo hello')" hello
+slice=/sys/fs/cgroup/system.slice/docker-$(docker inspect -f '{{.Id}}' "$r").scope
+check "its limits are kept" "$(cat "$slice/memory.max" "$slice/cpu.max" "$slice/pids.max" | xargs)" "$((1 << 30)) 100000 100000 4096"
+check "an OOM in it is told, and its daemon survives" "$(jq -n '{command: "tail /dev/zero"}' | toolbox "$r" process/execute -X POST -d @- | jq -c '[.oomKilled, .signal]') $(execute "$r" 'echo here')" '[true,"SIGKILL"] here'
+sandbox "$r" resize POST '{"cpu":2,"memory":2}' >/dev/null
+within "its memory grows while it runs" 30 '[ "$(cat "$slice/memory.max")" = $((2 << 30)) ]'
+check "its disk is limited" "$(execute "$r" "fallocate -l 3100M /f 2>&1 | grep -o 'No space left on device'; rm -f /f; echo kept >/kept")" "No space left on device"
+walls() { execute "$1" "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/1/status; cat /sys/class/dmi/id/* /proc/kcore 2>/dev/null | head -c 9 | wc -c; nc -w 2 172.20.0.1 3000 </dev/null 2>/dev/null && echo open || echo closed"; }
+under_crun=$(walls "$r")
+sandbox "$r" stop POST '{}' >/dev/null
+within "it stops" 60 '[ "$(state "$r")" = stopped ]'
+sandbox "$r" start POST '{}' >/dev/null
+within "it starts again with what it had" 120 '[ "$(execute "$r" "cat /kept")" = kept ]'
+docker kill "$r" >/dev/null
+within "its end is told" 60 '[ "$(state "$r")" = error ]'
+check "with the status" "$(sandbox "$r" | jq -r .errorReason | grep -c 137)" 1
+sandbox "$r" '' DELETE >/dev/null
+within "deleted, it leaves no container" 60 '! docker inspect "$r"'
+sed -i 's/^CONTAINER_RUNTIME=.*/CONTAINER_RUNTIME=kata/' /etc/pinfold/pinfold.env
+systemctl restart pinfold-up
+within "a runtime that is not there takes the runner out of service" 60 '[ "$(runner state)" = unresponsive ] || runner "serviceHealth[]? | select(.healthy == false) | .errorReason" | grep "no \"kata\""'
+sed -i '/^CONTAINER_RUNTIME=/d' /etc/pinfold/pinfold.env
+systemctl restart pinfold-up
+within "and without it the runner is back" 60 '[ "$(runner state)" = ready ]'
+sandbox "$a" start POST '{}' >/dev/null
+within "the first sandbox starts again" 120 '[ "$(state "$a")" = started ]'
+check "and crun gives no more than runc does" "$under_crun" "$(walls "$a")"
+
 section "the end"
 b=$(create '{"name":"b"}')
 within "another sandbox starts" 120 '[ "$(state "$b")" = started ]'
@@ -276,9 +366,9 @@ systemctl start pinfold
 within "started again it answers" 60 '[ "$(runs "cat /data/first")" = kept ]'
 systemctl restart pinfold
 on "the agent is restarted"
-before=$(systemctl show -P MainPID pinfold)
+before=$(main_pid_of pinfold)
 kill -9 "$before"
-within "killed, it comes back" 60 '[ "$(systemctl show -P MainPID pinfold)" -gt 0 ] && [ "$(systemctl show -P MainPID pinfold)" != "$before" ] && node "" | grep -q ok'
+within "killed, it comes back" 60 '[ "$(main_pid_of pinfold)" -gt 0 ] && [ "$(main_pid_of pinfold)" != "$before" ] && node "" | grep -q ok'
 on "the agent is killed"
 kill -9 "$served"
 node "sandboxes/$v/stop" -X POST -d '{}' >/dev/null
@@ -286,6 +376,41 @@ within "a sandbox whose mount died can stop" 60 '[ "$(docker inspect -f "{{.Stat
 node "sandboxes/$v/start" -X POST -d '{}' >/tmp/created
 check "and has its volume again when it starts" "$(runs 'cat /data/first')" kept
 check "from another client" "$([ "$(client)" -gt 0 ] && [ "$(client)" != "$served" ] && echo yes)" yes
+systemctl stop pinfold
+
+section "BuildKit on cgroup v2, below the engine's cgroup and below another"
+cat >/run/systemd/system/pinfold.service.d/buckets.conf <<'CONF'
+[Service]
+Environment=DAYTONA_API_URL=http://127.0.0.1:9/api DAYTONA_RUNNER_TOKEN=vm-token API_VERSION=0 API_PORT=8080 BUILD_CPU_CORES=1 BUILD_MEMORY_GB=1
+CONF
+systemctl daemon-reload
+built() { # built NAME STEP: the log of an image with that step, when its build has ended
+  jq -n --arg s "vm-$1:1" --arg d "FROM pinfold/test:1
+RUN $2" '{snapshot: $s, dockerfile: $d, organizationId: "o"}' | node snapshots/build -X POST -d @- >/dev/null
+  node "snapshots/logs?snapshotRef=vm-$1:1&follow=true"
+}
+for parent in docker mine/all; do
+  jq -n --arg parent "/$parent" '{runtimes: {crun: {path: "/usr/bin/crun"}}, "exec-opts": ["native.cgroupdriver=cgroupfs"]} + if $parent == "/docker" then {} else {"cgroup-parent": $parent} end' >/etc/docker/daemon.json
+  systemctl restart docker
+  systemctl restart pinfold
+  within "the agent is up beside an engine whose cgroups are below $parent" 120 'node "" | grep -q ok'
+  name=${parent%%/*}
+  # Two hungry processes for as long as half the seconds of a core that the step may use.
+  log=$(built "$name" "cat /proc/self/cgroup; for n in 1 2; do timeout 6 sh -c 'while :; do :; done' & done; wait")
+  check "BuildKit builds there" "$(grep -c 'legacy builder' <<<"$log") $(docker image inspect -f '{{len .RootFS.Layers}}' "vm-$name:1" >/dev/null 2>&1 && echo built)" "0 built"
+  check "its steps are below $parent/buildkit" "$(grep -c "0::/$parent/buildkit/" <<<"$log")" 1
+  check "which is bounded" "$(cat "/sys/fs/cgroup/$parent/buildkit/memory.max" "/sys/fs/cgroup/$parent/buildkit/cpu.max" | xargs)" "$((1 << 30)) 100000 100000"
+  check "they were held back when they wanted more than a core" "$(awk '$1 == "nr_throttled" { print ($2 > 0) }' "/sys/fs/cgroup/$parent/buildkit/cpu.stat")" 1
+  check "and one that eats too much is killed" "$(built "$name-hungry" 'tail /dev/zero' | grep -c 'exit code: 137')" $((1))
+  killed=$(main_pid_of pinfold)
+  jq -n --arg d "FROM pinfold/test:1
+RUN exec sleep 86399" '{snapshot: "vm-endless:1", dockerfile: $d, organizationId: "o"}' | node snapshots/build -X POST -d @- >/dev/null
+  within "a step runs" 60 'pgrep -fx "sleep 86399"'
+  kill -9 "$killed"
+  within "and ends when the runner is killed" 60 '! pgrep -fx "sleep 86399"'
+  within "which is started again" 60 '[ "$(main_pid_of pinfold)" -gt 0 ] && [ "$(main_pid_of pinfold)" != "$killed" ] && node "" | grep -q ok'
+done
+docker image rm vm-docker:1 vm-mine:1 >/dev/null
 systemctl stop pinfold
 rm -r /run/systemd/system/pinfold.service.d
 systemctl daemon-reload
