@@ -25,6 +25,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let runner_dir = control.data_dir.join("runner");
     let builder = pinfold_runner::config::builder(&mut reader);
     let engine_wait = pinfold_runner::config::engine_wait(&mut reader);
+    let runtime = reader.text("CONTAINER_RUNTIME");
     let gateway = SshGateway::new(&mut reader, 0, String::new(), &runner_dir);
     // The process has begun with it; here its mistakes are reported.
     let telemetry = pinfold_runner::telemetry::Settings::read(&mut reader);
@@ -37,6 +38,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     settings.push(("PINFOLD_RUNNER_PORT", if port == 0 { "any".to_owned() } else { port.to_string() }));
     settings.push(("BUILD_ENGINE", builder.to_string()));
     settings.push(("PINFOLD_ENGINE_WAIT", pinfold_settings::format_duration(engine_wait)));
+    settings.extend(runtime.clone().map(|runtime| ("CONTAINER_RUNTIME", runtime)));
     settings.extend(telemetry.map(|telemetry| ("OTEL_EXPORTER_OTLP_ENDPOINT", telemetry.endpoint)));
 
     let stop = service::stop_on_signals()?;
@@ -46,6 +48,7 @@ pub(crate) async fn up() -> Result<u8, Failure> {
     let mut runner = pinfold_runner::Config::local(api, control.runner_token.clone(), port, &runner_dir);
     runner.builder = builder;
     runner.engine_wait = engine_wait;
+    runner.runtime = runtime;
     runner.ssh_gateway =
         control.ssh_public_key.clone().map(|public_key| SshGateway { public_key, ..gateway });
     runner.healthcheck_interval = runner.healthcheck_interval.min(silence / 3);

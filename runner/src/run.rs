@@ -190,6 +190,7 @@ async fn network_policy(
         gateway,
         inter_sandbox: config.inter_sandbox,
         resolver_port: Some(config.resolver_port),
+        names_for_all: config.dns.is_empty(),
     };
     let firewall = Firewall::install(bridge).await.map_err(|e| {
         RunError::Network(format!("{e}; the runner needs nftables in this kernel and the nft program"))

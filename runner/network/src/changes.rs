@@ -135,6 +135,7 @@ pub(crate) fn sandbox(
     endpoint: &Endpoint,
     policy: &Policy,
     moved_from: Option<&Endpoint>,
+    names_for_all: bool,
 ) -> Batch {
     let mut change = Change(Batch::new());
     change.chain(Ask::NewChain, key);
@@ -149,11 +150,14 @@ pub(crate) fn sandbox(
     } else {
         change.delete_element("limited", &address, address.clone());
     }
-    if policy.domains.is_empty() {
+    if policy.asks_resolver(names_for_all) {
+        change.element(Ask::NewElement, "resolving", place);
+    } else {
         change.delete_element("resolving", &place, place.clone());
+    }
+    if policy.domains.is_empty() {
         change.ask(Ask::DelElement, attributes().text(1, TABLE).text(2, &names_of(key)));
     } else {
-        change.element(Ask::NewElement, "resolving", place);
         change.rule(key, to_resolved(&names_of(key)));
     }
     match &policy.networks {

@@ -23,6 +23,8 @@ pub struct Bridge {
     pub inter_sandbox: bool,
     /// Where our resolver listens on the gateway address, if it runs.
     pub resolver_port: Option<u16>,
+    /// Whether sandboxes without limits ask our resolver too, because the host's name servers listen where only the host reaches them.
+    pub names_for_all: bool,
 }
 
 /// Why a policy is not in force.
@@ -117,12 +119,13 @@ impl Firewall {
     ) -> Result<(), FirewallError> {
         let key = key_of(sandbox)?;
         let sandbox = sandbox.to_owned();
+        let names_for_all = self.bridge.names_for_all;
         self.change(move |installed| {
             if installed.applied.get(&sandbox) == Some(&(endpoint, policy.clone())) {
                 return Ok(());
             }
             let moved_from = installed.place_of(&sandbox, &key).filter(|old| *old != endpoint);
-            let batch = changes::sandbox(&key, &endpoint, &policy, moved_from.as_ref());
+            let batch = changes::sandbox(&key, &endpoint, &policy, moved_from.as_ref(), names_for_all);
             installed.commit(&sandbox, batch)?;
             installed.inherited.remove(&key);
             installed.applied.insert(sandbox, (endpoint, policy));
@@ -229,7 +232,9 @@ impl Firewall {
             nft::apply(&ruleset::link(bridge)).await.map_err(FirewallError::Install)?;
         }
         for (sandbox, (endpoint, policy)) in &installed.applied {
-            installed.commit(sandbox, changes::sandbox(&key_of(sandbox)?, endpoint, policy, None))?;
+            let names_for_all = self.bridge.names_for_all;
+            let batch = changes::sandbox(&key_of(sandbox)?, endpoint, policy, None, names_for_all);
+            installed.commit(sandbox, batch)?;
         }
         Ok(true)
     }

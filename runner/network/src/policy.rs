@@ -132,6 +132,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether nothing is limited, so that any name may be looked up.
+    pub(crate) fn is_open(&self) -> bool {
+        self.networks.is_none() && self.domains.is_empty()
+    }
+
+    /// Whether the sandbox's queries go to our resolver; `names_for_all` as in [`crate::Bridge`].
+    pub(crate) fn asks_resolver(&self, names_for_all: bool) -> bool {
+        !self.domains.is_empty() || (names_for_all && self.is_open())
+    }
+
     /// Nothing may be reached.
     pub fn block_all() -> Self {
         Self { networks: Some(Vec::new()), ..Self::default() }

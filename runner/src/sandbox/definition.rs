@@ -196,12 +196,19 @@ pub(crate) fn container(
         } else {
             Vec::new()
         },
-        dns: node.config.dns.iter().map(ToString::to_string).collect(),
+        dns: name_servers(node),
         networks,
         devices: Some(android::KVM.to_owned()).filter(|_| device && config.android_kvm).into_iter().collect(),
         cdi_devices: gpu.map(|index| format!("nvidia.com/gpu={index}")).into_iter().collect(),
         platform: node.platform(),
     }
+}
+
+/// Whom sandboxes ask for names. Never nobody: then the engine would ask for them from the host's own network, past their policies.
+fn name_servers(node: &Node) -> Vec<String> {
+    // The resolver at the gateway answers those who may ask.
+    let ours = node.network.gateway.filter(|_| node.config.dns.is_empty() && node.policy.is_enforced());
+    node.config.dns.iter().copied().chain(ours).map(|server| server.to_string()).collect()
 }
 
 #[cfg(test)]

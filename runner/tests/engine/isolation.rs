@@ -58,6 +58,7 @@ async fn sandboxes_reach_neither_each_other_nor_the_host() {
         gateway,
         inter_sandbox: false,
         resolver_port: None,
+        names_for_all: false,
     };
     let _tables = Tables;
     let real = Real::guarded(|_| {}, Arc::new(Firewall::install(bridge).await.unwrap())).await;

@@ -347,6 +347,7 @@ async fn firewall(engine: &Docker) -> Arc<Firewall> {
         gateway: network.gateway.unwrap(),
         inter_sandbox: false,
         resolver_port: None,
+        names_for_all: false,
     };
     Arc::new(Firewall::install(bridge).await.unwrap())
 }

@@ -32,9 +32,13 @@ impl Drop for Names {
 
 impl Names {
     async fn new(domains: &str, networks: Option<&str>) -> Self {
+        let bridge = Bridge { resolver_port: Some(8853), ..bridge() };
+        Self::on(bridge, Policy::parse(None, networks, Some(domains), false).unwrap()).await
+    }
+
+    async fn on(bridge: Bridge, policy: Policy) -> Self {
         let world = World::new();
-        let firewall =
-            Arc::new(Firewall::install(Bridge { resolver_port: Some(8853), ..bridge() }).await.unwrap());
+        let firewall = Arc::new(Firewall::install(bridge).await.unwrap());
         let asked = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("python3");
@@ -50,7 +54,6 @@ impl Names {
         let resolver = tokio::spawn(resolver);
         let names =
             Self { _world: world, firewall, resolver, server, asked, a: uuid::Uuid::new_v4().to_string() };
-        let policy = Policy::parse(None, networks, Some(domains), false).unwrap();
         names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
         names
     }
@@ -111,6 +114,36 @@ async fn a_listed_name_opens_what_it_resolves_to() {
     assert_eq!(asks("alias.example.net"), "", "names stop resolving with the resolver");
     names.firewall.remove(&names.a).await.unwrap();
     assert!(!internet());
+}
+
+/// A host whose name servers are its own loopback's: sandboxes without limits look names up through it, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn names_that_only_the_host_can_ask_for_are_asked_for_by_it() {
+    let bridge = Bridge { resolver_port: Some(8853), names_for_all: true, ..bridge() };
+    let names = Names::on(bridge, Policy::default()).await;
+    assert_eq!(look_up("pfnet-a", &["any.example.net"]), "0 1");
+    assert_eq!(
+        look_up("pfnet-a", &["lan.example.net", "tcp"]),
+        "0 1",
+        "it may go anywhere, so it may know anything"
+    );
+    let before = names.asked();
+    assert!(before.contains("any.example.net"), "{before}");
+    for policy in [Policy::block_all(), Policy::parse(None, Some("192.0.2.0/24"), None, false).unwrap()] {
+        names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
+        assert_eq!(
+            look_up("pfnet-a", &["secret.example.net"]),
+            "",
+            "what is limited to networks asks nobody"
+        );
+    }
+    let listed = Policy::parse(None, None, Some("example.com"), false).unwrap();
+    names.firewall.apply(&names.a, Endpoint::new(A), listed).await.unwrap();
+    assert_eq!(look_up("pfnet-a", &["other.example.net"]), "5 0");
+    assert_eq!(names.asked(), before, "and nothing leaks");
+    names.firewall.apply(&names.a, Endpoint::new(A), Policy::default()).await.unwrap();
+    assert_eq!(look_up("pfnet-a", &["any.example.net"]), "0 1", "free again");
 }
 
 /// DNS rebinding: who owns a listed name chooses its address, and must not choose one of the operator's.

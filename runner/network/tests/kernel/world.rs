@@ -119,5 +119,6 @@ pub(crate) fn bridge() -> Bridge {
         gateway: GATEWAY,
         inter_sandbox: false,
         resolver_port: None,
+        names_for_all: false,
     }
 }
