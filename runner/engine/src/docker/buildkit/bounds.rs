@@ -72,7 +72,9 @@ fn v1(root: &Path, below: &Path, limits: Limits) -> Written {
 fn unified(root: &Path, below: &Path, limits: Limits) -> Written {
     let steps = root.join(below);
     make(&steps)?;
-    for level in steps.ancestors().skip(1).take_while(|level| level.starts_with(root)) {
+    let levels: Vec<&Path> = steps.ancestors().skip(1).take_while(|level| level.starts_with(root)).collect();
+    // From the root on: a level can hand down only what it was given.
+    for level in levels.into_iter().rev() {
         write(level.join("cgroup.subtree_control"), "+cpu +memory")
             .or_else(|error| if has_controllers(level) { Ok(()) } else { Err(error) })?;
     }
