@@ -135,7 +135,8 @@ check "those that are open their addresses" "$(execute "$f" 'nslookup web.listed
 access=$(sandbox "$f" 'ssh-access?expiresInMinutes=10' POST | jq -r .token)
 by_ssh() { ssh -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR "$access@127.0.0.1" "$1"; }
 check "SSH leads into it" "$(by_ssh 'cat /mine')" mine
-execute "$f" 'while :; do printf "HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\npreview" | nc -l -p 8000; done >/dev/null 2>&1 &' >/dev/null
+# It answers when it has read the question, as HTTP wants it.
+execute "$f" 'echo '\''while read -r line && [ ${#line} -gt 1 ]; do :; done; printf "HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\npreview"'\'' >/serve; nc -ll -p 8000 -e sh /serve >/dev/null 2>&1 &' >/dev/null
 preview=$(sandbox "$f" ports/8000/preview-url)
 check "its port can be looked at" "$(curl -s -m 30 -H "x-daytona-preview-token: $(jq -r .token <<<"$preview")" "$(jq -r .url <<<"$preview")")" preview
 sandbox "$f" snapshot POST '{"name":"of-f"}' >/dev/null
