@@ -12,7 +12,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
-use common::{Server, noise, text, wait_for, with_input};
+use common::{Server, noise, text, with_input};
+use pinfold_testing::wait_for;
 
 fn two_hops() -> Server {
     Server::start_as("ssh_chain", &["2"])
