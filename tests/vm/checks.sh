@@ -296,7 +296,8 @@ r=$(create '{"name":"r"}')
 within "a sandbox starts under it" 120 '[ "$(state "$r")" = started ]'
 check "really under it" "$(docker inspect -f '{{.HostConfig.Runtime}}' "$r")" crun
 check "and answers" "$(execute "$r" 'echo hello')" hello
-slice=/sys/fs/cgroup/system.slice/docker-$(docker inspect -f '{{.Id}}' "$r").scope
+# In a group of its own below the scope.
+slice=/sys/fs/cgroup$(cut -d: -f3 "/proc/$(docker inspect -f '{{.State.Pid}}' "$r")/cgroup")
 check "its limits are kept" "$(cat "$slice/memory.max" "$slice/cpu.max" "$slice/pids.max" | xargs)" "$((1 << 30)) 100000 100000 4096"
 check "an OOM in it is told, and its daemon survives" "$(jq -n '{command: "tail /dev/zero"}' | toolbox "$r" process/execute -X POST -d @- | jq -c '[.oomKilled, .signal]') $(execute "$r" 'echo here')" '[true,"SIGKILL"] here'
 check "its disk is limited" "$(execute "$r" "fallocate -l 3100M /f 2>&1 | grep -o 'No space left on device'; rm -f /f; echo kept >/kept")" "No space left on device"

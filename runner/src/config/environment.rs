@@ -230,6 +230,23 @@ mod tests {
         assert_eq!(config.public_url("node"), "http://node:8080");
     }
 
+    /// Contract 14.6, rows 8 and 9: behind a proxy a node is reached by another address, and its gateway by another port.
+    #[test]
+    fn what_is_advertised_can_be_said() {
+        let config = read(&[
+            ("SERVER_URL", "http://api:3000/api"),
+            ("API_TOKEN", "t"),
+            ("RUNNER_DOMAIN", "node"),
+            ("PINFOLD_ADVERTISED_URL", "https://nodes.example.com/one/"),
+            ("SSH_GATEWAY_ENABLE", "true"),
+            ("SSH_GATEWAY_PORT", "2221"),
+            ("SSH_PUBLIC_KEY", "c3NoLWVkMjU1MTkgQQ=="),
+        ])
+        .unwrap();
+        assert_eq!(config.public_url("node"), "https://nodes.example.com/one");
+        assert_eq!(config.ssh_gateway.unwrap().port, 2221);
+    }
+
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let wrong = [
