@@ -5,7 +5,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::{env, fs, io};
 
 use serde_json::Value;
@@ -14,8 +13,8 @@ const CONTRACT: &str = "src/describe/toolbox.json";
 const OURS: &str = "src/describe/ours.json";
 
 fn main() -> io::Result<()> {
-    if env::var_os("CARGO_CFG_TARGET_ENV").is_some_and(|env| env == "musl") && knows_packed_relocations() {
-        // Linkers that cannot do it say so and go on.
+    if env::var_os("CARGO_CFG_TARGET_ENV").is_some_and(|env| env == "musl") {
+        // Rust's own musl can relocate so since 1.93. Linkers that cannot write it say so and go on.
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     println!("cargo::rerun-if-changed={CONTRACT}");
@@ -31,18 +30,6 @@ fn main() -> io::Result<()> {
     gzip.write_all(description.to_string().as_bytes())?;
     gzip.finish()?;
     Ok(())
-}
-
-/// Whether the program will relocate itself like that: it does with musl 1.2.5, which Rust brings since 1.93.
-fn knows_packed_relocations() -> bool {
-    let Some(output) =
-        env::var_os("RUSTC").and_then(|rustc| Command::new(rustc).arg("--version").output().ok())
-    else {
-        return false;
-    };
-    let version = String::from_utf8_lossy(&output.stdout);
-    let minor = version.strip_prefix("rustc 1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
-    minor.is_some_and(|minor| minor >= 93)
 }
 
 fn read(path: &str) -> io::Result<Value> {

@@ -6,10 +6,10 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use nix::libc;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -47,20 +47,9 @@ impl Beat {
 }
 
 fn timer(period: Duration) -> io::Result<OwnedFd> {
-    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-    // SAFETY: timerfd_create takes two integers and returns a new descriptor or -1.
-    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and nobody else knows it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let seconds = period.as_secs().try_into().unwrap_or(libc::time_t::MAX);
-    let period = libc::timespec { tv_sec: seconds, tv_nsec: period.subsec_nanos().into() };
-    let beat = libc::itimerspec { it_interval: period, it_value: period };
-    // SAFETY: the descriptor is a timer's, the new value is initialised, and the old one is not wanted.
-    let set = unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const beat, std::ptr::null_mut()) };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    timer.set(Expiration::Interval(period.into()), TimerSetTimeFlags::empty())?;
+    Ok(timer.into())
 }
 
 #[cfg(test)]
