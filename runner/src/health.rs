@@ -69,10 +69,7 @@ impl Health {
             match sampler.sample() {
                 Ok(Some(percent)) => {
                     let mut latest = self.latest();
-                    // A weighted mean that forgets within the window, and follows a spike at once.
-                    let before = latest.cpu.unwrap_or(percent.get());
-                    let mean = before + (percent.get() - before) / window.min(4.0);
-                    latest.cpu = Some(mean.max(percent.get().min(100.0) * 0.5));
+                    latest.cpu = Some(weighted(latest.cpu, percent.get(), window));
                 }
                 Ok(None) => {}
                 Err(error) => self.latest().complaint = Some(error.to_string()),
@@ -262,6 +259,13 @@ impl Health {
     }
 }
 
+/// The processor figure after one more sample: a mean that forgets within the window, and that a spike lifts at once.
+fn weighted(before: Option<f64>, now: f64, window: f64) -> f64 {
+    let before = before.unwrap_or(now);
+    let mean = before + (now - before) / window.min(4.0);
+    mean.max(now.min(100.0) * 0.5)
+}
+
 /// Why no sandbox could start under the runtime that was asked for.
 fn lacking(node: &Node, info: &EngineInfo) -> Option<String> {
     node.config.runtime.as_deref().and_then(|runtime| info.lacks_runtime(runtime))
@@ -281,5 +285,25 @@ async fn changed(told: (Vec<ServiceHealth>, u64), health: &Health, domain: &str)
         if material(&health.report(domain)) != told {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contract 14.5, row 5: a scheduler hears of a spike with the next report, and of its end within a minute.
+    #[test]
+    fn the_processor_figure_follows_a_spike_at_once_and_forgets_it_within_the_window() {
+        let window = 12;
+        let mut figure = weighted(None, 2.0, f64::from(window));
+        assert_eq!(figure, 2.0);
+        figure = weighted(Some(figure), 100.0, f64::from(window));
+        assert!(figure >= 50.0, "{figure}");
+        for _ in 0..window {
+            figure = weighted(Some(figure), 2.0, f64::from(window));
+        }
+        assert!((2.0..5.0).contains(&figure), "{figure}");
+        assert_eq!(weighted(Some(80.0), 10.0, 1.0), 10.0, "a window of one sample is that sample");
     }
 }

@@ -242,3 +242,21 @@ async fn a_cancelled_commit_is_not_tried_again() {
         .unwrap();
     assert_eq!(bench.engine.calls("commit"), 2);
 }
+
+/// 14.5, row 3: whatever networks a container has, everyone reaches it at the same one.
+#[tokio::test]
+async fn a_container_with_several_networks_has_one_address() {
+    let bench = Bench::with(|c| c.container_network = Some("operators".to_owned())).await;
+    let address = |names: &[&str]| {
+        let at = |i: usize| Some(std::net::Ipv4Addr::new(10, 0, 0, u8::try_from(i).unwrap()));
+        let networks = names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), at(i))).collect();
+        let found = pinfold_engine::Container { networks, ..Default::default() };
+        bench.node.address_of_container(&found).map(|address| address.octets()[3])
+    };
+    let ours = bench.node.network.name.as_str();
+    assert_eq!(address(&["a-link", "bridge", "operators", ours]), Some(3));
+    assert_eq!(address(&["a-link", "operators", "bridge"]), Some(2));
+    assert_eq!(address(&["a-link", "operators"]), Some(1));
+    assert_eq!(address(&["b-link", "a-link"]), Some(1), "the first by name");
+    assert_eq!(address(&[]), None);
+}
