@@ -109,7 +109,8 @@ def test_pain_a5_deleting_a_session_does_what_was_asked_for(daemon, name):
     left = "setsid sleep 8501 >/dev/null 2>&1 </dev/null & nohup sleep 8502 >/dev/null 2>&1 & sleep 8503 & true"
 
     def sleeping() -> set[str]:
-        return set(daemon.execute("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -x '850[123]'; true")["result"].split())
+        # Each as itself: before that it is `setsid` or `nohup`, and not detached yet.
+        return set(re.findall(r"\d+ sleep (\d+)", daemon.execute("pgrep -a -x -f 'sleep 850[123]'; true")["result"]))
 
     session = daemon.session(name)
     session.run(left)
