@@ -355,9 +355,8 @@ def reset_peak(daemon: Daemon) -> int:
     return resident(daemon)
 
 
-@pytest.mark.parametrize("size", [256 << 20, pytest.param(1 << 30, marks=pytest.mark.slow)])
-def test_pain_c23_uploads_and_downloads_take_no_memory(make_daemon, size):
-    daemon, piece = make_daemon(BUSYBOX), bytes(1 << 20)
+def test_pain_c23_uploads_and_downloads_take_no_memory(make_daemon):
+    daemon, piece, size = make_daemon(BUSYBOX), bytes(1 << 20), 1 << 30
     before = reset_peak(daemon)
 
     def body():
