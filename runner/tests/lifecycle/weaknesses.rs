@@ -86,7 +86,7 @@ async fn a_signal_leaves_the_policy_alone() {
     }
     bench.node.set_network(&id, closed()).await.unwrap();
     for action in ["kill", "die", "stop"] {
-        bench.engine.say(action, id.as_str());
+        bench.engine.tell(action, id.as_str());
     }
     // Events are followed in order.
     bench.engine.exit(other.as_str(), 0, false);

@@ -28,15 +28,16 @@ pub fn health(path: &Path) -> Health {
 /// Whether `mountinfo` (proc(5)) lists `path` as a mount point.
 pub(crate) fn is_mount_point(mountinfo: &str, path: &Path) -> bool {
     let Some(path) = path.to_str() else { return false };
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| unescape(point) == path)
+    mount_points(mountinfo).any(|point| point == path)
 }
 
 /// Whether anything is mounted at `path` or below.
 pub(crate) fn has_mounts(mountinfo: &str, path: &Path) -> bool {
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .any(|point| Path::new(&unescape(point)).starts_with(path))
+    mount_points(mountinfo).any(|point| Path::new(&point).starts_with(path))
+}
+
+fn mount_points(mountinfo: &str) -> impl Iterator<Item = String> {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape)
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.

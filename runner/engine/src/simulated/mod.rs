@@ -154,11 +154,10 @@ impl Simulated {
         self.emit("die", &id, name, Some(code));
     }
 
-    /// Tells of something that happened in a container, which stays as it is.
+    /// Tells of something that did not change a container, as engines do of signals and of processes in it.
     pub fn tell(&self, action: &str, name: &str) {
-        let id = self.state().containers.get(name).map(|c| c.id.clone());
-        if let Some(id) = id {
-            self.emit(action, &id, name, None);
+        if let Some(container) = self.container(name) {
+            self.emit(action, &container.id, name, None);
         }
     }
 
@@ -172,12 +171,6 @@ impl Simulated {
         if let Some(container) = self.state().containers.get_mut(name) {
             change(container);
         }
-    }
-
-    /// Says something of a container that did not change it, as engines do of signals.
-    pub fn say(&self, action: &str, name: &str) {
-        let id = self.container(name).map(|container| container.id).unwrap_or_default();
-        self.emit(action, &id, name, None);
     }
 
     /// The container, if it exists.
