@@ -200,9 +200,13 @@ impl Actor {
         next.filter(|(_, timer)| self.asking.is_none() || *timer != Timer::Stop)
     }
 
+    fn due(&self) -> Option<Timer> {
+        self.timer().filter(|(at, _)| *at <= steady()).map(|(_, timer)| timer)
+    }
+
     async fn alarm(&mut self) {
         let held = self.hold_until.take_if(|at| *at <= steady()).is_some();
-        let due = self.timer().filter(|(at, _)| *at <= steady()).map(|(_, timer)| timer);
+        let due = self.due();
         if due == Some(Timer::Stop) && self.core.config.busy_is_active {
             let (core, record) = (self.core.clone(), self.record.clone());
             self.asking = Some(Box::pin(async move { core.is_busy(&record).await }));
@@ -220,7 +224,7 @@ impl Actor {
         if busy && let Some(handle) = self.core.directory.find(&self.record.id) {
             self.core.touch(&handle);
         }
-        let due = self.timer().filter(|(at, _)| *at <= steady()).map(|(_, timer)| timer);
+        let due = self.due();
         if due.is_some() {
             self.fire(due).await;
         }

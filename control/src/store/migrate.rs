@@ -52,9 +52,10 @@ pub(super) async fn run(writer: &SqlitePool) -> Result<(), MigrateError> {
 mod tests {
     use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
-    use super::super::Store;
-    use super::super::{keys, sandboxes, snapshots};
     use super::*;
+    use crate::store::mirror::Mirror;
+    use crate::store::volumes::Volume;
+    use crate::store::{Store, keys, sandboxes, snapshots};
 
     /// A database as version 1 left it, with a row in each table that has changed since.
     const FIRST: &str = "
@@ -91,8 +92,7 @@ mod tests {
             assert_eq!(keys::all(&mut tx).await.unwrap()[0].last_used_at, None);
             assert_eq!(snapshots::all(&mut tx).await.unwrap()[0].gpu_type, None);
             drop(tx);
-            let volumes =
-                super::super::mirror::Mirror::<super::super::volumes::Volume>::load(&store).await.unwrap();
+            let volumes = Mirror::<Volume>::load(&store).await.unwrap();
             assert_eq!(volumes.get("v").unwrap().state.as_str(), "ready");
             store.close().await;
         }
