@@ -107,6 +107,8 @@ def test_a_snapshot_of_a_sandbox(daytona, make_sandbox):
     made.fs.upload_file(b"frozen", "kept.txt")
     name = f"from-sandbox-{uuid.uuid4()}"
     made.create_snapshot(name, timeout=120)
+    # An event of the sandbox's own start that comes late makes the SDK return before the snapshot is there.
+    eventually(lambda: daytona.snapshot.list(source_sandbox_id=made.id).total, "the snapshot", 60)
     copy = make_sandbox(snapshot=name)
     try:
         assert copy.fs.download_file("kept.txt") == b"frozen"

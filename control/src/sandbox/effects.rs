@@ -163,6 +163,11 @@ fn snapshotted(r: &mut Record, job: &JobRow, done: bool, mut outcome: Outcome) -
     let reference = result.reference.clone().unwrap_or_else(|| format!("daytona-{}:daytona", result.hash));
     if done {
         outcome.image = Some((reference.clone(), result.size_gb));
+        r.clear_error();
+    }
+    if let Some(why) = &outcome.failure {
+        // Clients wait for the sandbox alone, and it goes on as it was: this is where they can look.
+        r.error_reason = Some(format!("could not make a snapshot: {why}"));
     }
     r.state = r.task.back.take().unwrap_or(SandboxState::Stopped);
     if let (Some(name), true) = (r.task.snapshot.take(), done) {
@@ -220,6 +225,25 @@ mod tests {
         let outcome = apply(&mut r, &job(JobKind::ResizeSandbox, JobStatus::Failed));
         assert_eq!((r.state, r.cpu, r.task.resize), (SandboxState::Started, 1, None));
         assert!(outcome.failure.is_some());
+    }
+
+    #[test]
+    fn a_failed_snapshot_is_told_until_one_is_made() {
+        let snapshotting = |r: &mut Record| {
+            r.state = SandboxState::Snapshotting;
+            r.task.back = Some(SandboxState::Started);
+            r.task.snapshot = Some("kept".to_owned());
+        };
+        let mut r = record(SandboxState::Started, DesiredState::Started);
+        snapshotting(&mut r);
+        let why = Some("no space left on device".to_owned());
+        let failed = JobRow { error_message: why, ..job(JobKind::SnapshotSandbox, JobStatus::Failed) };
+        assert_eq!(apply(&mut r, &failed).snapshot, None);
+        assert_eq!(r.state, SandboxState::Started);
+        assert_eq!(r.error_reason.as_deref(), Some("could not make a snapshot: no space left on device"));
+        snapshotting(&mut r);
+        assert!(apply(&mut r, &job(JobKind::SnapshotSandbox, JobStatus::Completed)).snapshot.is_some());
+        assert_eq!((r.state, r.error_reason), (SandboxState::Started, None));
     }
 
     #[test]

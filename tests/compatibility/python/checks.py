@@ -61,6 +61,17 @@ def raises(name: str, action: Callable[[], Any], generated: str = "") -> None:
     raise AssertionError(f"nothing was raised, wanted {wanted.__name__}")
 
 
+def if_there(action: Callable[[], Any]) -> Any:
+    """What the action finds, or nothing as long as it is not there.
+
+    `create_snapshot` waits for the sandbox's state by events. That of the start before it may come after its own request's answer, and then it returns too early.
+    """
+    try:
+        return action()
+    except sdk.DaytonaNotFoundError:
+        return None
+
+
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """Waits for something that happens in its own time."""
     deadline = time.monotonic() + seconds

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import daytona as sdk
-from checks import KIND, holds, raises, same, step, until
+from checks import KIND, holds, if_there, raises, same, step, until
 from recorder import ENDS, Recorder, finish, has
 
 IMAGE = os.environ["SMALL_IMAGE"]
@@ -81,7 +81,7 @@ def cycle(daytona: Any, box: Any) -> None:
     step(lambda: box.wait_for_sandbox_start())
     step(lambda: raises("DaytonaError", box.archive))
     step(lambda: box.create_snapshot(name, timeout=120))
-    step(lambda: has(box, "create_snapshot") and daytona.snapshot.delete(until(lambda: daytona.snapshot.get(name), "the snapshot")))
+    step(lambda: has(box, "create_snapshot") and daytona.snapshot.delete(until(lambda: if_there(lambda: daytona.snapshot.get(name)), "the snapshot")))
     step(lambda: box.stop())
     step(lambda: box.archive())
     step(lambda: until(lambda: (box.refresh_data(), str(getattr(box.state, "value", box.state)) == "archived")[1], "the archive", 60))

@@ -70,6 +70,9 @@ async function until(condition, what, seconds = 30) {
     await new Promise((done) => setTimeout(done, 50))
   }
 }
+// What is there, or nothing as long as it is not. createSnapshot waits for the sandbox's state by events; that of the start before it may come after its own
+// request's answer, and then it returns too early.
+const ifThere = (lookup) => lookup.catch((error) => { if (!(error instanceof DaytonaNotFoundError)) throw error })
 async function listed(query, from = daytona) {
   const found = []
   for await (const sandbox of from.list(query)) found.push(sandbox)
@@ -264,7 +267,7 @@ async function sandbox(box) {
   await all([
     () => daytona.stop(box), () => box.waitUntilStopped(), () => daytona.start(box), () => box.waitUntilStarted(),
     () => raises(DaytonaError, () => box.archive()),
-    async () => { await box.createSnapshot(name, 120); await daytona.snapshot.delete(await daytona.snapshot.get(name)) },
+    async () => { await box.createSnapshot(name, 120); await daytona.snapshot.delete(await until(() => ifThere(daytona.snapshot.get(name)), 'the snapshot')) },
     () => box.stop(), () => box.archive(),
     () => until(async () => (await box.refreshData(), box.state === 'archived'), 'the archive', 60),
     () => box.start(),
