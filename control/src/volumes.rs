@@ -3,6 +3,7 @@
 //! A volume has a row before it has a bucket, and until its bucket is gone, so that nothing of it is forgotten when the process ends in between. One
 //! that is being deleted is no volume any more for users; its name is free at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pinfold_http::{ApiError, ApiResult};
@@ -12,6 +13,7 @@ use pinfold_proto::runner::payload::VolumeMount;
 
 use crate::api::store_failed;
 use crate::core::Core;
+use crate::events;
 use crate::store::jobs::{self as job_table, JobRow};
 use crate::store::mirror::{Mirror, Row};
 use crate::store::volumes::{Volume, VolumeState};
@@ -77,6 +79,7 @@ impl Volumes {
             volume.state = VolumeState::Ready;
             self.all.put(volume.clone()).await.map_err(store_failed)?;
         }
+        core.events.emit("volume.created", || json(core, &volume));
         Ok(volume)
     }
 
@@ -89,8 +92,18 @@ impl Volumes {
             updated_at: now(),
             ..volume
         };
-        self.all.put(volume.clone()).await?;
+        self.save(core, volume.clone()).await?;
         core.tasks.spawn(settle(core.clone(), volume));
+        Ok(())
+    }
+
+    /// Stores a volume and tells the event sockets of its state if that is another.
+    async fn save(&self, core: &Core, volume: Volume) -> Result<()> {
+        let old = self.all.get(&volume.id).map_or(volume.state, |old| old.state);
+        self.all.put(volume.clone()).await?;
+        if old != volume.state {
+            tell_state(core, &volume, old.as_str(), volume.state.as_str());
+        }
         Ok(())
     }
 
@@ -119,24 +132,25 @@ impl Volumes {
         Ok(mount)
     }
 
-    /// Notes that volumes were mounted.
-    pub(crate) async fn used(&self, mounts: &[VolumeMount]) -> Result<()> {
+    /// Notes that volumes were mounted, and tells the event sockets.
+    pub(crate) async fn used(&self, core: &Core, mounts: &[VolumeMount]) -> Result<()> {
         if mounts.is_empty() {
             return Ok(());
         }
-        let used: Vec<Volume> = mounts
-            .iter()
-            .filter_map(|mount| self.find(&mount.volume_id))
-            .map(|volume| Volume { last_used_at: Some(now()), ..volume })
-            .collect();
+        // Looked up under the writer's lock, so that a delete beside this is not undone.
         let mut tx = self.store.begin().await?;
-        for volume in &used {
+        let at = now();
+        let mut used: BTreeMap<String, Volume> = BTreeMap::new();
+        for volume in mounts.iter().filter_map(|mount| self.find(&mount.volume_id)) {
+            used.insert(volume.id.clone(), Volume { last_used_at: Some(at), ..volume });
+        }
+        for volume in used.values() {
             volume.put(&mut tx).await?;
         }
         tx.commit().await?;
-        let mut all = self.all.lock();
-        for volume in used {
-            all.insert(volume.id.clone(), volume);
+        self.all.lock().extend(used.clone());
+        for volume in used.values() {
+            core.events.emit("volume.last-used-at.updated", || json(core, volume));
         }
         Ok(())
     }
@@ -167,7 +181,9 @@ async fn settle(core: Arc<Core>, mut volume: Volume) {
         () = core.stop.cancelled() => return,
     };
     let stored = match done {
-        Ok(()) if gone => core.volumes.all.remove(&volume.id).await,
+        Ok(()) if gone => core.volumes.all.remove(&volume.id).await.inspect(|()| {
+            tell_state(&core, &volume, VolumeState::Deleting.as_str(), DELETED);
+        }),
         outcome => {
             volume.state = if outcome.is_ok() { VolumeState::Ready } else { VolumeState::Error };
             volume.error_reason = outcome.err();
@@ -175,7 +191,7 @@ async fn settle(core: Arc<Core>, mut volume: Volume) {
             if let Some(reason) = &volume.error_reason {
                 tracing::warn!(volume = volume.id, reason, "a volume could not be made or removed");
             }
-            core.volumes.all.put(volume).await
+            core.volumes.save(&core, volume).await
         }
     };
     if let Err(error) = stored {
@@ -204,6 +220,20 @@ async fn remove_directories(core: &Core, volume: &Volume) -> std::result::Result
         }
         _ => Ok(()),
     }
+}
+
+/// The contract's word for a volume whose row is gone.
+const DELETED: &str = "deleted";
+
+fn tell_state(core: &Core, volume: &Volume, old: &str, new: &str) {
+    core.events.emit("volume.state.updated", || {
+        let told = wire::Volume { state: new.to_owned(), ..dto(volume, &core.org_id) };
+        events::changed("volume", serde_json::to_value(told).unwrap_or_default(), "State", old, new)
+    });
+}
+
+fn json(core: &Core, volume: &Volume) -> serde_json::Value {
+    serde_json::to_value(dto(volume, &core.org_id)).unwrap_or_default()
 }
 
 /// A volume for the wire.

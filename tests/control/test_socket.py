@@ -83,16 +83,28 @@ def test_a_stop_is_told_before_the_runner_has_done_it(listener: Listener, api: A
     api("DELETE", f"/sandbox/{made}")
 
 
-def test_snapshots_and_volumes_are_told(listener: Listener, api: Api) -> None:
+def test_snapshots_are_told(listener: Listener, api: Api) -> None:
     snapshot = api.post("/snapshots", json={"name": "told", "imageName": "registry.test/told:1"}).json()
     assert listener.next("snapshot.created", snapshot["id"])["name"] == "told"
     while listener.next("snapshot.state.updated", snapshot["id"])["newState"] != "active":
         pass
     api("DELETE", f"/snapshots/{snapshot['id']}")
     listener.next("snapshot.removed", snapshot["id"])
+
+
+def test_volumes_are_told(listener: Listener, api: Api) -> None:
     volume = api.post("/volumes", json={"name": "told"}).json()
     assert listener.next("volume.created", volume["id"])["state"] == "ready"
+    mounts = [{"volumeId": "told", "mountPath": path} for path in ("/a", "/b")]
+    made = api.post("/sandbox", json={"volumes": mounts}).json()["id"]
+    used = listener.next("volume.last-used-at.updated", volume["id"])
+    assert used == api.get(f"/volumes/{volume['id']}").json() and used["lastUsedAt"] >= volume["createdAt"]
+    api("DELETE", f"/sandbox/{made}")
+
     api("DELETE", f"/volumes/{volume['id']}")
+    changes = [listener.next("volume.state.updated", volume["id"]) for _ in range(2)]
+    assert [(told["oldState"], told["newState"]) for told in changes] == [("ready", "deleting"), ("deleting", "deleted")]
+    assert [told["volume"]["state"] for told in changes] == ["deleting", "deleted"]
 
 
 @pytest.mark.parametrize("who", ["nobody", "a stranger", "a runner"])

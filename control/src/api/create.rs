@@ -79,7 +79,7 @@ async fn create(
         () = client.told() => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the client is gone")),
     }
     let building = record.state == SandboxState::PendingBuild;
-    core.volumes.used(&record.volumes).await.map_err(store_failed)?;
+    core.volumes.used(&core, &record.volumes).await.map_err(store_failed)?;
     let pending = building.then(|| record.clone());
     let handle = sandbox::create(&core, record, reservation).await?;
     if let Some(snapshot) = snapshot {

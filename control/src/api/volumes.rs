@@ -36,9 +36,7 @@ async fn create(
     if body.name.as_ref().is_some_and(|name| name.len() > 255 || name.chars().any(char::is_control)) {
         return Err(ApiError::bad_request("a volume's name has at most 255 bytes and no control characters"));
     }
-    let volume = dto(&core.volumes.create(&core, body.name).await?, &core.org_id);
-    core.events.emit("volume.created", || serde_json::to_value(&volume).unwrap_or_default());
-    Ok(Json(volume))
+    Ok(Json(dto(&core.volumes.create(&core, body.name).await?, &core.org_id)))
 }
 
 fn missing(what: &str) -> ApiError {
