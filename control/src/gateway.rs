@@ -76,9 +76,8 @@ impl TokenValidator for Validator {
             let state = wire_state(record.state, record.desired);
             return Err(refuse(format!("the sandbox {} is {state}; start it first", record.name)));
         }
-        let runner = record.runner_id.as_deref().and_then(|id| core.runners.get(id));
         let unreachable = || refuse("the sandbox's runner has not said where it is reached".to_owned());
-        let health = runner.and_then(|runner| runner.health).ok_or_else(unreachable)?;
+        let health = core.runner_of(&record).and_then(|runner| runner.health).ok_or_else(unreachable)?;
         let domain = health.domain.ok_or_else(unreachable)?;
         let host = domain.split(':').next().unwrap_or_default();
         let runner = format!("{host}:{}", health.ssh_port.unwrap_or(RUNNER_SSH_PORT));

@@ -54,8 +54,7 @@ impl Pools {
 
 /// Whether its runner takes new sandboxes: to be handed out is to be new.
 fn is_open(core: &Core, r: &Record) -> bool {
-    let runner = r.runner_id.as_deref().and_then(|id| core.runners.get(id));
-    runner.is_some_and(|runner| !runner.draining && !runner.unschedulable)
+    core.runner_of(r).is_some_and(|runner| !runner.draining && !runner.unschedulable)
 }
 
 fn members(core: &Core, pool: &str) -> Vec<Handle> {

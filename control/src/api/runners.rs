@@ -221,9 +221,8 @@ async fn by_sandbox(
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
     user.may("read:runners")?;
-    let runner = core.directory.get(&id)?.record().runner_id.clone().unwrap_or_default();
-    let runner =
-        core.runners.get(&runner).ok_or_else(|| ApiError::not_found("the sandbox has no runner now"))?;
+    let none = || ApiError::not_found("the sandbox has no runner now");
+    let runner = core.runner_of(&core.directory.get(&id)?.record()).ok_or_else(none)?;
     Ok(Json(core.runners.dto(&runner, true)))
 }
 

@@ -4,18 +4,15 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use serde::Deserialize;
 
-use super::runner::Upstream;
 use crate::core::Core;
 use crate::store::sandboxes::Record;
 
 /// How long a daemon may take; one that does not answer keeps no sandbox awake.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Longest list of sessions that is read, in bytes.
-const MAX_ANSWER: usize = 4 << 20;
 /// The session of the image's own program, which runs for as long as the sandbox does.
 const ENTRYPOINT: &str = "entrypoint";
 
@@ -43,30 +40,13 @@ fn runs(sessions: &[Session]) -> bool {
 impl Core {
     /// Whether a command of a session of this sandbox still runs. A sandbox that cannot be asked is not busy.
     pub(crate) async fn is_busy(&self, r: &Record) -> bool {
-        let asking = async {
-            let runner = r.runner_id.as_deref().and_then(|id| self.runners.get(id));
-            let runner = runner.ok_or_else(|| "it has no runner".to_owned())?;
-            let failed = |error: pinfold_http::ApiError| error.message().to_owned();
-            let upstream = Upstream::of(&runner).await.map_err(failed)?;
-            let request = Request::new(Body::empty());
-            let answer =
-                upstream.ask_daemon(self, &r.id, request, "/process/session").await.map_err(failed)?;
-            let status = answer.status();
-            let body = axum::body::to_bytes(answer.into_body(), MAX_ANSWER).await;
-            let body = body.map_err(|error| error.to_string())?;
-            if !status.is_success() {
-                return Err(format!("its daemon answered {status}"));
-            }
-            serde_json::from_slice::<Vec<Session>>(&body).map_err(|error| error.to_string())
-        };
-        match tokio::time::timeout(LIMIT, asking).await {
-            Ok(Ok(sessions)) => runs(&sessions),
-            Ok(Err(why)) => {
+        let asked = self.ask_daemon(r, Request::new(Body::empty()), "/process/session", LIMIT).await;
+        let read =
+            |body: Bytes| serde_json::from_slice::<Vec<Session>>(&body).map_err(|error| error.to_string());
+        match asked.and_then(read) {
+            Ok(sessions) => runs(&sessions),
+            Err(why) => {
                 tracing::info!(sandbox = r.id, why, "could not ask whether a sandbox is busy");
-                false
-            }
-            Err(_) => {
-                tracing::info!(sandbox = r.id, "a daemon did not say in time whether its sandbox is busy");
                 false
             }
         }

@@ -13,14 +13,11 @@ use http::{Method, header};
 use pinfold_proto::control::sandbox::SandboxState;
 use serde_json::json;
 
-use super::runner::Upstream;
 use crate::core::Core;
 use crate::store::sandboxes::Record;
 
 /// How long a daemon may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
 /// Variables that the daemon reads at its start, besides those with a prefix of its own.
 const AT_THE_START: [&str; 4] = ["HOME", "LOG_LEVEL", "DISPLAY", "ENVIRONMENT"];
 
@@ -42,26 +39,12 @@ pub(crate) fn can_be_late(env: &BTreeMap<String, String>, entrypoint: Option<&[S
 impl Core {
     /// Tells a sandbox's daemon of the environment in its record.
     pub(crate) async fn apply_env(&self, r: &Record) -> Result<(), String> {
-        let runner = r.runner_id.as_deref().and_then(|id| self.runners.get(id));
-        let runner = runner.ok_or_else(|| "it has no runner".to_owned())?;
-        let upstream = Upstream::of(&runner).await.map_err(|error| error.message().to_owned())?;
         let request = Request::builder()
             .method(Method::POST)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(json!({ "set": r.env }).to_string()))
             .map_err(|error| error.to_string())?;
-        let asking = async {
-            let answer = upstream.ask_daemon(self, &r.id, request, "/env").await;
-            let answer = answer.map_err(|error| error.message().to_owned())?;
-            if answer.status().is_success() {
-                return Ok(());
-            }
-            let status = answer.status();
-            let body = axum::body::to_bytes(answer.into_body(), MAX_ANSWER).await.unwrap_or_default();
-            Err(format!("its daemon answered {status}: {}", String::from_utf8_lossy(&body)))
-        };
-        let late = |_| Err(format!("its daemon did not answer within {} s", LIMIT.as_secs()));
-        tokio::time::timeout(LIMIT, asking).await.unwrap_or_else(late)
+        self.ask_daemon(r, request, "/env", LIMIT).await.map(drop)
     }
 }
 

@@ -44,8 +44,8 @@ pub(super) async fn to_sandbox(
         let message = format!("the sandbox {} is {state}; start it first", record.id);
         return Err(proxy_error(ApiError::bad_request(message).code("SANDBOX_NOT_STARTED")));
     }
-    let runner = record.runner_id.as_deref().and_then(|id| core.runners.get(id));
-    let runner = runner.ok_or_else(|| proxy_error(ApiError::unavailable("the sandbox has no runner")))?;
+    let no_runner = || proxy_error(ApiError::unavailable("the sandbox has no runner"));
+    let runner = core.runner_of(&record).ok_or_else(no_runner)?;
     let upstream = Upstream::of(&runner).await.map_err(proxy_error)?;
     let counts = request.headers().get(SKIP_ACTIVITY).is_none_or(|value| value != "true");
     if counts {

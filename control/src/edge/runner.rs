@@ -1,8 +1,9 @@
 //! The runner behind a sandbox, as an HTTP upstream.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -14,9 +15,12 @@ use pinfold_proxy::Target;
 use crate::core::Core;
 use crate::images::Images;
 use crate::store::runners::Runner;
+use crate::store::sandboxes::Record;
 
 /// How long a question to a runner may take that a create waits for.
-const ASK: std::time::Duration = std::time::Duration::from_secs(2);
+const ASK: Duration = Duration::from_secs(2);
+/// Longest answer of a daemon that is read, in bytes.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// Where a runner is reached, and what opens it.
 #[derive(Debug, Clone)]
@@ -94,17 +98,6 @@ impl Upstream {
         self.ask(core, Request::new(Body::empty()), path_and_query).await
     }
 
-    /// Asks the daemon of a sandbox of the runner's, for ourselves.
-    pub(crate) async fn ask_daemon(
-        &self,
-        core: &Core,
-        sandbox: &str,
-        request: Request,
-        path: &str,
-    ) -> ApiResult<Response> {
-        self.ask(core, request, &format!("/sandboxes/{sandbox}/toolbox{path}")).await
-    }
-
     async fn ask(&self, core: &Core, request: Request, path_and_query: &str) -> ApiResult<Response> {
         let path = format!("{}{path_and_query}", self.prefix);
         let mut target = Target::new(self.address, &path);
@@ -115,6 +108,37 @@ impl Upstream {
 }
 
 impl Core {
+    /// The runner that a sandbox is at.
+    pub(crate) fn runner_of(&self, r: &Record) -> Option<Runner> {
+        r.runner_id.as_deref().and_then(|id| self.runners.get(id))
+    }
+
+    /// Asks a sandbox's daemon, for ourselves; `path` is the daemon's own. An error, and an answer that is one, is said in words.
+    pub(crate) async fn ask_daemon(
+        &self,
+        r: &Record,
+        request: Request,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Bytes, String> {
+        let asking = async {
+            let failed = |error: ApiError| error.message().to_owned();
+            let runner = self.runner_of(r).ok_or_else(|| "it has no runner".to_owned())?;
+            let upstream = Upstream::of(&runner).await.map_err(failed)?;
+            let path = format!("/sandboxes/{}/toolbox{path}", r.id);
+            let answer = upstream.ask(self, request, &path).await.map_err(failed)?;
+            let status = answer.status();
+            let body = axum::body::to_bytes(answer.into_body(), MAX_ANSWER).await;
+            if !status.is_success() {
+                let body = body.unwrap_or_default();
+                return Err(format!("its daemon answered {status}: {}", String::from_utf8_lossy(&body)));
+            }
+            body.map_err(|error| format!("its daemon's answer broke off: {}", chain(&error)))
+        };
+        let late = |_| Err(format!("its daemon did not answer within {} s", limit.as_secs()));
+        tokio::time::timeout(limit, asking).await.unwrap_or_else(late)
+    }
+
     /// Whether a runner has an image that we know nothing of: asks it. No answer counts as no.
     pub(crate) async fn has_image(&self, runner: &str, reference: &str) -> bool {
         let Some(runner) = self.runners.get(runner) else { return false };
