@@ -81,6 +81,7 @@ check "use is measured" "$(runner currentMemoryUsagePercentage | awk '{ print ($
 systemctl set-property --runtime system.slice MemoryMax=2G
 within "a limit of the slice is the node's size" 40 '[ "$(printf %.1f "$(runner memory)")" = 2.0 ]'
 systemctl set-property --runtime pinfold-up.service MemoryMax=1G
+# shellcheck disable=SC2034 # the condition reads it
 seen=$(runner lastChecked)
 within "the runner reports again" 40 '[ "$(runner lastChecked)" != "$seen" ]'
 check "a limit of the service alone is not" "$(printf %.1f "$(runner memory)")" 2.0
