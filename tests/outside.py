@@ -12,6 +12,28 @@ from support import eventually
 OUTSIDE, OTHER = "198.51.100.10", "198.51.100.20"
 NAMESPACE = "pf-e2e-outside"
 
+#: What a sandbox runs to try to get out from the moment it runs. At each start it writes down whether it did.
+ATTEMPT = f"""#!/usr/bin/env python3
+import pathlib, socket, time
+boot = len(list(pathlib.Path("/tmp").glob("tried-*"))) + 1
+end = time.monotonic() + 1.5
+reached = False
+while time.monotonic() < end and not reached:
+    try:
+        socket.create_connection(("{OUTSIDE}", 8080), 0.05).close()
+        reached = True
+    except OSError:
+        pass
+pathlib.Path(f"/tmp/tried-{{boot}}").write_text(str(reached))
+time.sleep(86400)
+"""
+
+
+def outcome(sandbox: str, start: int) -> str:
+    """Whether the attempt of that start got out, asked of the engine: pinfold may be down."""
+    reading = ["docker", "exec", sandbox, "cat", f"/tmp/tried-{start}"]
+    return eventually(lambda: subprocess.run(reading, check=False, capture_output=True, text=True).stdout, f"the attempt of start {start} to end", 40)
+
 
 def _ip(*arguments: str, check: bool = True) -> None:
     subprocess.run(["ip", *arguments], check=check, capture_output=True)

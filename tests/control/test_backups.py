@@ -34,6 +34,15 @@ def record(split: Split, sandbox: str) -> dict[str, Any]:
     return dict(split.api.get(f"/sandbox/{sandbox}").json())
 
 
+def archive(split: Split, sandbox: str) -> dict[str, Any]:
+    """Archives a stopped sandbox, and returns what the runner was given for its backup."""
+    assert split.api.post(f"/sandbox/{sandbox}/archive").json()["state"] == "archiving"
+    backup = dict(split.manual.do("CREATE_BACKUP")["payload"])
+    assert split.manual.do("DESTROY_SANDBOX")["resourceId"] == sandbox
+    assert split.api.state(sandbox) == "archived"
+    return backup
+
+
 def test_a_backup_on_demand(ready: Split) -> None:
     box = ready.started("box")
     assert record(ready, box)["backupState"] == "None"
@@ -85,10 +94,7 @@ def test_stop_and_delete_do_not_wait_for_a_backup(ready: Split) -> None:
 
 def test_archive_and_restore(ready: Split) -> None:
     box = ready.stopped("box", env={"K": "v"})
-    assert ready.api.post(f"/sandbox/{box}/archive").json()["state"] == "archiving"
-    backup = ready.manual.do("CREATE_BACKUP")["payload"]["snapshot"]
-    destroyed = ready.manual.do("DESTROY_SANDBOX")
-    assert destroyed["resourceId"] == box
+    backup = archive(ready, box)["snapshot"]
     archived = record(ready, box)
     assert (archived["state"], archived["backupState"], "runnerId" in archived) == ("archived", "Completed", False)
     assert ready.api.post(f"/sandbox/{box}/start").json()["state"] == "restoring"
@@ -135,17 +141,12 @@ def test_a_failed_archive_leaves_it_stopped(ready: Split) -> None:
     left = record(ready, box)
     assert (left["state"], left["desiredState"], left["backupState"]) == ("stopped", "stopped", "Error")
     assert "could not archive: push failed" in left["errorReason"]
-    ready.api.post(f"/sandbox/{box}/archive")
-    ready.manual.do("CREATE_BACKUP")
-    ready.manual.do("DESTROY_SANDBOX")
-    assert ready.api.state(box) == "archived"
+    archive(ready, box)
 
 
 def test_a_failed_restore_keeps_the_archive(ready: Split) -> None:
     box = ready.stopped("box")
-    ready.api.post(f"/sandbox/{box}/archive")
-    ready.manual.do("CREATE_BACKUP")
-    ready.manual.do("DESTROY_SANDBOX")
+    archive(ready, box)
     ready.api.post(f"/sandbox/{box}/start")
     restore = ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
 
@@ -171,9 +172,7 @@ def test_a_failed_restore_keeps_the_archive(ready: Split) -> None:
 
 def test_what_could_not_be_restored_can_be_deleted(ready: Split) -> None:
     box = ready.stopped("box")
-    ready.api.post(f"/sandbox/{box}/archive")
-    ready.manual.do("CREATE_BACKUP")
-    ready.manual.do("DESTROY_SANDBOX")
+    archive(ready, box)
     ready.api.post(f"/sandbox/{box}/start")
     ready.manual.do("CREATE_SANDBOX", "FAILED", errorMessage="manifest unknown")
     assert ready.api.state(box) == "error"
@@ -209,12 +208,10 @@ def test_killed_while_archiving(ready: Split) -> None:
 
 def test_backups_go_to_the_configured_registry(with_registry: Split) -> None:
     box = with_registry.stopped("box")
-    with_registry.api.post(f"/sandbox/{box}/archive")
-    payload = with_registry.manual.do("CREATE_BACKUP")["payload"]
+    payload = archive(with_registry, box)
     assert payload["snapshot"].startswith(f"registry.test:5000/boxes/backup-{box}:20")
     registry = {"url": "registry.test:5000", "project": "boxes", "username": "user", "password": "password"}
     assert payload["registry"] == registry
-    with_registry.manual.do("DESTROY_SANDBOX")
     other = with_registry.second_runner()
     local = with_registry.api.get("/runners").json()[0]["id"]
     with_registry.api("PATCH", f"/runners/{local}/scheduling", json={"unschedulable": True})

@@ -72,37 +72,15 @@ def test_a_change_of_a_stopped_sandbox_is_kept(make_sandbox, outside):
     assert not reaches(sandbox)
 
 
-ATTEMPT = f"""#!/usr/bin/env python3
-import pathlib, socket, time
-boot = len(list(pathlib.Path("/tmp").glob("tried-*"))) + 1
-end = time.monotonic() + 1.5
-reached = False
-while time.monotonic() < end and not reached:
-    try:
-        socket.create_connection(("{OUTSIDE}", 8080), 0.05).close()
-        reached = True
-    except OSError:
-        pass
-pathlib.Path(f"/tmp/tried-{{boot}}").write_text(str(reached))
-time.sleep(86400)
-"""
-
-
 @pytest.fixture(scope="module")
 def eager(tmp_path_factory) -> str:
     """An image whose entrypoint tries to get out from the moment it runs, and writes down at each start whether it did."""
     folder = tmp_path_factory.mktemp("eager")
-    (folder / "attempt").write_text(ATTEMPT)
+    (folder / "attempt").write_text(beyond.ATTEMPT)
     (folder / "attempt").chmod(0o755)
     (folder / "Dockerfile").write_text('FROM pinfold/sandbox:latest\nCOPY attempt /usr/local/bin/attempt\nENTRYPOINT ["/usr/local/bin/attempt"]\n')
     docker("build", "--quiet", "--tag", "pf-e2e-eager:1", str(folder))
     return "pf-e2e-eager:1"
-
-
-def outcome(sandbox, start: int) -> str:
-    """Whether the attempt of that start got out, asked of the engine: pinfold may be down."""
-    reading = ["docker", "exec", sandbox.id, "cat", f"/tmp/tried-{start}"]
-    return eventually(lambda: subprocess.run(reading, check=False, capture_output=True, text=True).stdout, f"the attempt of start {start} to end")
 
 
 def test_closed_from_the_first_packet_of_every_start(stack, make_sandbox, outside, eager):
@@ -112,18 +90,18 @@ def test_closed_from_the_first_packet_of_every_start(stack, make_sandbox, outsid
     image = Image.base(eager).entrypoint(["/usr/local/bin/attempt"])
     free = make_sandbox(CreateSandboxFromImageParams(image=image))
     closed = make_sandbox(CreateSandboxFromImageParams(image=image, network_block_all=True))
-    assert (outcome(free, 1), outcome(closed, 1)) == ("True", "False"), "create"
+    assert (beyond.outcome(free.id, 1), beyond.outcome(closed.id, 1)) == ("True", "False"), "create"
     closed.stop()
     closed.start()
-    assert outcome(closed, 2) == "False", "start"
+    assert beyond.outcome(closed.id, 2) == "False", "start"
     docker("restart", "-t", "0", closed.id)
-    assert outcome(closed, 3) == "False", "restart by somebody else"
+    assert beyond.outcome(closed.id, 3) == "False", "restart by somebody else"
     stack.process.kill()
     stack.process.wait(10)
     docker("restart", "-t", "0", closed.id)
-    assert outcome(closed, 4) == "False", "start while pinfold is dead"
+    assert beyond.outcome(closed.id, 4) == "False", "start while pinfold is dead"
     stack.start()
-    assert outcome(closed, 4) == "False"
+    assert beyond.outcome(closed.id, 4) == "False"
     eventually(lambda: closed.process.exec("true").exit_code == 0, "the sandbox to answer again")
     assert not reaches(closed), "pinfold came back"
     assert reaches(free)

@@ -11,7 +11,7 @@ import outside as beyond
 import pytest
 
 from node import Node
-from support import address, docker, eventually
+from support import address, docker
 
 IMAGE = "pinfold/sandbox:latest"
 EVERYTHING = {"osUser": "daytona", "snapshot": IMAGE}
@@ -86,44 +86,23 @@ def test_raw_frames_of_a_closed_sandbox_go_nowhere(node):
             process.wait(10)
 
 
-ATTEMPT = f"""
-import pathlib, socket, time
-boot = len(list(pathlib.Path("/tmp").glob("tried-*"))) + 1
-end = time.monotonic() + 1.5
-reached = False
-while time.monotonic() < end and not reached:
-    try:
-        socket.create_connection(("{beyond.OUTSIDE}", 8080), 0.05).close()
-        reached = True
-    except OSError:
-        pass
-pathlib.Path(f"/tmp/tried-{{boot}}").write_text(str(reached))
-time.sleep(86400)
-"""
-
-
-def outcome(sandbox: str, start: int) -> str:
-    reading = ["docker", "exec", sandbox, "cat", f"/tmp/tried-{start}"]
-    return eventually(lambda: subprocess.run(reading, check=False, capture_output=True, text=True).stdout, f"the attempt of start {start} to end", 40)
-
-
 def test_a_container_made_anew_is_closed_from_its_first_packet(node):
     """After a recovery, after a resize of the disk, and when somebody else starts it then. The open one shows that the attempt would have succeeded.
     Pain D32: what is sparse stays so, or the copy would fill the quota that it was made for."""
-    eager = EVERYTHING | {"entrypoint": ["python3", "-c", ATTEMPT]}
+    eager = EVERYTHING | {"entrypoint": ["python3", "-c", beyond.ATTEMPT]}
     free, closed = node.sandbox(**eager), node.sandbox(networkBlockAll=True, **eager)
-    assert (outcome(free, 1), outcome(closed, 1)) == ("True", "False"), "create"
+    assert (beyond.outcome(free, 1), beyond.outcome(closed, 1)) == ("True", "False"), "create"
     node.run(closed, "truncate -s 1G /tmp/sparse; echo end >> /tmp/sparse")
     made, rules = docker("inspect", "-f", "{{.Id}}", closed), node.rules(closed)
     for sandbox in (free, closed):
         node.job("RECOVER_SANDBOX", sandbox, {"errorReason": "write: no space left on device", "storageQuota": 3})
         node.job("START_SANDBOX", sandbox, {"authToken": "t"})
     assert docker("inspect", "-f", "{{.Id}}", closed) != made, "it is another container"
-    assert (outcome(free, 2), outcome(closed, 2)) == ("True", "False"), "recovery"
+    assert (beyond.outcome(free, 2), beyond.outcome(closed, 2)) == ("True", "False"), "recovery"
     assert node.run(closed, "stat -c %s /tmp/sparse; tail -c 4 /tmp/sparse") == f"{(1 << 30) + 4}\nend\n"
     assert int(node.run(closed, "du -k /tmp/sparse | cut -f1")) < 1024, "the hole was filled"
     node.job("STOP_SANDBOX", closed, {})
     node.job("RESIZE_SANDBOX", closed, {"disk": 5})
     docker("start", closed)
-    assert outcome(closed, 3) == "False", "resize"
+    assert beyond.outcome(closed, 3) == "False", "resize"
     assert node.rules(closed) == rules

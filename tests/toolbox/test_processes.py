@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -258,45 +259,41 @@ def test_a_hundred_megabytes_to_a_slow_reader(make_daemon, name):
     def resident() -> int:
         return int(re.search(r"VmRSS:\s+(\d+) kB", daemon.execute("cat /proc/1/status")["result"])[1]) >> 10
 
-    before, most = resident(), 0
-    raw = Raw(daemon.address, f"{session.path}/command/{command}/logs?follow=true")
-    read, seen, pause = hashlib.sha256(), 0, 0
-    for message in raw.messages():
-        if isinstance(message, Ended):
-            assert message == Ended(1000, "")
-            break
-        read.update(message)
-        seen += len(message)
-        # Slow at ten places: the sender has to wait.
-        if seen > pause:
-            pause += size // 10
-            time.sleep(0.1)
-            most = max(most, resident())
+    before = resident()
+
+    def slowly(pieces: Iterable[bytes], step: int) -> Iterator[bytes]:
+        """The pieces, with a pause at each `step` bytes: the sender has to wait."""
+        seen, pause, most = 0, 0, 0
+        for piece in pieces:
+            yield piece
+            seen += len(piece)
+            if seen > pause:
+                pause += step
+                time.sleep(0.1)
+                most = max(most, resident() - before)
+        assert most < 16, f"{most} MiB more while a reader was slow"
+
+    def followed() -> Iterator[bytes]:
+        for message in Raw(daemon.address, f"{session.path}/command/{command}/logs?follow=true").messages():
+            if isinstance(message, Ended):
+                assert message == Ended(1000, "")
+                return
+            yield message
+
+    def answered(path: str, body: dict, step: int) -> int:
+        """How long the answer is."""
+        with daemon.http.stream("POST", path, json=body) as answer:
+            return sum(len(piece) for piece in slowly(answer.iter_raw(1 << 16), step))
+
+    read, seen = hashlib.sha256(), 0
+    for piece in slowly(followed(), size // 10):
+        read.update(piece)
+        seen += len(piece)
     assert (seen, read.hexdigest()) == (size, digest)
-    assert most - before < 16, f"{most - before} MiB more while a reader was slow"
     # The answer of a command is streamed from a file in the same way.
-    read, seen, pause = hashlib.sha256(), 0, 0
-    with daemon.http.stream("POST", "/process/execute", json={"command": f"head -c {size} /dev/zero | tr '\\0' 'x'"}) as answer:
-        for piece in answer.iter_raw(1 << 16):
-            seen += len(piece)
-            if seen > pause:
-                pause += size // 5
-                time.sleep(0.1)
-                most = max(most, resident())
-    assert seen > size
-    assert most - before < 16, f"{most - before} MiB more while a reader was slow"
+    assert answered("/process/execute", {"command": f"head -c {size} /dev/zero | tr '\\0' 'x'"}, size // 5) > size
     # Weakness G8: so is that of a session's command, which has the output twice, as a whole and by stream.
-    seen, pause = 0, 0
-    body = {"command": f"head -c {size // 4} /dev/zero | tr '\\0' 'x'"}
-    with daemon.http.stream("POST", f"{session.path}/exec", json=body) as answer:
-        for piece in answer.iter_raw(1 << 16):
-            seen += len(piece)
-            if seen > pause:
-                pause += size // 8
-                time.sleep(0.1)
-                most = max(most, resident())
-    assert seen > size // 2
-    assert most - before < 16, f"{most - before} MiB more while a reader was slow"
+    assert answered(f"{session.path}/exec", {"command": f"head -c {size // 4} /dev/zero | tr '\\0' 'x'"}, size // 8) > size // 2
     session.delete()
 
 
