@@ -16,7 +16,7 @@ from pathlib import Path
 
 from plane import Plane
 from second_host import HERE, THERE, SecondHost
-from stack import BINARY, STATE, free_port
+from stack import BINARY, STATE, TIED, free_port
 from support import busybox, docker, eventually
 from watched_engine import WatchedEngine
 
@@ -31,7 +31,7 @@ class Registry:
         settings = directory / "registry.yml"
         # JSON is YAML.
         settings.write_text(json.dumps({"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(directory / "registry")}}, "http": {"addr": self.host}}))
-        self.process = subprocess.Popen(["docker-registry", "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([*TIED, "docker-registry", "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(self.answers, "the registry to answer")
 
     def answers(self) -> bool:
@@ -96,11 +96,17 @@ class Node:
     def nft(self, *arguments: str) -> str:
         return subprocess.run([*self.inside(), "nft", *arguments], check=False, capture_output=True, text=True).stdout
 
-    def start(self) -> None:
-        """Starts it and waits until it has repaired what it found, and serves."""
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Starts it and does not wait for it."""
         self.dead.clear()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*self.inside(), BINARY, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True)
+            command = [*self.inside(), *TIED, BINARY, "run"]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), start_new_session=True)
+        return self.process
+
+    def start(self) -> None:
+        """Starts it and waits until it has repaired what it found, and serves."""
+        self.spawn()
         eventually(self.answers, "the runner to answer", 30)
 
     def answers(self) -> bool:

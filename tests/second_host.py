@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from stack import BINARY
+from stack import BINARY, TIED
 from support import busybox, eventually
 
 NAMESPACE = "pf-second"
@@ -43,7 +43,7 @@ class SecondHost:
     def begin(self, *command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
         log = (self.directory / f"{Path(command[0]).name}.log").open("ab")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAYTONA_", "PINFOLD_"))}
-        process = subprocess.Popen([*self.inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=inherited | environment, start_new_session=True)
+        process = subprocess.Popen([*self.inside, *TIED, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=inherited | environment, start_new_session=True)
         self.processes.append(process)
         return process
 

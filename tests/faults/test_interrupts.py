@@ -231,22 +231,24 @@ def test_ctrl_c_while_it_comes_up(elsewhere):
     assert left_of(state) == []
 
 
-def test_an_instance_ends_with_the_run_that_started_it(tmp_path):
+@pytest.mark.parametrize("instance", ["stack.Stack(pathlib.Path(sys.argv[1]), image='none')", "node.Node()"])
+def test_an_instance_ends_with_the_run_that_started_it(tmp_path, instance):
     """A test that runs into its time ends the whole run at once, with no fixture's end. What the harness starts, here a sleep in pinfold's place, ends too."""
     (tmp_path / "pinfold").write_text("#!/bin/sh\nexec sleep 600\n")
     (tmp_path / "pinfold").chmod(0o755)
     run = f"""
-import os, pathlib, stack
-instance = stack.Stack(pathlib.Path({str(tmp_path)!r}), image="none")
-print(instance.spawn().pid, flush=True)
+import os, pathlib, sys, {instance.split(".")[0]}
+print({instance}.spawn().pid, flush=True)
 input()
 os._exit(1)
 """
-    environment = os.environ | {"PINFOLD_BINARY": str(tmp_path / "pinfold"), "PYTHONPATH": str(REPO / "tools")}
-    began = subprocess.Popen([sys.executable, "-c", run], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    pid = int(began.stdout.readline())
-    eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "it to run")
-    began.communicate("\n", timeout=20)
+    # Sockets have short names.
+    with tempfile.TemporaryDirectory(prefix="pf-") as state:
+        paths = {"PINFOLD_BINARY": str(tmp_path / "pinfold"), "PINFOLD_STATE": state, "PYTHONPATH": f"{REPO / 'tools'}:{REPO / 'tests'}"}
+        began = subprocess.Popen([sys.executable, "-c", run, tmp_path], env=os.environ | paths, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pid = int(began.stdout.readline())
+        eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "it to run")
+        began.communicate("\n", timeout=20)
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "it to end, too")
 
 
