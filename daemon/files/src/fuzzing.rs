@@ -11,7 +11,9 @@ use http::header::{HeaderMap, HeaderValue, RANGE};
 
 use crate::glob::Glob;
 use crate::multipart::{Multipart, form_data, parameter};
+use crate::needle::Needle;
 use crate::range;
+use crate::scan::{Line, lines};
 
 /// A multipart body as it was read: each part's name and content, and whether it ended in an error.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,4 +66,18 @@ pub fn range(header: &[u8], size: u64) -> bool {
 /// Whether the name matches; `None` for a malformed pattern.
 pub fn glob(pattern: &str, name: &str) -> Option<bool> {
     Glob::parse(pattern).map(|glob| glob.matches(name))
+}
+
+/// The lines that an expression matches in, from 1, in a text that comes in two blocks of whole lines; `None` if the expression is refused.
+pub fn matching(pattern: &str, any_case: bool, (first, second): (&[u8], &[u8])) -> Option<Vec<u64>> {
+    let needle = Needle::expression(pattern, any_case).ok()?;
+    let mut found = Vec::new();
+    let mut keep = |line: Line| {
+        found.push(line.number);
+        Ok(())
+    };
+    let mut finder = needle.finder();
+    let number = lines(first, 1, true, &mut finder, &mut keep).ok()?;
+    lines(second, number, false, &mut finder, &mut keep).ok()?;
+    Some(found)
 }

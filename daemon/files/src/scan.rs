@@ -136,7 +136,7 @@ fn fill(file: &mut File, buffer: &mut [u8], held: usize, left: u64) -> (usize, b
 }
 
 /// Searches whole lines, the first of which has `number`. Returns the number of the line after them, if there are `more`.
-fn lines(
+pub(crate) fn lines(
     block: &[u8],
     mut number: u64,
     more: bool,
