@@ -292,6 +292,7 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
             }
         }
     }
+    node.expect_given_up();
     node.repair_links().await?;
     node.take_over().await?;
     enforce(node).await;

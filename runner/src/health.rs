@@ -161,6 +161,10 @@ impl Health {
             let version = version.escape_default();
             let _ = writeln!(text, "pinfold_daemons{{version=\"{version}\"}} {count}");
         }
+        text.push_str("# HELP pinfold_table_entries Entries of this process's own tables.\n# TYPE pinfold_table_entries gauge\n");
+        for (table, entries) in self.node.tables() {
+            let _ = writeln!(text, "pinfold_table_entries{{table=\"{table}\"}} {entries}");
+        }
         let Ok(m) = self.metrics() else { return text };
         for (name, help, value) in [
             ("pinfold_node_cpus", "Cores of this node, or of the limit set on it.", m.cpu),

@@ -195,6 +195,11 @@ impl Index {
         map.iter().map(|(id, sandbox)| (id.clone(), sandbox.clone())).collect()
     }
 
+    /// How many sandboxes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The sandbox that a container belongs to.
     pub fn by_container(&self, container_id: &str) -> Option<SandboxId> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);

@@ -4,12 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinfold_engine::{Engine, EngineError, EngineInfo, Network, NetworkSpec};
 use pinfold_network::AddressPool;
 use pinfold_proto::id::{SandboxId, VolumeId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -152,7 +153,6 @@ impl Node {
     /// Notes that a sandbox was destroyed.
     pub(crate) fn note_destroyed(&self, id: &SandboxId) {
         let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
-        destroyed.retain(|_, at| at.elapsed() < DESTROYED_FOR);
         destroyed.insert(id.clone(), Instant::now());
     }
 
@@ -160,6 +160,32 @@ impl Node {
     pub(crate) fn was_destroyed(&self, id: &SandboxId) -> bool {
         let destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
         destroyed.get(id).is_some_and(|at| at.elapsed() < DESTROYED_FOR)
+    }
+
+    /// Forgets, from time to time, what will not be asked for any more.
+    pub(crate) async fn tidy(&self) {
+        let recent = |_: &SandboxId, at: &mut Instant| at.elapsed() < DESTROYED_FOR;
+        self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).retain(recent);
+        self.images.tidy();
+        self.backups.tidy(self.config.backup_retention);
+        self.forget_expired_starts().await;
+    }
+
+    /// Everything that grows with sandboxes, images and operations, and how many entries it has. All of it shrinks again.
+    pub fn tables(&self) -> Vec<(&'static str, usize)> {
+        let destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut tables = vec![
+            ("sandboxes", self.index.len()),
+            ("records", self.records.len()),
+            ("addresses", self.addresses.len()),
+            ("owners", self.owners.len()),
+            ("backups", self.backups.len()),
+            ("destroyed", destroyed),
+            ("late_starts", self.late_starts.len()),
+            ("vanished", self.news.len()),
+        ];
+        tables.extend(self.images.tables());
+        tables
     }
 
     /// Tells volumes and old daemon versions what existing sandboxes still use.

@@ -31,6 +31,8 @@ pub struct Record {
     pub memory_gib: u32,
     /// Disk promised, GiB.
     pub disk_gib: u32,
+    /// A start of it was given up that the engine may yet finish, and nobody has wanted it to run since.
+    pub start_given_up: bool,
     /// The name that the old container was given while a new one takes its place.
     pub replacing: Option<String>,
 }
@@ -88,6 +90,16 @@ impl Records {
     /// The recorded addresses.
     pub fn addresses(&self) -> Vec<Ipv4Addr> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).values().filter_map(|r| r.address).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Every sandbox with a record.

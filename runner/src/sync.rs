@@ -50,6 +50,11 @@ impl News {
         self.lost().retain(|id| keep(id));
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lost().len()
+    }
+
     fn has_vanished(&self, id: &SandboxId) -> bool {
         self.lost().contains(id)
     }
@@ -77,6 +82,7 @@ pub async fn run(node: Arc<Node>, control: Arc<dyn ControlPlane>, stop: Cancella
         }
         push(&node, &*control, &mut missing, ticked).await;
         if ticked {
+            node.tidy().await;
             if round.is_multiple_of(SWEEP_EVERY) {
                 sweep(&node, &*control).await;
             }

@@ -50,6 +50,8 @@ pub struct PoolExhausted(String);
 #[derive(Debug)]
 pub struct AddressPool {
     subnet: Cidr,
+    /// Those that no sandbox ever gets.
+    kept: usize,
     state: Mutex<State>,
 }
 
@@ -63,7 +65,11 @@ impl AddressPool {
     /// All addresses of `subnet` but the first, the last and the `gateway`.
     pub fn new(subnet: Cidr, gateway: Ipv4Addr) -> Self {
         let taken = HashSet::from([subnet.network(), subnet.broadcast(), gateway]);
-        Self { subnet, state: Mutex::new(State { taken, next: subnet.network().to_bits() }) }
+        Self {
+            subnet,
+            kept: taken.len(),
+            state: Mutex::new(State { taken, next: subnet.network().to_bits() }),
+        }
     }
 
     /// Takes a free address.
@@ -87,6 +93,16 @@ impl AddressPool {
         }
     }
 
+    /// How many addresses are given out.
+    pub fn len(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.len().saturating_sub(self.kept)
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Gives an address back, once its container is gone.
     pub fn release(&self, ip: Ipv4Addr) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&ip);
@@ -104,7 +120,9 @@ mod tests {
         pool.mark_taken(Ipv4Addr::new(10, 8, 0, 3));
         let first = pool.take().unwrap();
         assert_eq!(first.mac_text(), "02:42:0a:09:00:02");
+        assert_eq!(pool.len(), 2);
         pool.release(first.ip);
+        assert_eq!(pool.len(), 1);
         let rest: Vec<u8> = (0..4).map(|_| pool.take().unwrap().ip.octets()[3]).collect();
         assert_eq!(rest, [4, 5, 6, 2]);
         assert!(pool.take().is_err());

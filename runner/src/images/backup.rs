@@ -89,9 +89,28 @@ impl Backups {
             Some((running, _)) if *running == number => drop(state.running.remove(id)),
             // A newer one runs; its state is the sandbox's.
             Some(_) => return,
-            None => {}
+            // It was cancelled, and its sandbox may be gone.
+            None => return drop(state.last.remove(id)),
         }
         state.last.insert(id.clone(), (Instant::now(), outcome));
+    }
+
+    /// Forgets a sandbox that is gone.
+    pub(crate) fn forget(&self, id: &SandboxId) {
+        self.state().last.remove(id);
+    }
+
+    /// Forgets what is older than `retention`, and locks that nobody holds.
+    pub(crate) fn tidy(&self, retention: Duration) {
+        let mut state = self.state();
+        state.last.retain(|_, (at, _)| at.elapsed() < retention);
+        state.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+    }
+
+    /// Entries of its tables.
+    pub(crate) fn len(&self) -> usize {
+        let state = self.state();
+        state.running.len() + state.last.len() + state.turns.len()
     }
 }
 

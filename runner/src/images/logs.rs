@@ -118,6 +118,11 @@ impl BuildLogs {
         running
     }
 
+    /// How many builds write one.
+    pub(super) fn running(&self) -> usize {
+        self.lock().len()
+    }
+
     /// The log of a build: what is there, and with `follow` what is appended until the build ends. `None` when there is no such log.
     pub async fn read(&self, id: &str, follow: bool) -> io::Result<Option<LogStream>> {
         if !is_name(id) {

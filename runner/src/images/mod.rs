@@ -3,8 +3,10 @@
 mod backup;
 mod build;
 mod context;
+mod flights;
 mod inspect;
 mod logs;
+mod newest;
 mod pull;
 mod reference;
 mod registry;
@@ -13,17 +15,19 @@ mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Shared};
 use pinfold_engine::{Credentials, Image};
 use pinfold_proto::runner::payload::{Registry, SnapshotInfo};
+use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::error::{OpError, OpResult};
+use crate::error::OpError;
 
 pub use backup::{BackupState, Backups};
+use flights::Flights;
 pub use logs::{BuildLogs, LogStream};
+use newest::Looks;
 pub(crate) use reference::build_id;
 use retired::Retired;
 
@@ -32,12 +36,11 @@ const REMEMBERED: usize = 1024;
 /// Most images whose inspection is kept.
 const CACHED: usize = 4096;
 
-type Pull = Shared<BoxFuture<'static, OpResult<Image>>>;
-
 /// The state of images: pulls under way, inspections, failures that push-mode callers ask for later, build logs.
 #[derive(Debug)]
 pub struct Images {
-    pulls: Mutex<HashMap<String, Pull>>,
+    pulls: Flights<Image>,
+    looks: Looks,
     cache: Mutex<HashMap<String, Image>>,
     failures: Mutex<HashMap<String, (Instant, OpError)>>,
     retention: Duration,
@@ -54,7 +57,8 @@ impl Images {
     /// Nothing under way and nothing known.
     pub fn new(config: &Config) -> Self {
         Self {
-            pulls: Mutex::default(),
+            pulls: Flights::default(),
+            looks: Looks::default(),
             cache: Mutex::default(),
             failures: Mutex::default(),
             retention: config.snapshot_error_retention,
@@ -66,6 +70,23 @@ impl Images {
     /// Forgets all inspections: some image changed.
     pub fn invalidate(&self) {
         lock(&self.cache).clear();
+    }
+
+    /// Forgets what nobody will ask for any more.
+    pub(crate) fn tidy(&self) {
+        self.looks.tidy();
+        lock(&self.failures).retain(|_, (at, _)| at.elapsed() < self.retention);
+    }
+
+    /// Its tables, and how many entries they have.
+    pub(crate) fn tables(&self) -> [(&'static str, usize); 5] {
+        [
+            ("pulls", self.pulls.len()),
+            ("image_looks", self.looks.len()),
+            ("images", lock(&self.cache).len()),
+            ("image_failures", lock(&self.failures).len()),
+            ("build_logs", self.logs.running()),
+        ]
     }
 
     fn cached(&self, reference: &str) -> Option<Image> {

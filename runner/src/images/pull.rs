@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use pinfold_engine::{EngineError, Image};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{PullSnapshot, Registry, SnapshotInfo};
-use tracing::Instrument;
 
 use super::reference::{build_id, digest_of, internal, is_latest, normalise, split};
-use super::{credentials, info, lock};
+use super::{credentials, info};
 use crate::error::{Class, OpError, OpResult};
 use crate::index::SandboxState;
 use crate::node::Node;
@@ -17,8 +15,8 @@ use crate::node::Node;
 /// Bound of a whole transfer; control planes give up after two hours.
 const TRANSFER: Duration = Duration::from_secs(115 * 60);
 
-/// Bound of a look for a newer image when there is one at hand.
-const NEWER: Duration = Duration::from_secs(20);
+/// Bound of a pull of a newer image when there is an older one at hand. It goes on for those who come later.
+const NEWER: Duration = Duration::from_secs(5 * 60);
 
 /// Whether a local image is what its name means: the name cannot move, or the image was made here and no registry knows it. Whoever builds
 /// `team/box:latest` must not get a stranger's image of that name.
@@ -52,11 +50,12 @@ impl Node {
     ) -> OpResult<Image> {
         let reference = normalise(reference);
         let local = self.local_image(&reference).await.ok();
-        if let Some(image) = local.as_ref().filter(|image| is_settled(&reference, image)) {
+        if let Some(image) = &local
+            && self.is_current(&reference, image, registry).await
+        {
             return Ok(image.clone());
         }
         self.index.change(id, |s| s.state = SandboxState::PullingSnapshot);
-        // With an image at hand, a registry that does not answer is not waited for.
         let limit = if local.is_some() { NEWER } else { self.config.pull_timeout };
         let pulled = tokio::time::timeout(limit, self.pull(&reference, registry)).await;
         let pulled = pulled.unwrap_or_else(|_| {
@@ -68,41 +67,37 @@ impl Node {
             (Ok(image), _) => Ok(image),
             // A node without a registry still runs what it has.
             (Err(error), Some(image)) => {
-                tracing::warn!(reference, %error, "could not look for a newer image; using the local one");
+                tracing::warn!(reference, %error, "could not pull the newer image; using the local one");
                 Ok(image)
             }
             (Err(error), None) => Err(error),
         }
     }
 
+    /// Whether a local image is what its name means now.
+    async fn is_current(&self, reference: &str, image: &Image, registry: Option<&Registry>) -> bool {
+        is_settled(reference, image) || self.is_newest(reference, image, registry).await
+    }
+
     /// Pulls a reference, joining a pull that is under way.
     pub(crate) async fn pull(&self, reference: &str, registry: Option<&Registry>) -> OpResult<Image> {
-        let pull = {
-            let mut pulls = lock(&self.images.pulls);
-            pulls.retain(|_, pull| pull.peek().is_none());
-            let begin = || {
-                let (engine, auth) = (self.engine.clone(), credentials(registry));
-                let (reference, platform) = (reference.to_owned(), self.platform());
-                let work = async move {
-                    let began = Instant::now();
-                    engine.pull(&reference, &platform, auth.as_ref(), TRANSFER).await?;
-                    let image = engine.image(&reference).await?;
-                    tracing::info!(reference, ms = began.elapsed().as_millis(), "pulled");
-                    Ok(image)
-                };
-                let task = tokio::spawn(work.in_current_span());
-                let joined = async move {
-                    task.await.unwrap_or_else(|e| {
-                        Err(OpError::new(Class::Internal, format!("the pull was lost: {e}")))
-                    })
-                };
-                joined.boxed().shared()
-            };
-            pulls.entry(reference.to_owned()).or_insert_with(begin).clone()
+        let work = || {
+            let (engine, auth) = (self.engine.clone(), credentials(registry));
+            let (reference, platform) = (reference.to_owned(), self.platform());
+            async move {
+                let began = Instant::now();
+                engine.pull(&reference, &platform, auth.as_ref(), TRANSFER).await?;
+                let image = engine.image(&reference).await?;
+                tracing::info!(reference, ms = began.elapsed().as_millis(), "pulled");
+                Ok(image)
+            }
         };
         let _under_way = self.counters.begin("pull");
-        let image = pull.await?;
+        let image = self.images.pulls.join(reference, work).await?;
         self.images.remember(reference, &image);
+        if is_latest(reference) {
+            self.images.looks.settle(reference, &image.id);
+        }
         Ok(image)
     }
 
@@ -138,10 +133,9 @@ impl Node {
         {
             return Ok(info(&request.snapshot, &image));
         }
-        let local = self.local_image(&reference).await.ok().filter(|image| is_settled(&reference, image));
-        let image = match local {
-            Some(image) => image,
-            None => match self.pull(&reference, request.registry.as_ref()).await {
+        let image = match self.local_image(&reference).await {
+            Ok(image) if self.is_current(&reference, &image, request.registry.as_ref()).await => image,
+            _ => match self.pull(&reference, request.registry.as_ref()).await {
                 Ok(image) => image,
                 Err(error) => self.engine.image(&reference).await.map_err(|_| error)?,
             },

@@ -276,6 +276,7 @@ fn wanted(request: &CreateSandbox, address: Option<Ipv4Addr>) -> Record {
         cpu: request.cpu_quota,
         memory_gib: request.memory_quota,
         disk_gib: request.storage_quota,
+        start_given_up: false,
         replacing: None,
     }
 }

@@ -76,6 +76,7 @@ impl Node {
             self.addresses.release(address);
         }
         self.late_starts.forget(id);
+        self.backups.forget(id);
         self.volumes.release(id).await;
         self.records.remove(id).await;
         self.index.remove(id);

@@ -2,21 +2,24 @@
 //!
 //! The engine goes on with what it was asked for, and its container would run although its control plane was told that the start failed, or that
 //! the sandbox is stopped. So the engine's call is a task of its own that outlives its operation. What it started is stopped, unless a later start
-//! wants the same; and where its answer is lost as well, the engine's event tells.
+//! wants the same; and where its answer is lost as well, the engine's event tells. The sandbox's record says so too before anyone is told that the
+//! start was given up, so that the next life of this process knows what to undo.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinfold_engine::{ContainerStatus, EngineError};
 use pinfold_proto::id::SandboxId;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Urgency;
 use crate::error::{OpError, OpResult};
 use crate::node::Node;
+use crate::records::Record;
 
 /// How long an engine may take to do what nobody waits for: longer than any of our calls of it.
 const UNWANTED_FOR: Duration = Duration::from_secs(600);
@@ -31,9 +34,17 @@ impl LateStarts {
     }
 
     fn note(&self, id: &SandboxId) {
-        let mut unwanted = self.unwanted();
-        unwanted.retain(|_, at| at.elapsed() < UNWANTED_FOR);
-        unwanted.insert(id.clone(), Instant::now());
+        self.unwanted().insert(id.clone(), Instant::now());
+    }
+
+    /// Takes out those that no engine will finish any more.
+    fn expired(&self) -> Vec<SandboxId> {
+        self.unwanted().extract_if(|_, at| at.elapsed() >= UNWANTED_FOR).map(|(id, _)| id).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.unwanted().len()
     }
 
     /// Forgets a sandbox: it is to run, or gone, or dealt with. True when a start of it was unwanted.
@@ -73,7 +84,6 @@ impl Drop for Awaited {
 impl Node {
     /// Has the engine start a container, within the time that is configured for that.
     pub(super) async fn start_container(self: &Arc<Self>, id: &SandboxId) -> Result<(), EngineError> {
-        self.late_starts.forget(id);
         let (reply, answer) = oneshot::channel();
         let mut awaited = Awaited { node: self.clone(), id: id.clone(), answer, heard: false };
         let (node, owned) = (self.clone(), id.clone());
@@ -96,7 +106,51 @@ impl Node {
             Ok(Err(_)) => {
                 Err(EngineError::Internal { what: what(), message: "the call was lost".to_owned() })
             }
-            Err(_) => Err(EngineError::Timeout { what: what(), after: limit }),
+            Err(_) => {
+                drop(awaited);
+                self.record_given_up(id).await;
+                Err(EngineError::Timeout { what: what(), after: limit })
+            }
+        }
+    }
+
+    /// Somebody wants a sandbox to run: no earlier start of it is unwanted from here on, also after a restart of ours.
+    pub(super) async fn want(&self, id: &SandboxId) -> OpResult<()> {
+        self.late_starts.forget(id);
+        match self.records.get(id) {
+            Some(known) if known.start_given_up => {
+                self.records.put(id, Record { start_given_up: false, ..known }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Records that a start was given up, if one was and it is still unwanted.
+    pub(super) async fn record_given_up(&self, id: &SandboxId) {
+        let Some(known) = self.records.get(id).filter(|_| self.late_starts.expects(id)) else { return };
+        if let Err(error) = self.records.put(id, Record { start_given_up: true, ..known }).await {
+            tracing::warn!(sandbox = %id, %error, "could not record that a start was given up");
+        }
+    }
+
+    /// Takes up what an earlier life of this process gave up: what runs is stopped, and what is yet to be started is expected.
+    pub(crate) fn expect_given_up(self: &Arc<Self>) {
+        let recorded = |id: &SandboxId| self.records.get(id).is_some_and(|r| r.start_given_up);
+        for id in self.records.ids().into_iter().filter(recorded) {
+            self.late_starts.note(&id);
+            if self.index.get(&id).is_some_and(|s| s.status == ContainerStatus::Running) {
+                let node = self.clone();
+                tokio::spawn(async move { node.end_late_start(&id).await });
+            }
+        }
+    }
+
+    /// Forgets the starts that no engine will finish any more.
+    pub(crate) async fn forget_expired_starts(&self) {
+        for id in self.late_starts.expired() {
+            if let Err(error) = self.want(&id).await {
+                tracing::warn!(sandbox = %id, %error, "could not record that a start is no longer expected");
+            }
         }
     }
 
@@ -125,6 +179,6 @@ impl Node {
             tracing::warn!(sandbox = %id, "the engine started a sandbox after its start had been given up; stopping it");
             self.stop_in_turn(id, true).await?;
         }
-        Ok(())
+        self.want(id).await
     }
 }

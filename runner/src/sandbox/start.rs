@@ -137,8 +137,9 @@ impl Node {
         if !matches!(known, Known::Fresh { .. }) {
             self.enforce(id, address).await.map_err(|e| e.during("enforcing the network policy", began))?;
         }
+        self.want(id).await?;
         match status {
-            ContainerStatus::Running | ContainerStatus::Restarting => drop(self.late_starts.forget(id)),
+            ContainerStatus::Running | ContainerStatus::Restarting => {}
             ContainerStatus::Paused => {
                 self.engine
                     .unpause(id.as_str())

@@ -23,7 +23,12 @@ impl Node {
         let force = request.force == Some(true);
         let (node, owned) = (self.clone(), id.clone());
         let urgency = if force { Urgency::AtOnce } else { Urgency::InTurn };
-        let work = async move { node.stop_in_turn(&owned, force).await };
+        let work = async move {
+            let stopped = node.stop_in_turn(&owned, force).await;
+            // It may have come in between a start, and whoever asked for it believes it.
+            node.record_given_up(&owned).await;
+            stopped
+        };
         let result = self.owners.run(id, urgency, work).await;
         self.counters.finished("stop", id.as_str(), began, &result);
         result

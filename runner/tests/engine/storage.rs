@@ -16,8 +16,19 @@ const SECRET: &str = "pf-secret-key";
 /// A server of this test, ended with it.
 pub(super) struct Server {
     child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
+    pub(super) port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// What it has written.
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(super) fn signal(&self, name: &str) {
+        shell(&format!("kill -{name} {}", self.child.id()));
+    }
 }
 
 impl Drop for Server {
@@ -38,7 +49,7 @@ async fn listening(port: u16) {
 /// A registry that wants user `pf` with password `pf-password`.
 pub(super) async fn registry() -> Server {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-    let hash = "import crypt; print('pf:' + crypt.crypt('pf-password', crypt.mksalt(crypt.METHOD_BLOWFISH)))";
+    let hash = "import crypt; print('pf:' + crypt.crypt('pf-password', crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))";
     let users = Command::new("python3").args(["-W", "ignore", "-c", hash]).output().unwrap().stdout;
     std::fs::write(dir.path().join("users"), users).unwrap();
     let config = format!(
@@ -47,11 +58,12 @@ pub(super) async fn registry() -> Server {
         dir.path().display()
     );
     std::fs::write(dir.path().join("config.yml"), config).unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
     let mut command = Command::new("docker-registry");
-    command.arg("serve").arg(dir.path().join("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg("serve").arg(dir.path().join("config.yml")).stdout(Stdio::null()).stderr(log);
     let child = command.spawn().expect("docker-registry is installed: tools/setup --tests");
     listening(port).await;
-    Server { child, port, _dir: dir }
+    Server { child, port, dir }
 }
 
 pub(super) fn account(server: &Server, password: &str) -> Registry {
@@ -162,7 +174,7 @@ async fn object_store(buckets: &[&VolumeId]) -> Server {
         let made = pinfold_runner::jobs::http_client().unwrap().put(url).send().await.unwrap();
         assert!(made.status().is_success(), "{made:?}");
     }
-    Server { child, port, _dir: dir }
+    Server { child, port, dir }
 }
 
 fn credentials(server: &Server) -> S3Credentials {

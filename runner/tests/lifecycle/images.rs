@@ -84,3 +84,49 @@ async fn an_image_that_sandboxes_need_is_removed_after_the_last_of_them() {
     again.node.reclaim().await.unwrap();
     assert!(!again.engine.image_names().contains(&reference.to_owned()));
 }
+
+/// 14.5, row 16: a name that may move is looked up by its digest, once for everyone who asks within half a minute, and not pulled again while it
+/// is the same; a registry that says nothing is waited for once, and shortly.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_may_move_is_looked_up_shortly_and_not_by_each() {
+    let bench = Bench::new().await;
+    let reference = "team/moving:latest";
+    let current = format!("team/moving@sha256:{:064x}", 9);
+    let local = |digest: &str| pinfold_engine::Image { digests: vec![digest.to_owned()], ..common::image() };
+    bench.engine.add_image(reference, local(&current));
+    let pull = || {
+        let wanted = PullSnapshot { snapshot: reference.to_owned(), ..PullSnapshot::default() };
+        bench.node.pull_snapshot(wanted)
+    };
+    let asked = || (bench.engine.calls("registry_digest"), bench.engine.calls("pull"));
+    for result in futures_util::future::join_all((0..20).map(|_| pull())).await {
+        result.unwrap();
+    }
+    assert_eq!(asked(), (1, 0), "twenty at once are one question");
+    let minute = Duration::from_secs(31);
+    tokio::time::advance(minute).await;
+    pull().await.unwrap();
+    assert_eq!(asked(), (2, 0), "the answer holds for half a minute");
+    // Silence, too.
+    bench.engine.fail_next("registry_digest", Fault::Hang);
+    tokio::time::advance(minute).await;
+    let began = tokio::time::Instant::now();
+    pull().await.unwrap();
+    let waited = began.elapsed();
+    assert!((Duration::from_secs(3)..Duration::from_secs(4)).contains(&waited), "{waited:?}");
+    pull().await.unwrap();
+    assert_eq!((began.elapsed(), asked()), (waited, (3, 0)), "the second waits for nothing");
+    // The name means another image now; and what a registry refuses to tell, a pull may find out.
+    bench.engine.add_image(reference, local("team/moving@sha256:00"));
+    bench.node.images.invalidate();
+    tokio::time::advance(minute).await;
+    pull().await.unwrap();
+    assert_eq!(asked(), (4, 1));
+    pull().await.unwrap();
+    assert_eq!(asked(), (4, 1), "what was just pulled is the newest");
+    let refused = EngineError::Unauthorized { what: "ask".to_owned(), message: "no".to_owned() };
+    bench.engine.fail_next("registry_digest", Fault::Error(refused));
+    tokio::time::advance(minute).await;
+    pull().await.unwrap();
+    assert_eq!(asked(), (5, 2));
+}

@@ -96,3 +96,53 @@ async fn a_start_whose_answer_never_comes_is_known_by_its_event() {
     stop.cancel();
     task.await.unwrap();
 }
+
+/// A restart of the runner forgets no start that was given up: what the engine has finished meanwhile, and what it finishes later, is stopped.
+#[tokio::test]
+async fn a_start_that_was_given_up_is_undone_by_the_next_life_of_the_runner() {
+    let bench = Bench::with(|c| c.sandbox_start_timeout = LIMIT).await;
+    let (meanwhile, later, forced) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
+    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
+    for id in [&meanwhile, &later] {
+        bench.engine.fail_next("start", Fault::Hang);
+        bench.node.create(request(id)).await.unwrap_err();
+    }
+    stop.cancel();
+    task.await.unwrap();
+    bench.engine.start(meanwhile.as_str()).await.unwrap();
+    let Bench { engine, policy, dir, .. } = bench;
+    // In this life a forced stop comes in between.
+    let again = Bench::under(engine, dir, policy, |_| {}).await;
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    eventually("what was started meanwhile to be stopped", || {
+        status(&again, &meanwhile) == ContainerStatus::Exited
+    })
+    .await;
+    again.engine.start(later.as_str()).await.unwrap();
+    eventually("what was started later to be stopped", || status(&again, &later) == ContainerStatus::Exited)
+        .await;
+    again.engine.fail_next("start", Fault::Hang);
+    let before = again.engine.calls("start");
+    let (node, wanted) = (again.node.clone(), request(&forced));
+    let create = tokio::spawn(async move { node.create(wanted).await });
+    eventually("the start", || again.engine.calls("start") > before).await;
+    again.node.stop(&forced, StopSandbox { force: Some(true) }).await.unwrap();
+    create.await.unwrap().unwrap_err();
+    // One that was given up and is wanted after all is left alone by the life after that.
+    again.node.start(&later, StartSandbox::default()).await.unwrap();
+    stop.cancel();
+    task.await.unwrap();
+    again.engine.start(forced.as_str()).await.unwrap();
+    let Bench { engine, policy, dir, .. } = again;
+    let third = Bench::under(engine, dir, policy, |_| {}).await;
+    let (_, stop, task) = third.serve(Arc::new(Control::default())).await;
+    eventually("what was forced to stop to be stopped", || {
+        status(&third, &forced) == ContainerStatus::Exited
+    })
+    .await;
+    assert_eq!(status(&third, &later), ContainerStatus::Running);
+    let marked = |id| third.node.records.get(id).unwrap().start_given_up;
+    eventually("the records to say so", || ![&meanwhile, &later, &forced].into_iter().any(marked)).await;
+    stop.cancel();
+    task.await.unwrap();
+}

@@ -13,6 +13,7 @@ mod images;
 mod late;
 mod reports;
 mod runtimes;
+mod tables;
 mod weaknesses;
 
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use common::{Bench, Control, IMAGE, create_payload, eventually};
 use pinfold_engine::{ContainerStatus, Engine, EngineError, Fault};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{
-    CreateBackup, CreateSandbox, NetworkSettings, RecoverSandbox, ResizeSandbox, SnapshotSandbox,
-    StartSandbox, StopSandbox,
+    CreateBackup, CreateSandbox, NetworkSettings, PullSnapshot, RecoverSandbox, ResizeSandbox,
+    SnapshotSandbox, StartSandbox, StopSandbox,
 };
 use pinfold_runner::error::Class;
 use pinfold_runner::index::SandboxState;
@@ -433,18 +434,4 @@ async fn a_gpu_is_given_once_and_not_taken_back_from_its_next_owner() {
     assert!(taken.class == Class::Conflict && taken.message.contains("another sandbox"), "{taken}");
     bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
     bench.node.start(&ids[0], StartSandbox::default()).await.unwrap();
-}
-
-/// How many processes a sandbox may have is the operator's choice, and part of each container.
-#[tokio::test]
-async fn pain_39_processes_are_capped_where_the_operator_says() {
-    let bench = Bench::with(|c| {
-        c.pids_limit = 77;
-        c.limits_disabled = true;
-    })
-    .await;
-    let id = SandboxId::random();
-    bench.node.create(request(&id)).await.unwrap();
-    let limits = bench.engine.spec(id.as_str()).unwrap().limits;
-    assert_eq!((limits.pids, limits.cpu, limits.memory), (Some(77), None, None));
 }

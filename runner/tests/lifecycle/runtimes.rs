@@ -57,3 +57,17 @@ async fn a_runtime_that_the_engine_does_not_know_takes_the_node_out_of_service()
         task.await.unwrap();
     }
 }
+
+/// How many processes a sandbox may have is the operator's choice, and part of each container.
+#[tokio::test]
+async fn pain_39_processes_are_capped_where_the_operator_says() {
+    let bench = Bench::with(|c| {
+        c.pids_limit = 77;
+        c.limits_disabled = true;
+    })
+    .await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let limits = bench.engine.spec(id.as_str()).unwrap().limits;
+    assert_eq!((limits.pids, limits.cpu, limits.memory), (Some(77), None, None));
+}
