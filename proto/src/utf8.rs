@@ -3,43 +3,49 @@
 /// Holds back the start of a character until the rest comes.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    pending: Vec<u8>,
+    /// At most three bytes.
+    held: Vec<u8>,
 }
 
 impl Decoder {
     /// The text that is complete with these bytes; what can never become text is U+FFFD.
     pub fn decode(&mut self, bytes: &[u8]) -> String {
-        self.pending.extend_from_slice(bytes);
-        let keep = incomplete(&self.pending);
-        let rest = self.pending.split_off(self.pending.len() - keep);
-        let text = String::from_utf8_lossy(&self.pending).into_owned();
-        self.pending = rest;
+        let mut text = String::with_capacity(self.held.len() + bytes.len());
+        self.decode_into(bytes, &mut text);
         text
+    }
+
+    /// Appends what [`Decoder::decode`] gives to `text`.
+    pub fn decode_into(&mut self, bytes: &[u8], text: &mut String) {
+        let joined;
+        let bytes = if self.held.is_empty() {
+            bytes
+        } else {
+            joined = [&std::mem::take(&mut self.held), bytes].concat();
+            &joined
+        };
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let bad = chunk.invalid();
+            let may_go_on = || std::str::from_utf8(bad).is_err_and(|error| error.error_len().is_none());
+            if chunks.peek().is_none() && may_go_on() {
+                self.held = bad.to_vec();
+            } else if !bad.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
     }
 
     /// Whether the start of a character is held back.
     pub fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+        !self.held.is_empty()
     }
 
     /// Gives up on the rest of a character.
     pub fn flush(&mut self) -> String {
-        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
+        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
     }
-}
-
-/// How many bytes at the end are the start of a character that may still become one.
-fn incomplete(bytes: &[u8]) -> usize {
-    for back in 1..=bytes.len().min(3) {
-        let start = &bytes[bytes.len() - back..];
-        if start[0] & 0xC0 != 0x80 {
-            return match std::str::from_utf8(start) {
-                Err(error) if error.valid_up_to() == 0 && error.error_len().is_none() => back,
-                _ => 0,
-            };
-        }
-    }
-    0
 }
 
 #[cfg(test)]
@@ -77,10 +83,15 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_held_for_long(bytes in proptest::collection::vec(any::<u8>(), 0..50)) {
+        fn pieces_decode_like_the_whole(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xF0), Just(0x9F), Just(0x98), Just(0x80)], 0..40),
+            cut in 0_usize..40,
+        ) {
+            let cut = cut.min(bytes.len());
             let mut decoder = Decoder::default();
-            decoder.decode(&bytes);
-            prop_assert!(decoder.pending.len() <= 3);
+            let text = decoder.decode(&bytes[..cut]) + &decoder.decode(&bytes[cut..]);
+            prop_assert!(decoder.held.len() <= 3);
+            prop_assert_eq!(text + &decoder.flush(), String::from_utf8_lossy(&bytes).into_owned());
         }
     }
 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use pinfold_proto::markers::{Splitter, Stream};
+use pinfold_proto::utf8::Decoder;
 use serde_json::Value;
 
-use crate::text::{Decoder, escape};
+use crate::text::escape;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 16;
@@ -226,16 +227,16 @@ impl Reading {
         let decoder = &mut self.decoder;
         let mut picked = |stream: Option<Stream>, payload: &[u8]| {
             if pick == Pick::Unmarked || stream.is_some_and(|s| pick == Pick::Only(s)) {
-                decoder.feed(payload, &mut text);
+                decoder.decode_into(payload, &mut text);
             }
         };
         match (pick, bytes.is_empty()) {
-            (Pick::All, _) => decoder.feed(bytes, &mut text),
+            (Pick::All, _) => decoder.decode_into(bytes, &mut text),
             (_, false) => self.splitter.feed(bytes, picked),
             (_, true) => self.splitter.finish(&mut picked),
         }
         if bytes.is_empty() {
-            self.decoder.finish(&mut text);
+            text.push_str(&self.decoder.flush());
         }
         if !self.json {
             return text.into_bytes();
