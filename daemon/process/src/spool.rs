@@ -1,8 +1,8 @@
 //! A command's output while it runs: in memory while it is short, in an unnamed temporary file beyond that, and cut at a cap.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl Spool {
         let kept = &bytes[..bytes.len().min(room)];
         self.truncated |= kept.len() < bytes.len();
         if self.file.is_none() && self.memory.len() + kept.len() > IN_MEMORY {
-            match unnamed().and_then(|mut file| file.write_all(&self.memory).map(|()| file)) {
+            match unnamed().and_then(|file| file.write_all_at(&self.memory, 0).map(|()| file)) {
                 Ok(file) => {
                     self.file = Some(file);
                     self.memory = Vec::new();
@@ -60,10 +60,11 @@ impl Spool {
         if self.truncated && kept.is_empty() {
             return;
         }
-        match &mut self.file {
+        match &self.file {
             None => self.memory.extend_from_slice(kept),
+            // Where it belongs, and not where a write that failed in the middle has left off.
             Some(file) => {
-                if let Err(error) = file.write_all(kept) {
+                if let Err(error) = file.write_all_at(kept, self.length) {
                     return self.give_up(&error);
                 }
             }
@@ -73,12 +74,12 @@ impl Spool {
 
     /// Adds a word of our own after the output was cut.
     pub(crate) fn append_past_cap(&mut self, bytes: &[u8]) {
-        let kept = match &mut self.file {
+        let kept = match &self.file {
             None => {
                 self.memory.extend_from_slice(bytes);
                 true
             }
-            Some(file) => file.write_all(bytes).is_ok(),
+            Some(file) => file.write_all_at(bytes, self.length).is_ok(),
         };
         self.length += if kept { bytes.len() as u64 } else { 0 };
     }
