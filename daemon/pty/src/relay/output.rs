@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pinfold_spawn::Exit;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// The most bytes given to a client at once: a pong never waits behind more.
 pub(crate) const CHUNK: usize = 16 << 10;
@@ -157,6 +157,7 @@ impl OutputLog {
 
     /// Waits until nobody has been attached and nothing was written for as long as `limit`, twice that at most. False if the session ends before.
     pub(crate) async fn abandoned(&self, limit: Duration) -> bool {
+        let mut changed = self.changed.subscribe();
         let mut before = None;
         loop {
             let now = {
@@ -170,7 +171,11 @@ impl OutputLog {
                 return true;
             }
             before = now;
-            tokio::time::sleep(limit).await;
+            // Nobody keeps an ended session's log until the limit has passed.
+            let ended = changed.wait_for(|()| self.state().ended.is_some());
+            if timeout(limit, ended).await.is_ok() {
+                return false;
+            }
         }
     }
 

@@ -136,3 +136,28 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_uses_is_abandoned_and_what_has_ended_is_let_go_at_once() {
+    let limit = Duration::from_secs(3600);
+    let log = OutputLog::new(LIMITS);
+    let client = log.reader(From::Unseen);
+    let waiting = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.abandoned(limit).await }
+    });
+    tokio::time::sleep(limit * 3).await;
+    assert!(!waiting.is_finished(), "a client is attached");
+    drop(client);
+    log.append(b"x").await;
+    let begin = Instant::now();
+    assert!(waiting.await.unwrap());
+    assert!(begin.elapsed() >= limit && begin.elapsed() <= limit * 2);
+
+    let begin = Instant::now();
+    let (ended, ()) = tokio::join!(log.abandoned(limit), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        log.end(Exit::Code(0));
+    });
+    assert!(!ended && begin.elapsed() < limit);
+}
