@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use pinfold_proto::markers::{self, Splitter, Stream};
 
 use crate::body::Source;
-use crate::pipe::{CAPACITY, Reader, pipe};
+use crate::pipe::{CAPACITY, Reader, pipe, read_some};
 use crate::spool::Spool;
 
 /// The reading side of a command's output.
@@ -52,11 +52,10 @@ impl Outputs {
     /// Takes in the next piece of output, or the end of one stream; waits for ever when all have ended. Cancel-safe.
     pub(crate) async fn collect(&mut self) {
         let mut second = [0; 8192];
-        let (stream, read) = tokio::select! {
-            read = next(self.out.as_ref(), &mut self.buffer) => (Stream::Stdout, read),
-            read = next(self.err.as_ref(), &mut second) => (Stream::Stderr, read),
+        let (stream, length) = tokio::select! {
+            read = read_some(self.out.as_ref(), &mut self.buffer) => (Stream::Stdout, read),
+            read = read_some(self.err.as_ref(), &mut second) => (Stream::Stderr, read),
         };
-        let length = read.unwrap_or(0);
         match (stream, length) {
             (Stream::Stdout, 0) => self.out = None,
             (Stream::Stderr, 0) => self.err = None,
@@ -116,12 +115,5 @@ fn keep(spool: &mut Spool, tagger: Option<&mut markers::Writer>, stream: Stream,
             tagger.chunk(stream, bytes, &mut tagged);
             spool.push(&tagged);
         }
-    }
-}
-
-async fn next(reader: Option<&Reader>, buffer: &mut [u8]) -> io::Result<usize> {
-    match reader {
-        Some(reader) => reader.read(buffer).await,
-        None => std::future::pending().await,
     }
 }

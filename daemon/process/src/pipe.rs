@@ -69,6 +69,14 @@ impl Reader {
     }
 }
 
+/// The next bytes; 0 at the end and after a failure, and never if there is no reader. Cancel-safe.
+pub(crate) async fn read_some(reader: Option<&Reader>, buffer: &mut [u8]) -> usize {
+    match reader {
+        Some(reader) => reader.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
 fn read_now(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match read(fd, buffer) {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::command::{Cause, Input, Job};
 use super::log::LogWriter;
 use super::shell::{Shell, Streams};
-use crate::pipe::{CAPACITY, Reader, Writer};
+use crate::pipe::{CAPACITY, Reader, Writer, read_some};
 
 /// Input that a command has not read yet is held up to this size; then whoever sends it waits.
 const MAX_PENDING: usize = 1 << 20;
@@ -219,13 +219,6 @@ async fn linger(mut out: Option<Reader>, mut err: Option<Reader>, mut writer: Lo
             (Stream::Stdout, n) => writer.append(stream, &out_buffer[..n]),
             (Stream::Stderr, n) => writer.append(stream, &err_buffer[..n]),
         }
-    }
-}
-
-async fn read_some(reader: Option<&Reader>, buffer: &mut [u8]) -> usize {
-    match reader {
-        Some(reader) => reader.read(buffer).await.unwrap_or(0),
-        None => std::future::pending().await,
     }
 }
 

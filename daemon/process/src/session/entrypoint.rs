@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use pinfold_http::ApiError;
 
-use super::ENTRYPOINT;
 use super::command::Manner;
+use super::{ENTRYPOINT, sessions_directory};
 use crate::Processes;
 
 /// The id of the entrypoint's one command.
@@ -13,7 +13,7 @@ pub const COMMAND_ID: &str = "entrypoint_command";
 
 /// Where the entrypoint's log is.
 pub fn log_path(home: &Path) -> PathBuf {
-    home.join(".daytona/sessions").join(ENTRYPOINT).join(COMMAND_ID).join("output.log")
+    sessions_directory(home).join(ENTRYPOINT).join(COMMAND_ID).join("output.log")
 }
 
 impl Processes {
@@ -24,9 +24,7 @@ impl Processes {
         let manner = Manner { with_input: true, ..Manner::default() };
         session.submit(COMMAND_ID.to_owned(), text, manner, &self.settings).map(drop)
     }
-}
 
-impl Processes {
     /// Waits for the entrypoint's end and gives its exit code; for ever if there is none, or if it is deleted at shutdown.
     pub async fn entrypoint_ended(&self) -> i32 {
         let command = self.session(ENTRYPOINT).and_then(|session| session.command(COMMAND_ID));

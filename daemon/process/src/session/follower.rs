@@ -1,5 +1,6 @@
 //! A log's chunks inside the daemon: for whoever passes the entrypoint's output on.
 
+use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub struct Follower {
     progress: watch::Receiver<Progress>,
     offset: u64,
     splitter: Splitter,
-    ready: std::collections::VecDeque<(Stream, Vec<u8>)>,
+    ready: VecDeque<(Stream, Vec<u8>)>,
+    /// What `progress` comes from.
     _command: Arc<Command>,
 }
 
@@ -31,7 +33,7 @@ impl Processes {
         let command = self.session(ENTRYPOINT).ok()?.command(ENTRYPOINT_COMMAND).ok()?;
         let file = command.log.file().ok()?;
         let progress = command.log.progress();
-        let (splitter, ready) = (Splitter::default(), std::collections::VecDeque::new());
+        let (splitter, ready) = (Splitter::default(), VecDeque::new());
         Some(Follower { file, progress, offset: 0, splitter, ready, _command: command })
     }
 }

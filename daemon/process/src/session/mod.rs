@@ -52,6 +52,11 @@ pub(crate) struct Session {
     deleted: AtomicBool,
 }
 
+/// Where sessions keep their commands' logs.
+fn sessions_directory(home: &Path) -> PathBuf {
+    home.join(".daytona/sessions")
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -93,7 +98,7 @@ impl Processes {
         }
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         let shell = Shell::start(&self.sandbox, &self.shell(), start, &mark)?;
-        let directory = self.sessions_directory().join(id);
+        let directory = sessions_directory(&self.sandbox.home).join(id);
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         let (ending, ended) = watch::channel(None);
         let session = Arc::new(Session {
@@ -115,10 +120,6 @@ impl Processes {
         ));
         sessions.insert(id.to_owned(), Arc::clone(&session));
         Ok(session)
-    }
-
-    fn sessions_directory(&self) -> PathBuf {
-        self.sandbox.home.join(".daytona/sessions")
     }
 
     fn session(&self, id: &str) -> ApiResult<Arc<Session>> {
