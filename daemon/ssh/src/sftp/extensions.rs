@@ -1,9 +1,10 @@
 //! What OpenSSH added to the protocol (its PROTOCOL document, section 4).
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use nix::sys::statvfs::{FsFlags, Statvfs, fstatvfs, statvfs};
@@ -99,25 +100,11 @@ impl Server {
         Ok(home.join(OsStr::from_bytes(below.strip_prefix(b"/").unwrap_or(below))))
     }
 
-    /// Copies between two open files; a length of 0 is all there is.
     fn copy_data(&mut self, id: u32, mut packet: Reader) -> Result<Reply, Failure> {
         let from = self.handles.file(&mut packet)?.try_clone()?;
-        let (mut offset, length) = (packet.u64()?, packet.u64()?);
+        let (offset, length) = (packet.u64()?, packet.u64()?);
         let to = self.handles.file(&mut packet)?;
-        let mut target = packet.u64()?;
-        let mut left = if length == 0 { u64::MAX } else { length };
-        let mut buffer = vec![0; COPY_BUFFER];
-        while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = from.read_at(&mut buffer[..part], offset)?;
-            if read == 0 {
-                break;
-            }
-            to.write_all_at(&buffer[..read], target)?;
-            offset += read as u64;
-            target += read as u64;
-            left -= read as u64;
-        }
+        copy(&from, offset, length, to, packet.u64()?)?;
         Ok(protocol::ok(id))
     }
 
@@ -130,8 +117,35 @@ impl Server {
         while !groups.is_empty() {
             answer.1 = answer.1.string(self.names.group(groups.u32()?));
         }
-        Ok(protocol::extended(id, |w| w.string(answer.0.into_vec()).string(answer.1.into_vec())))
+        let (users, groups) = (answer.0.into_vec(), answer.1.into_vec());
+        if users.len() + groups.len() > MAX_DATA as usize {
+            return Err(Failure::TooMuch);
+        }
+        Ok(protocol::extended(id, |w| w.string(users).string(groups)))
     }
+}
+
+/// Copies from one file into another; a length of 0 is all there is. Within one file, or from a device, that may never end.
+fn copy(from: &File, mut offset: u64, length: u64, to: &File, mut target: u64) -> Result<(), Failure> {
+    let (source, sink) = (from.metadata()?, to.metadata()?);
+    let same = (source.dev(), source.ino()) == (sink.dev(), sink.ino());
+    if same || !source.is_file() || !sink.is_file() {
+        return Err(Failure::NotTwoFiles);
+    }
+    let mut left = if length == 0 { u64::MAX } else { length };
+    let mut buffer = vec![0; COPY_BUFFER];
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = from.read_at(&mut buffer[..part], offset)?;
+        if read == 0 {
+            break;
+        }
+        to.write_all_at(&buffer[..read], target)?;
+        offset += read as u64;
+        target += read as u64;
+        left -= read as u64;
+    }
+    Ok(())
 }
 
 fn home_of(user: &str) -> Result<PathBuf, Failure> {
@@ -156,4 +170,34 @@ fn file_system(id: u32, figures: &Statvfs) -> Reply {
             .u64(flags)
             .u64(figures.name_max())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let mut options = std::fs::OpenOptions::new();
+            options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(directory.path().join(name))
+                .unwrap()
+        };
+        let (from, to) = (open("a"), open("b"));
+        from.write_all_at(b"0123456789", 0).unwrap();
+        copy(&from, 2, 3, &to, 1).unwrap();
+        assert_eq!(std::fs::read(directory.path().join("b")).unwrap(), b"\x00234");
+        copy(&from, 0, 0, &to, 0).unwrap();
+        assert_eq!(std::fs::read(directory.path().join("b")).unwrap(), b"0123456789");
+        // Each byte that is read makes one more to read.
+        assert!(matches!(copy(&from, 0, 0, &open("a"), 1), Err(Failure::NotTwoFiles)));
+        let endless = File::open("/dev/zero").unwrap();
+        assert!(matches!(copy(&endless, 0, 0, &to, 0), Err(Failure::NotTwoFiles)));
+    }
 }

@@ -64,6 +64,10 @@ pub(super) enum Failure {
     Unsupported,
     #[error("the target exists")]
     Exists,
+    #[error("only one file can be copied into another")]
+    NotTwoFiles,
+    #[error("the answer is too long for a packet")]
+    TooMuch,
     #[error("this does not read as a request")]
     Malformed(#[from] Truncated),
     #[error("{0}")]
@@ -81,7 +85,9 @@ impl Failure {
     fn code(&self) -> u32 {
         match self {
             Self::Eof => EOF,
-            Self::NoSuchHandle | Self::TooManyHandles | Self::Exists => FAILURE,
+            Self::NoSuchHandle | Self::TooManyHandles | Self::Exists | Self::NotTwoFiles | Self::TooMuch => {
+                FAILURE
+            }
             Self::Unsupported => OP_UNSUPPORTED,
             Self::Malformed(_) => BAD_MESSAGE,
             Self::Io(error) => match error.raw_os_error().map(Errno::from_raw) {
