@@ -8,7 +8,7 @@ use crate::session::signal;
 use crate::wire::Writer;
 
 /// What a shell says of a command it cannot run.
-const NOT_STARTED: u32 = 126;
+const NOT_STARTED: i32 = 126;
 
 /// Ends the channel with how the process ended. All output must have been written.
 pub(crate) async fn exited(channel: &Channel, exit: Exit) {
@@ -31,5 +31,5 @@ pub(crate) async fn exited(channel: &Channel, exit: Exit) {
 /// Tells why nothing runs.
 pub(super) async fn not_started(channel: Channel, error: String) {
     let _ = channel.write_extended(STDERR, format!("{error}\r\n").as_bytes()).await;
-    exited(&channel, Exit::Code(NOT_STARTED.cast_signed())).await;
+    exited(&channel, Exit::Code(NOT_STARTED)).await;
 }

@@ -156,7 +156,9 @@ impl Session {
             self.agent.as_ref(),
         );
         let started = match &self.terminal {
-            Some(request) => terminal::start(sandbox, command, request).map_err(|error| error.to_string()),
+            Some(request) => terminal::start(sandbox, command, request)
+                .map(|(process, terminal)| (process, Some(terminal)))
+                .map_err(|error| error.to_string()),
             None => {
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
                 sandbox

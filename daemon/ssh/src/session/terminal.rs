@@ -20,14 +20,13 @@ pub(super) fn start(
     sandbox: &Sandbox,
     mut command: Command,
     request: &TerminalRequest,
-) -> Result<(Process, Option<PtyMaster>), PtyError> {
+) -> Result<(Process, PtyMaster), PtyError> {
     let pty = Pty::open(request.size)?;
     request.modes.apply(pty.terminal());
     if let Ok(name) = nix::unistd::ttyname(pty.terminal()) {
         command.env("SSH_TTY", name);
     }
-    let (process, master) = pty.start(sandbox, command)?;
-    Ok((process, Some(master)))
+    pty.start(sandbox, command)
 }
 
 /// Carries the terminal until its process has ended and its output is complete, or the channel is closed.
