@@ -396,8 +396,8 @@ for parent in docker mine/all; do
   systemctl restart pinfold
   within "the agent is up beside an engine whose cgroups are below $parent" 120 'node "" | grep -q ok'
   name=${parent%%/*}
-  # Two hungry processes for as long as half the seconds of a core that the step may use.
-  log=$(built "$name" "cat /proc/self/cgroup; for n in 1 2; do timeout 6 sh -c 'while :; do :; done' & done; wait")
+  # Two hungry processes for as long as half the seconds of a core that the step may use. Named, so that the second is not the first's from the cache.
+  log=$(built "$name" ": $name; cat /proc/self/cgroup; for n in 1 2; do timeout 6 sh -c 'while :; do :; done' & done; wait")
   check "BuildKit builds there" "$(grep -c 'legacy builder' <<<"$log") $(docker image inspect -f '{{len .RootFS.Layers}}' "vm-$name:1" >/dev/null 2>&1 && echo built)" "0 built"
   check "its steps are below $parent/buildkit" "$(grep -c "0::/$parent/buildkit/" <<<"$log")" 1
   check "which is bounded" "$(cat "/sys/fs/cgroup/$parent/buildkit/memory.max" "/sys/fs/cgroup/$parent/buildkit/cpu.max" | xargs)" "$((1 << 30)) 100000 100000"
