@@ -12,6 +12,7 @@ mod events;
 mod files;
 mod gateway;
 mod gpu;
+mod healing;
 pub mod health;
 pub mod images;
 pub mod index;

@@ -73,6 +73,8 @@ pub struct Node {
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
     pub(crate) volumes_changed: Notify,
+    /// Raised when a sandbox with volumes has been started.
+    pub(crate) volumes_bound: Notify,
     /// What the control plane has to hear.
     pub(crate) news: News,
 }
@@ -141,6 +143,7 @@ impl Node {
             late_starts: LateStarts::default(),
             gpu_turn: tokio::sync::Mutex::default(),
             volumes_changed: Notify::new(),
+            volumes_bound: Notify::new(),
             news: News::default(),
         }))
     }

@@ -20,7 +20,7 @@ use crate::jobs::{ControlPlane, Executor, HttpControlPlane, Outbox, poll};
 use crate::node::{Node, Parts, sandbox_network};
 use crate::policy::{NetworkPolicy, Unenforced};
 use crate::volumes::{HostVolumes, Volumes};
-use crate::{api, events, gateway, sync, tls};
+use crate::{api, events, gateway, healing, sync, tls};
 
 /// How long open HTTP requests may go on after a stop.
 const HTTP_GRACE: Duration = Duration::from_secs(5);
@@ -84,6 +84,7 @@ pub async fn serve(
     tasks.spawn(events::follow(node.clone(), background.clone()));
     tasks.spawn(health.clone().sample(background.clone()));
     tasks.spawn(node.clone().give_volumes_back(stop.clone()));
+    tasks.spawn(healing::run(node.clone(), stop.clone()));
     tasks.spawn(sync::run(node.clone(), control.clone(), stop.clone()));
     let poller = if config.api_version == 2 {
         outbox.resume(&control);

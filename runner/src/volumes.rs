@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pinfold_proto::id::{SandboxId, VolumeId};
 use pinfold_proto::runner::payload::VolumeMount;
-use pinfold_volumes::{Binder, LocalVolumes, S3Credentials, S3Volumes, SharedStore, VolumeError};
+use pinfold_volumes::{Binder, LocalVolumes, S3Credentials, S3Volumes, SharedStore, User, VolumeError};
 
 use crate::config::Config;
 use crate::error::{Class, OpError, OpResult};
@@ -27,6 +27,18 @@ pub trait Volumes: Send + Sync + 'static {
 
     /// Removes what this host has of a deleted volume that no sandbox uses.
     async fn remove(&self, volume: &VolumeId) -> OpResult<()>;
+
+    /// Whether volumes are mounts that can die under running sandboxes.
+    fn may_die(&self) -> bool;
+
+    /// Waits until a volume's mount has died, or may have.
+    async fn disturbed(&self);
+
+    /// Replaces dead mounts of `volume` under `users`, which are running, and returns how many there were.
+    async fn heal(&self, volume: &VolumeId, users: &[User]) -> OpResult<usize>;
+
+    /// Whether something that was mounted for a sandbox is dead.
+    async fn is_dead(&self, user: &User) -> bool;
 
     /// Gives back volumes that no sandbox uses; `in_use` are those of existing sandboxes, running or not.
     async fn cleanup(&self, in_use: &HashSet<VolumeId>);
@@ -105,6 +117,22 @@ impl Volumes for HostVolumes {
 
     async fn remove(&self, volume: &VolumeId) -> OpResult<()> {
         self.binder.store().remove(volume).await.map_err(|e| failure(&e))
+    }
+
+    fn may_die(&self) -> bool {
+        self.binder.store().may_die()
+    }
+
+    async fn disturbed(&self) {
+        self.binder.store().client_ended().await;
+    }
+
+    async fn heal(&self, volume: &VolumeId, users: &[User]) -> OpResult<usize> {
+        self.binder.heal(volume, users).await.map_err(|e| failure(&e))
+    }
+
+    async fn is_dead(&self, user: &User) -> bool {
+        self.binder.is_dead(user).await
     }
 
     async fn cleanup(&self, in_use: &HashSet<VolumeId>) {

@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pinfold_proto::id::VolumeId;
+
 const BUCKETS: [f64; 15] =
     [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0];
 
@@ -23,6 +25,9 @@ struct State {
     totals: BTreeMap<(&'static str, &'static str), u64>,
     under_way: BTreeMap<&'static str, u64>,
     out_of_memory: u64,
+    /// Mounts of volumes that were replaced under running sandboxes, and attempts that failed.
+    healed: u64,
+    heals_failed: u64,
 }
 
 /// All counters of a node.
@@ -90,6 +95,27 @@ impl Counters {
         self.state().out_of_memory += 1;
     }
 
+    /// Writes what became of a look at a volume's mounts to the log and the counters together; that nothing was dead is no news.
+    pub(crate) fn healed<E: std::fmt::Display>(
+        &self,
+        volume: &VolumeId,
+        since: Instant,
+        result: &Result<usize, E>,
+    ) {
+        let ms = since.elapsed().as_millis();
+        match result {
+            Ok(0) => {}
+            Ok(mounts) => {
+                tracing::warn!(%volume, mounts, ms, "a volume's mount had died; its running sandboxes have a new one");
+                self.state().healed += *mounts as u64;
+            }
+            Err(error) => {
+                tracing::warn!(%volume, ms, %error, "a volume's dead mount could not be replaced; trying again");
+                self.state().heals_failed += 1;
+            }
+        }
+    }
+
     /// How many operations of a kind are under way.
     pub fn under_way(&self, operation: &str) -> u64 {
         self.state().under_way.get(operation).copied().unwrap_or(0)
@@ -129,6 +155,15 @@ impl Counters {
         let _ =
             writeln!(text, "# HELP {name} Times that a sandbox ran out of memory.\n# TYPE {name} counter");
         let _ = writeln!(text, "{name} {}", state.out_of_memory);
+        let name = "pinfold_volume_mounts_healed_total";
+        let _ = writeln!(
+            text,
+            "# HELP {name} Dead mounts of volumes that were replaced under running sandboxes.\n# TYPE {name} counter"
+        );
+        let _ = writeln!(text, "{name} {}", state.healed);
+        let name = "pinfold_volume_heal_failures_total";
+        let _ = writeln!(text, "# HELP {name} Attempts at that which failed.\n# TYPE {name} counter");
+        let _ = writeln!(text, "{name} {}", state.heals_failed);
         text
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pinfold_engine::{Container, ContainerSpec, ContainerStatus, ExecSpec};
+use pinfold_engine::{Container, ContainerSpec, ContainerStatus, EngineError, ExecSpec};
 use pinfold_network::{Endpoint, Policy};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{StartSandbox, Started, VolumeMount};
@@ -157,9 +157,7 @@ impl Node {
                         .await
                         .map_err(|e| e.during("mounting volumes", began))?;
                 }
-                self.start_container(id)
-                    .await
-                    .map_err(|e| OpError::from(e).during("starting the container", began))?;
+                self.start_with_volumes(id).await.map_err(|e| e.during("starting the container", began))?;
             }
         }
         drop(gpu_turn);
@@ -180,12 +178,29 @@ impl Node {
             (s.ending, s.failure, s.revived) = (None, None, 0);
             s.address = Some(address);
         });
+        self.volumes_bound.notify_one();
         let version = self.until_ready(id, address, inside, token).await?;
         self.index.change(id, |s| {
             s.state = SandboxState::Started;
             s.daemon_version = version.clone();
         });
         Ok(Started { daemon_version: version.unwrap_or_default() })
+    }
+
+    /// Starts a container. The engine refuses what a dead mount is bound into; where one has died since it was looked at, it is mounted anew once.
+    async fn start_with_volumes(self: &Arc<Self>, id: &SandboxId) -> OpResult<()> {
+        let refused = match self.start_container(id).await {
+            Err(error) => error,
+            Ok(()) => return Ok(()),
+        };
+        let mounts = self.records.get(id).map(|r| r.volumes).unwrap_or_default();
+        let passing = matches!(refused, EngineError::Timeout { .. } | EngineError::Unreachable { .. });
+        if passing || !self.volumes.is_dead(&(id.clone(), mounts.clone())).await {
+            return Err(refused.into());
+        }
+        tracing::warn!(sandbox = %id, error = %refused, "a volume's mount died during the start; mounting it anew");
+        self.volumes.mount(id, &mounts).await?;
+        Ok(self.start_container(id).await?)
     }
 
     /// Waits for what runs in a started container; the daemon's version, if there is one.

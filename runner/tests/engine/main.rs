@@ -16,6 +16,7 @@ mod common;
 mod data;
 mod isolation;
 mod memory;
+mod mounts;
 mod newest;
 mod storage;
 mod takeover;

@@ -11,7 +11,7 @@ use pinfold_volumes::{Binder, Health, S3Credentials, S3Volumes, VolumeStore, hea
 
 use super::*;
 
-const SECRET: &str = "pf-secret-key";
+pub(super) const SECRET: &str = "pf-secret-key";
 
 /// A server of this test, ended with it.
 pub(super) struct Server {
@@ -162,19 +162,23 @@ async fn pain_30_a_private_registry_is_used_and_its_refusals_are_named() {
 }
 
 /// An S3 server, and buckets in it.
-async fn object_store(buckets: &[&VolumeId]) -> Server {
-    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+pub(super) async fn object_store(buckets: &[&VolumeId]) -> Server {
+    object_store_on(free_port(), buckets).await
+}
+
+/// The same on a port of the caller's.
+pub(super) async fn object_store_on(port: u16, buckets: &[&VolumeId]) -> Server {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.pinfold/venv/bin/moto_server");
     let mut command = Command::new(program);
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().expect("moto is installed: tools/setup --tests");
     listening(port).await;
-    for bucket in buckets {
-        let url = format!("http://127.0.0.1:{port}/daytona-volume-{bucket}");
+    for volume in buckets {
+        let url = format!("http://127.0.0.1:{port}/daytona-volume-{volume}");
         let made = pinfold_runner::jobs::http_client().unwrap().put(url).send().await.unwrap();
         assert!(made.status().is_success(), "{made:?}");
     }
-    Server { child, port, dir }
+    Server { child, port, dir: tempfile::tempdir().unwrap() }
 }
 
 fn credentials(server: &Server) -> S3Credentials {
@@ -187,7 +191,7 @@ fn credentials(server: &Server) -> S3Credentials {
 }
 
 /// The processes that serve a mount, and their arguments.
-fn clients(path: &Path) -> Vec<(i32, String)> {
+pub(super) fn clients(path: &Path) -> Vec<(i32, String)> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let with_arguments =

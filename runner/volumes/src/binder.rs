@@ -1,20 +1,19 @@
 //! From a sandbox's mounts to bind strings.
 //!
 //! A subpath lives inside a volume that sandboxes write to, so by the time the engine binds it, it may have become a link to anywhere. Hence a subpath is opened beneath the
-//! volume's root without following links, and the opened directory itself, not its path, is bound to a staging directory of ours; that is what the engine gets.
+//! volume's root without following links, and the opened directory itself, not its path, is bound to a staging directory of ours; that is what the engine gets. Volumes that may
+//! die are staged as a whole too, so that they can be healed there ([`crate::anchor`]).
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use pinfold_proto::id::{SandboxId, VolumeId};
 use pinfold_proto::runner::payload::VolumeMount;
 
-use crate::mounts::{Health, health};
-use crate::{SharedStore, VolumeError};
+use crate::{SharedStore, VolumeError, anchor};
 
 /// Directories of a sandbox's root that must stay the image's own.
 const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/boot", "/etc", "/bin", "/sbin", "/lib"];
@@ -37,7 +36,12 @@ impl Binder {
         &self.store
     }
 
-    /// The bind strings (`host:container`) for `mounts`, in their order. Every volume is mounted and every subpath exists when this returns; calling it again is harmless.
+    /// Where mount number `index` of a sandbox is staged.
+    pub(crate) fn staged(&self, sandbox: &SandboxId, index: usize) -> PathBuf {
+        self.staging.join(sandbox.as_str()).join(index.to_string())
+    }
+
+    /// The bind strings (`host:container`, and how mounts propagate) for `mounts`, in their order. Every volume is mounted and every subpath exists when this returns; calling it again is harmless.
     pub async fn bind(
         &self,
         sandbox: &SandboxId,
@@ -56,16 +60,19 @@ impl Binder {
         let volume: VolumeId = wanted.volume_id.parse()?;
         let target = mount_path(&wanted.mount_path)?;
         let root = self.store.ensure(&volume).await?;
-        let source = match wanted.subpath.as_deref().map(|s| s.trim_matches('/')).filter(|s| !s.is_empty()) {
-            None => root,
-            Some(subpath) => {
-                let staged = self.staging.join(sandbox.as_str()).join(index.to_string());
-                let (root, subpath, staged_at) = (root.clone(), subpath.to_owned(), staged.clone());
-                blocking(move || stage(&root, &subpath, &staged_at)).await?;
-                staged
-            }
-        };
-        Ok(format!("{}:{target}", source.display()))
+        let subpath = subpath(wanted);
+        if subpath.is_empty() && !self.store.may_die() {
+            return Ok(format!("{}:{target}", root.display()));
+        }
+        let staged = self.staged(sandbox, index);
+        let at = staged.clone();
+        blocking(move || {
+            let directory = open_beneath(&root, &subpath)?;
+            anchor::set(&directory, &at).map_err(|source| VolumeError::Io { step: "bind", path: at, source })
+        })
+        .await?;
+        let propagation = if self.store.may_die() { ":rslave" } else { "" };
+        Ok(format!("{}:{target}{propagation}", staged.display()))
     }
 
     /// Removes what was staged for a sandbox that is gone.
@@ -74,9 +81,8 @@ impl Binder {
         blocking(move || {
             let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(()) };
             for entry in entries.flatten() {
-                let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
-                // Not recursive: if the unmounting failed, the volume's data is below.
-                let _ = std::fs::remove_dir(entry.path());
+                // What could not be removed is told below.
+                let _ = anchor::remove(&entry.path());
             }
             std::fs::remove_dir(&directory).map_err(|source| VolumeError::Io {
                 step: "remove",
@@ -88,7 +94,7 @@ impl Binder {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
     match tokio::task::spawn_blocking(work).await {
@@ -124,28 +130,21 @@ fn mount_path(text: &str) -> Result<&str, VolumeError> {
     Ok(trimmed)
 }
 
-/// Makes `subpath` below `root` and binds it to `staged`.
-fn stage(root: &Path, subpath: &str, staged: &Path) -> Result<(), VolumeError> {
-    let io = |step: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source: std::io::Error| VolumeError::Io { step, path, source }
-    };
-    let directory = open_beneath(root, subpath)?;
-    std::fs::create_dir_all(staged).map_err(io("make", staged))?;
-    if health(staged) != Health::Absent {
-        // From an earlier start: what it shows may be an old mount of the volume, so it is replaced.
-        umount2(staged, MntFlags::MNT_DETACH).map_err(|e| io("unmount", staged)(e.into()))?;
-    }
-    let opened = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    mount(Some(&opened), staged, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-        .map_err(|e| io("bind", staged)(e.into()))
+/// The part of the volume that is wanted; empty for the whole.
+pub(crate) fn subpath(wanted: &VolumeMount) -> String {
+    wanted.subpath.as_deref().unwrap_or_default().trim_matches('/').to_owned()
 }
 
-/// Opens the directory `subpath` below `root`, making each missing component; links are not followed, so nothing leads out.
-fn open_beneath(root: &Path, subpath: &str) -> Result<File, VolumeError> {
+/// Opens the directory `subpath` below `root`, making each missing component; links are not followed, so nothing leads out. The root itself for an empty one.
+pub(crate) fn open_beneath(root: &Path, subpath: &str) -> Result<File, VolumeError> {
     let refuse = |reason: String| VolumeError::Path { path: subpath.to_owned(), what: "subpath", reason };
-    let mut directory =
-        File::open(root).map_err(|source| VolumeError::Io { step: "open", path: root.to_owned(), source })?;
+    // Only named: a whole volume is bound without a word to its store.
+    let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(place.bits())
+        .open(root)
+        .map_err(|source| VolumeError::Io { step: "open", path: root.to_owned(), source })?;
     let how = OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC).resolve(
         ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS,
     );

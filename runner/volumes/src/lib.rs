@@ -1,9 +1,12 @@
 //! Volumes: storage that outlives sandboxes, on this host as a directory that containers bind.
 //!
 //! A [`VolumeStore`] makes a volume available ([`VolumeStore::ensure`]) as a host directory: a plain one ([`LocalVolumes`]) or an S3 bucket mounted once per node ([`S3Volumes`]). A
-//! [`Binder`] turns a sandbox's mounts into bind strings, subpaths resolved so that nothing inside a volume can lead outside it. This crate knows no jobs and no engine.
+//! [`Binder`] turns a sandbox's mounts into bind strings, subpaths resolved so that nothing inside a volume can lead outside it, and heals them when a mount dies under running
+//! sandboxes. This crate knows no jobs and no engine.
 
+mod anchor;
 mod binder;
+mod heal;
 mod local;
 mod mounts;
 mod s3;
@@ -15,6 +18,7 @@ use async_trait::async_trait;
 use pinfold_proto::id::{InvalidId, VolumeId};
 
 pub use binder::Binder;
+pub use heal::User;
 pub use local::LocalVolumes;
 pub use mounts::{Health, health};
 pub use s3::{S3Credentials, S3Volumes};
@@ -65,6 +69,19 @@ pub enum VolumeError {
 pub trait VolumeStore: std::fmt::Debug + Send + Sync {
     /// The directory of `volume`, mounted and healthy when this returns. Safe to call at the same time for the same volume.
     async fn ensure(&self, volume: &VolumeId) -> Result<PathBuf, VolumeError>;
+
+    /// Whether what it gives out are mounts that can die while containers have them.
+    fn may_die(&self) -> bool {
+        false
+    }
+
+    /// Has the end of `volume`'s client told by [`VolumeStore::client_ended`], also of one that an earlier run started. Doing it again is harmless.
+    fn watch(&self, _volume: &VolumeId) {}
+
+    /// Waits until a client that is watched has ended, or may have.
+    async fn client_ended(&self) {
+        std::future::pending().await
+    }
 
     /// Why this store would not work on this host, if it would not.
     fn problem(&self) -> Option<String> {

@@ -1,6 +1,10 @@
 //! Whether a directory is a live mount, asked of the kernel rather than of a program.
 
 use std::path::Path;
+use std::time::Duration;
+
+/// A file system that takes longer than this to say what it is counts as dead. A client answers that by itself, without its store.
+const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// State of a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,14 +19,45 @@ pub enum Health {
 
 /// The state of `path`. May block for as long as the file system does: call it off the runtime.
 pub fn health(path: &Path) -> Health {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if !is_mount_point(&mountinfo, path) {
+    if !is_mount_point(&mountinfo(), path) {
         return Health::Absent;
     }
-    match std::fs::read_dir(path) {
+    match rustix::fs::statfs(path) {
         Ok(_) => Health::Live,
         Err(_) => Health::Dead,
     }
+}
+
+/// The state of `path`, in bounded time: a file system that does not answer is dead.
+pub(crate) async fn probe(path: &Path) -> Health {
+    let path = path.to_owned();
+    let asked = tokio::task::spawn_blocking(move || health(&path));
+    match tokio::time::timeout(PROBE_DEADLINE, asked).await {
+        Ok(Ok(health)) => health,
+        _ => Health::Dead,
+    }
+}
+
+/// Every mount that this process sees (proc(5)); nothing if that cannot be told.
+pub(crate) fn mountinfo() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// The device numbers of what is mounted at `path`, one on the other; what is seen there comes last.
+pub(crate) fn layers(mountinfo: &str, path: &Path) -> Vec<String> {
+    let fields = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut here: Vec<_> = fields
+        .filter(|mount| mount.get(4).is_some_and(|point| Path::new(&unescape(point)) == path))
+        .filter_map(|mount| {
+            Some((mount.first()?.to_owned(), mount.get(1)?.to_owned(), mount.get(2)?.to_owned()))
+        })
+        .collect();
+    let mut layers = Vec::new();
+    // The list is in no promised order: each layer is the child of the one below it.
+    while let Some(lowest) = here.iter().position(|(_, parent, _)| here.iter().all(|(id, ..)| id != parent)) {
+        layers.push(here.remove(lowest).2.to_owned());
+    }
+    layers
 }
 
 /// Whether `mountinfo` (proc(5)) lists `path` as a mount point.
@@ -58,6 +93,9 @@ mod tests {
         assert!(!is_mount_point(info, Path::new("/mnt")));
         assert!(has_mounts(info, Path::new("/mnt")) && has_mounts(info, Path::new("/mnt/a b")));
         assert!(!has_mounts(info, Path::new("/mnt/a")) && !has_mounts(info, Path::new("/mnt/a b/c")));
+        let stacked = "9 7 0:9 / /a\\040b rw - x y z\n7 5 0:7 / /a\\040b rw - x y z\n5 1 0:5 / / rw - x y z\n8 9 0:8 / /a\\040b rw - x y z\n";
+        assert_eq!(layers(stacked, Path::new("/a b")), ["0:7", "0:9", "0:8"]);
+        assert!(layers(stacked, Path::new("/a")).is_empty());
         assert_eq!(health(Path::new("/proc")), Health::Live);
         assert_eq!(health(Path::new("/etc")), Health::Absent);
     }

@@ -1,7 +1,7 @@
 //! Volumes as S3 buckets, each mounted once on this host by a FUSE client (runner contract 8).
 //!
 //! The client is mount-s3 where it is installed, else s3fs. It is started outside our own cgroup and session where systemd runs, so that it outlives a restart of the runner;
-//! a mount whose client died is found, detached and mounted anew. Credentials reach the client by its environment or a private file, never by its arguments.
+//! a mount whose client died, or hangs, is found, detached and mounted anew. Credentials reach the client by its environment or a private file, never by its arguments.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -12,19 +12,20 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use nix::mount::MntFlags;
 use pinfold_proto::id::{Secret, VolumeId};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::mounts::{Health, health};
+use crate::mounts::{Health, probe};
 use crate::{VolumeError, VolumeStore};
+
+mod clients;
 
 /// Mount directories carry this prefix; nothing without it is ever touched.
 const PREFIX: &str = "daytona-volume-";
 /// How long a client has to bring its mount up.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
-/// A probe of a mount that takes longer than this counts as dead.
-const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How to reach the object store.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +65,7 @@ pub struct S3Volumes {
     /// When a volume was last asked for. The time of its directory does not tell: while it is mounted, that is the bucket's.
     asked_for: std::sync::Mutex<HashMap<VolumeId, Instant>>,
     locks: std::sync::Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
+    clients: clients::Clients,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +94,7 @@ impl S3Volumes {
             search_path: std::env::var_os("PATH").unwrap_or_default(),
             asked_for: std::sync::Mutex::default(),
             locks: std::sync::Mutex::default(),
+            clients: clients::Clients::default(),
         }
     }
 
@@ -139,7 +142,8 @@ impl S3Volumes {
             return Err(failed(words.trim().chars().take(500).collect()));
         }
         let deadline = Instant::now() + MOUNT_DEADLINE;
-        while probe(path).await != Health::Live {
+        // A client that cannot reach its store may be mounted and list nothing.
+        while probe(path).await != Health::Live || tokio::fs::read_dir(path).await.is_err() {
             if Instant::now() > deadline {
                 return Err(failed(format!("the mount did not come up within {MOUNT_DEADLINE:?}")));
             }
@@ -240,7 +244,8 @@ impl VolumeStore for S3Volumes {
             Health::Live => return Ok(path),
             Health::Dead => {
                 tracing::warn!(%volume, path = %path.display(), "the volume's mount is dead; mounting it anew");
-                unmount(&path).await?;
+                // Whoever waits for a client that hangs gets an error.
+                unmount(&path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE).await?;
             }
             Health::Absent => {}
         }
@@ -253,13 +258,26 @@ impl VolumeStore for S3Volumes {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(|source| VolumeError::Io { step: "open up", path: path.clone(), source })?;
         if let Err(error) = self.mount(volume, &path).await {
-            let _ = unmount(&path).await;
+            let _ = unmount(&path, MntFlags::MNT_DETACH).await;
             if made {
                 let _ = std::fs::remove_dir(&path);
             }
             return Err(error);
         }
+        self.clients.watch(volume, &path, true);
         Ok(path)
+    }
+
+    fn may_die(&self) -> bool {
+        true
+    }
+
+    fn watch(&self, volume: &VolumeId) {
+        self.clients.watch(volume, &self.path_of(volume), false);
+    }
+
+    async fn client_ended(&self) {
+        self.clients.ended().await;
     }
 
     fn problem(&self) -> Option<String> {
@@ -304,7 +322,7 @@ impl VolumeStore for S3Volumes {
             }
             let path = entry.path();
             if probe(&path).await != Health::Absent {
-                unmount(&path).await?;
+                unmount(&path, MntFlags::MNT_DETACH).await?;
             }
             match std::fs::remove_dir(&path) {
                 Ok(()) => removed.push(volume),
@@ -344,21 +362,9 @@ fn quarantine(base: &Path, path: &Path, volume: &VolumeId) -> Result<(), VolumeE
     })
 }
 
-/// The mount's state; a file system that does not answer is dead.
-async fn probe(path: &Path) -> Health {
-    let path = path.to_owned();
-    let asked = tokio::task::spawn_blocking(move || health(&path));
-    match tokio::time::timeout(PROBE_DEADLINE, asked).await {
-        Ok(Ok(health)) => health,
-        _ => Health::Dead,
-    }
-}
-
-async fn unmount(path: &Path) -> Result<(), VolumeError> {
+async fn unmount(path: &Path, how: MntFlags) -> Result<(), VolumeError> {
     let owned = path.to_owned();
-    let done =
-        tokio::task::spawn_blocking(move || nix::mount::umount2(&owned, nix::mount::MntFlags::MNT_DETACH))
-            .await;
+    let done = tokio::task::spawn_blocking(move || nix::mount::umount2(&owned, how)).await;
     match done {
         Ok(Ok(()) | Err(nix::errno::Errno::EINVAL)) => Ok(()),
         Ok(Err(error)) => {
