@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The pause after a failure, which doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long what is being healed at a stop may go on.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A volume that could not be healed.
 struct Failed {
@@ -88,6 +90,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     loop {
         let due = healing.due();
         tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
             _ = looks.tick() => {}
             () = node.volumes.disturbed() => {}
             () = node.volumes_bound.notified() => {}
@@ -98,10 +102,11 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
                     continue;
                 }
             }
-            () = stop.cancelled() => return,
         }
         healing.look(&node);
     }
+    // A client that is just being started would be in the way of the next runner's.
+    let _ = tokio::time::timeout(GRACE, healing.tasks.join_all()).await;
 }
 
 impl Node {

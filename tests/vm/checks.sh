@@ -371,6 +371,15 @@ before=$(main_pid_of pinfold)
 kill -9 "$before"
 within "killed, it comes back" 60 '[ "$(main_pid_of pinfold)" -gt 0 ] && [ "$(main_pid_of pinfold)" != "$before" ] && node "" | grep -q ok'
 on "the agent is killed"
+born=$(started "$v")
+for time in once twice; do
+  kill -9 "$served"
+  within "a sandbox whose mount client died $time has its volume again while it runs" 60 '[ "$(docker exec "$v" sh -c "cat /data/first && echo healed >/data/third && cat /data/third" | xargs)" = "kept healed" ]'
+  check "from another client, in a scope of its own" "$([ "$(client)" != "$served" ] && grep -c 'system.slice/run-.*\.scope$' "/proc/$(client)/cgroup")" 1
+  check "and was not started for that" "$(started "$v")" "$born"
+  served=$(client)
+done
+check "the dead mount and the live one are all that it has there" "$(docker exec "$v" grep -c ' /data ' /proc/self/mountinfo)" 2
 kill -9 "$served"
 node "sandboxes/$v/stop" -X POST -d '{}' >/dev/null
 within "a sandbox whose mount died can stop" 60 '[ "$(docker inspect -f "{{.State.Status}}" "$v")" = exited ]'

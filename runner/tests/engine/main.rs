@@ -53,6 +53,7 @@ struct Real {
     client: reqwest::Client,
     _dir: tempfile::TempDir,
     stop: CancellationToken,
+    served: tokio::task::JoinHandle<Result<(), pinfold_runner::RunError>>,
 }
 
 fn daemon_binary() -> PathBuf {
@@ -127,9 +128,16 @@ impl Real {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        tokio::spawn(pinfold_runner::serve(node.clone(), control.clone(), listener, stop.clone()));
+        let served =
+            tokio::spawn(pinfold_runner::serve(node.clone(), control.clone(), listener, stop.clone()));
         let client = pinfold_runner::jobs::http_client().unwrap();
-        Self { node, engine, control, base, client, _dir: dir, stop }
+        Self { node, engine, control, base, client, _dir: dir, stop, served }
+    }
+
+    /// Stops the runner, and waits until it has.
+    async fn end(self) {
+        self.stop.cancel();
+        self.served.await.unwrap().unwrap();
     }
 
     fn request(&self, id: &SandboxId) -> CreateSandbox {

@@ -22,8 +22,9 @@ static CHANGING: Mutex<()> = Mutex::new(());
 /// Makes an anchor at `at` that shows the directory `source`, in place of whatever is there. No container may have it.
 pub(crate) fn set(source: &File, at: &Path) -> io::Result<()> {
     let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    std::fs::create_dir_all(at)?;
+    // First: a directory below a dead mount cannot be looked at.
     take_away(at)?;
+    std::fs::create_dir_all(at)?;
     bind(source, at)?;
     for own in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
         mount(None::<&str>, at, None::<&str>, own, None::<&str>)?;

@@ -26,6 +26,8 @@ mod clients;
 const PREFIX: &str = "daytona-volume-";
 /// How long a client has to bring its mount up.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// A client that says that it has mounted, and has nothing mounted after this, is no more.
+const GONE: Duration = Duration::from_secs(1);
 
 /// How to reach the object store.
 #[derive(Debug, Clone, Default)]
@@ -141,15 +143,23 @@ impl S3Volumes {
             let words = String::from_utf8_lossy(&output.stderr);
             return Err(failed(words.trim().chars().take(500).collect()));
         }
-        let deadline = Instant::now() + MOUNT_DEADLINE;
-        // A client that cannot reach its store may be mounted and list nothing.
-        while probe(path).await != Health::Live || tokio::fs::read_dir(path).await.is_err() {
-            if Instant::now() > deadline {
+        let began = Instant::now();
+        loop {
+            let health = probe(path).await;
+            // A client that cannot reach its store may be mounted and list nothing.
+            if health == Health::Live && tokio::fs::read_dir(path).await.is_ok() {
+                return Ok(());
+            }
+            if health == Health::Absent && began.elapsed() > GONE {
+                return Err(failed(
+                    "it ended, as it does when the bucket cannot be used; its log says why".to_owned(),
+                ));
+            }
+            if began.elapsed() > MOUNT_DEADLINE {
                 return Err(failed(format!("the mount did not come up within {MOUNT_DEADLINE:?}")));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
     }
 
     fn command(&self, client: Client, bucket: &str, path: &Path, password_file: Option<&Path>) -> Command {
