@@ -226,8 +226,11 @@ async fn pain_50_volumes_outlive_the_runner_and_dead_mounts_are_healed() {
     let second = Arc::new(store());
     second.ensure(&volume).await.unwrap();
     assert_eq!(clients(&path)[0].0, serving[0].0, "the same process serves it");
-    // The client dies: found, and mounted anew.
+    // The client dies: told, although another life started it, found, and mounted anew.
+    second.watch(&volume);
     shell(&format!("kill -9 {}", serving[0].0));
+    let told = tokio::time::timeout(Duration::from_secs(30), second.client_ended());
+    told.await.expect("the end of the client is told");
     eventually("the mount to be dead", || health(&path) == Health::Dead).await;
     second.ensure(&volume).await.unwrap();
     assert_eq!(std::fs::read_to_string(path.join("kept")).unwrap(), "precious");
