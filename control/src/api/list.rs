@@ -122,16 +122,25 @@ struct First {
     rows: Vec<Row>,
     most: usize,
     sorting: Sorting,
+    /// Where they begin.
+    after: Option<Cursor>,
     /// The last one that was kept, once there were enough.
     bound: Option<Row>,
 }
 
 impl First {
-    fn offer(&mut self, record: &Arc<Record>, active: i64) {
+    /// Whether it is one to keep is asked only of a row that can be among the first: its place is cheaper to look at than its labels.
+    fn offer(&mut self, record: &Arc<Record>, active: i64, tests: &[Test]) {
         let sorting = self.sorting;
         let place = ((sorting.key)(record, active), record.id.as_str());
+        let before = |cursor: &Cursor| {
+            sorting.compare(place, (cursor.value.as_ref(), &cursor.id)) != Ordering::Greater
+        };
         let beyond = |bound: &Row| sorting.compare(place, bound.place(sorting)) == Ordering::Greater;
-        if self.bound.as_ref().is_some_and(beyond) {
+        if self.after.as_ref().is_some_and(before)
+            || self.bound.as_ref().is_some_and(beyond)
+            || !tests.iter().all(|test| test(record, active))
+        {
             return;
         }
         self.rows.push(Row { record: Arc::clone(record), active });
@@ -180,15 +189,9 @@ async fn list(
     };
     let tests = tests(&query)?;
     // One more tells whether there is a next page.
-    let mut first = First { rows: Vec::new(), most: limit + 1, sorting, bound: None };
+    let mut first = First { rows: Vec::new(), most: limit + 1, sorting, after, bound: None };
     core.directory.scan(|record, active| -> Option<()> {
-        let place = ((sorting.key)(record, active), record.id.as_str());
-        let before = |cursor: &Cursor| {
-            sorting.compare(place, (cursor.value.as_ref(), &cursor.id)) != Ordering::Greater
-        };
-        if !after.as_ref().is_some_and(before) && tests.iter().all(|test| test(record, active)) {
-            first.offer(record, active);
-        }
+        first.offer(record, active, &tests);
         None
     });
     let mut rows = first.sorted();
@@ -238,6 +241,18 @@ pub(super) fn page_of(query: &Query) -> ApiResult<(usize, usize)> {
     Ok((page, limit))
 }
 
+/// Whether the text begins so, in whatever case.
+fn begins(text: &str, prefix: &str) -> bool {
+    if let Some(head) = text.as_bytes().get(..prefix.len())
+        && head.is_ascii()
+        && prefix.is_ascii()
+    {
+        return head.eq_ignore_ascii_case(prefix.as_bytes());
+    }
+    let mut text = text.chars().flat_map(char::to_lowercase);
+    prefix.chars().flat_map(char::to_lowercase).all(|wanted| text.next() == Some(wanted))
+}
+
 type Test = Box<dyn Fn(&Record, i64) -> bool + Send>;
 
 fn tests(query: &Query) -> ApiResult<Vec<Test>> {
@@ -249,12 +264,12 @@ fn tests(query: &Query) -> ApiResult<Vec<Test>> {
     }));
     let warm = query.flag("includeWarm");
     tests.push(Box::new(move |r, _| warm || r.warm_pool_id.is_none()));
-    let text = |key: &str| query.get(key).filter(|v| !v.is_empty()).map(str::to_lowercase);
+    let text = |key: &str| query.get(key).filter(|v| !v.is_empty()).map(str::to_owned);
     if let Some(prefix) = text("id") {
-        tests.push(Box::new(move |r, _| r.id.to_lowercase().starts_with(&prefix)));
+        tests.push(Box::new(move |r, _| begins(&r.id, &prefix)));
     }
     if let Some(prefix) = text("name") {
-        tests.push(Box::new(move |r, _| r.name.to_lowercase().starts_with(&prefix)));
+        tests.push(Box::new(move |r, _| begins(&r.name, &prefix)));
     }
     if let Some(labels) = query.get("labels").filter(|labels| !labels.is_empty()) {
         let invalid = |_| ApiError::bad_request("labels must be a JSON object of strings");
@@ -296,6 +311,7 @@ fn tests(query: &Query) -> ApiResult<Vec<Test>> {
 
 fn number_tests(query: &Query, tests: &mut Vec<Test>) -> ApiResult<()> {
     type Number = fn(&Record) -> u32;
+    type Moment = fn(&Record, i64) -> i64;
     let numbers: [(&str, &str, Number); 4] = [
         ("minCpu", "maxCpu", |r| r.cpu),
         ("minMemoryGiB", "maxMemoryGiB", |r| r.memory),
@@ -316,13 +332,29 @@ fn number_tests(query: &Query, tests: &mut Vec<Test>) -> ApiResult<()> {
             .map(Some)
             .ok_or_else(|| ApiError::bad_request(format_args!("{key} is not a time: {text:?}"))),
     };
-    let (after, before) = (moment("createdAtAfter")?, moment("createdAtBefore")?);
-    tests.push(Box::new(move |r, _| {
-        after.is_none_or(|at| r.created_at >= at) && before.is_none_or(|at| r.created_at <= at)
-    }));
-    let (after, before) = (moment("lastActivityAfter")?, moment("lastActivityBefore")?);
-    tests.push(Box::new(move |_, active| {
-        after.is_none_or(|at| active >= at) && before.is_none_or(|at| active <= at)
-    }));
+    let moments: [(&str, &str, Moment); 2] = [
+        ("createdAtAfter", "createdAtBefore", |r, _| r.created_at),
+        ("lastActivityAfter", "lastActivityBefore", |_, active| active),
+    ];
+    for (after, before, value) in moments {
+        let (after, before) = (moment(after)?, moment(before)?);
+        if after.is_some() || before.is_some() {
+            tests.push(Box::new(move |r, active| {
+                after.is_none_or(|at| value(r, active) >= at)
+                    && before.is_none_or(|at| value(r, active) <= at)
+            }));
+        }
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins;
+
+    #[test]
+    fn a_prefix_has_any_case() {
+        assert!(begins("Box-1", "bOX") && begins("Ärger", "är") && begins("x", "") && begins("ÄB", "äb"));
+        assert!(!begins("bo", "box") && !begins("abox", "box") && !begins("é", "e") && !begins("Äx", "äb"));
+    }
 }
