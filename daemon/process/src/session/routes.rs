@@ -23,7 +23,7 @@ use super::driver::signal_started;
 use super::follow::{self, Wish};
 use super::{ENTRYPOINT, ENTRYPOINT_COMMAND, Session, refuse_reserved};
 use crate::Processes;
-use crate::body::{self, Pick};
+use crate::body::{self, Pick, Source};
 
 type Processing = AxumState<Processes>;
 
@@ -131,14 +131,7 @@ async fn execute(
             if matches!(command.state(), State::Ended { cause: Cause::Oom, .. }) {
                 plain["oomKilled"] = true.into();
             }
-            body::object(
-                plain,
-                vec![
-                    ("output", source.clone(), Pick::Unmarked),
-                    ("stdout", source.clone(), Pick::Only(Stream::Stdout)),
-                    ("stderr", source, Pick::Only(Stream::Stderr)),
-                ],
-            )
+            body::object(plain, split(source))
         }
         class => {
             let plain = json!({ "cmdId": cmd_id, "exitCode": exit_code, "stdout": null, "stderr": null });
@@ -274,17 +267,19 @@ fn answer_logs(
     let source = command.log.source().map_err(|error| unreadable(&error))?.skip(offset);
     Ok(match class {
         // `nextOffset` is ours: asking again from there gives what came meanwhile.
-        SdkClass::Split => body::object(
-            json!({ "nextOffset": source.len() }),
-            vec![
-                ("output", source.clone(), Pick::Unmarked),
-                ("stdout", source.clone(), Pick::Only(Stream::Stdout)),
-                ("stderr", source, Pick::Only(Stream::Stderr)),
-            ],
-        ),
+        SdkClass::Split => body::object(json!({ "nextOffset": source.len() }), split(source)),
         SdkClass::Combined => body::plain(source, Pick::Unmarked),
         SdkClass::Raw => body::plain(source, Pick::All),
     })
+}
+
+/// A log as the newest SDKs take it: whole, and by stream.
+fn split(log: Source) -> Vec<(&'static str, Source, Pick)> {
+    vec![
+        ("output", log.clone(), Pick::Unmarked),
+        ("stdout", log.clone(), Pick::Only(Stream::Stdout)),
+        ("stderr", log, Pick::Only(Stream::Stderr)),
+    ]
 }
 
 fn unreadable(error: &io::Error) -> ApiError {
