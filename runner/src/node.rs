@@ -73,7 +73,7 @@ pub struct Node {
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
     pub(crate) volumes_changed: Notify,
-    /// Raised when a sandbox with volumes has been started.
+    /// Raised when a sandbox has been started: its volumes may have died before anybody watched them.
     pub(crate) volumes_bound: Notify,
     /// What the control plane has to hear.
     pub(crate) news: News,

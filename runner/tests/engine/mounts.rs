@@ -250,6 +250,41 @@ async fn a_dead_mount_is_tried_again_until_its_server_is_back() {
     .await;
 }
 
+/// A client that hangs is found without its end, and those who wait for it are set free.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow"]
+async fn a_client_that_hangs_is_given_up() {
+    let mut host = Host::new().await;
+    let real = host.runner().await;
+    let id = host.sandbox(&real, None).await;
+    write(&id, "/data/kept", "precious");
+    let hanging = clients(&host.mount_point())[0].0;
+    shell(&format!("kill -STOP {hanging}"));
+    let stopped = Instant::now();
+    let waiting = std::process::Command::new("docker")
+        .args(["exec", id.as_str(), "cat", "/data/kept"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let waiting = std::cell::RefCell::new(waiting.unwrap());
+    let other = SandboxId::random();
+    host.sandboxes.0.push(other.clone());
+    real.node.create(real.request(&other)).await.unwrap();
+    let deadline = stopped + Duration::from_secs(150);
+    while metric(&real, "pinfold_volume_mounts_healed_total").await < 1 {
+        assert!(Instant::now() < deadline, "the client that hangs is not given up");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("given up after {:?}", stopped.elapsed());
+    have_it_again(&[&id]).await;
+    before_long("the call that waited to end", || waiting.borrow_mut().try_wait().unwrap().is_some()).await;
+    shell(&format!("kill -9 {hanging}"));
+    for id in [&id, &other] {
+        real.node.destroy(id).await.unwrap();
+    }
+    real.end().await;
+}
+
 /// The client dies while another sandbox is made that wants the volume: that one is made, and both have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_dies_during_a_create_fails_nobody() {
