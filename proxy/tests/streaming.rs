@@ -89,6 +89,32 @@ async fn an_abandoned_upload_closes_the_upstream_before_the_body_ends() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut upload must not look complete: {rest:?}");
 }
 
+/// A body that is small enough to be read at once, and cannot be: whatever the upstream sees of it is no whole request (runner contract 14.6, row 2).
+#[tokio::test]
+async fn a_small_body_that_cannot_be_read_is_never_a_whole_or_an_empty_one() {
+    let (listener, upstream) = listen().await;
+    let front = front(upstream).await;
+    for (framing, start) in [
+        ("Content-Length: 10", "half"),
+        ("Content-Length: 10", ""),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\nnonsense\r\n"),
+    ] {
+        let head = format!("POST /hop/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        let mut client = send(front, &format!("{head}{start}")).await;
+        let (mut stream, _) = soon("a connection", listener.accept()).await.unwrap();
+        let forwarded = read_head(&mut stream).await;
+        let announced = forwarded.to_ascii_lowercase().contains(&framing.to_ascii_lowercase());
+        assert!(announced, "not an empty body: {forwarded}");
+        client.shutdown().await.unwrap();
+        drop(client);
+        let mut rest = Vec::new();
+        let _ = soon("the end of the request", stream.read_to_end(&mut rest)).await;
+        let whole = if framing.ends_with("10") { rest.len() >= 10 } else { rest.ends_with(b"0\r\n\r\n") };
+        assert!(!whole, "{framing}: {rest:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_response_that_is_cut_does_not_look_complete() {
     let (listener, upstream) = listen().await;

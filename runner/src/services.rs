@@ -41,6 +41,7 @@ pub(crate) fn all(
         entry("volumes", true, node.volumes.problem()),
         entry("disk", true, disk),
         entry("disk-quota", true, no_quota(node)),
+        entry("registry", true, node.images.registry_problem()),
     ]
 }
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -152,6 +153,41 @@ def test_doctor_finds_this_host_fit(pinfold: Run):
     wrong = [f for f in findings if f["verdict"] == "failed" and "port" not in f["check"]]
     assert not wrong
     assert all(f["remedy"] for f in findings if f["verdict"] != "ok")
+    looked_at = {f["check"] for f in findings}
+    assert looked_at >= {"kernel", "cgroup", "volumes", "engine", "disk quota", "disk", "firewall", "port", "control plane", "registry", "clock"}
+
+
+class OtherTimes(BaseHTTPRequestHandler):
+    """A registry that wants to know who asks, and whose clock is an hour behind."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) - 3600)
+
+    def do_GET(self) -> None:
+        self.send_response(401 if self.path == "/v2/" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_doctor_asks_the_registry_and_compares_clocks(pinfold: Run):
+    def found(place: str) -> dict[str, dict]:
+        answer = pinfold("doctor", "--json", PINFOLD_REGISTRY=place, DAYTONA_API_URL="")
+        return {f["check"]: f for f in json.loads(answer.stdout)}
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherTimes) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        findings = found(f"http://{host}/project")
+        server.shutdown()
+    assert findings["registry"]["verdict"] == "ok"
+    assert host in findings["registry"]["detail"]
+    assert findings["clock"]["verdict"] == "warning"
+    assert "36" in findings["clock"]["detail"].split(" s apart")[0]
+    findings = found(f"http://{host}")
+    assert (findings["registry"]["verdict"], findings["clock"]["verdict"]) == ("warning", "warning")
+    assert host in findings["registry"]["detail"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

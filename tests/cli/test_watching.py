@@ -115,6 +115,10 @@ def test_status_is_what_the_runner_reports(stack, pinfold, make_sandbox):
     assert (figures["cpu"], figures["diskGiB"]) == (shown["cpu"], shown["disk"]), "what it says of itself is what it reports"
     text = pinfold("status").stdout
     assert re.search(r"^docker +well$", text, re.MULTILINE), text
+    names = {service["serviceName"] for service in told["serviceHealth"]}
+    assert names >= {"docker", "container-runtime", "network-policy", "volumes", "disk", "disk-quota", "registry"}
+    for service in told["serviceHealth"]:
+        assert f"well, but {service['errorReason']}" in text if "errorReason" in service else True, "what is missing is shown, too"
     assert re.search(r"^memory +\d+ % of [\d.]+ GiB$", text, re.MULTILINE), text
 
 

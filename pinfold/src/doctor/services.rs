@@ -1,4 +1,5 @@
-//! Checks of what a node works with: the engine and its storage, the packet filter, our ports, the control plane and its clock.
+//! Checks of what a node works with: the engine and its storage, the packet filter, our ports, the registry, the control plane, and the clock beside
+//! theirs.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -38,7 +39,12 @@ pub(crate) async fn check() -> Vec<Finding> {
     }
     findings.push(packet_filter().await);
     findings.extend(ports());
-    findings.extend(control_plane().await);
+    let (told, of_plane) = control_plane().await;
+    findings.push(told);
+    let (told, of_registry) = registry().await;
+    findings.push(told);
+    let theirs = of_plane.map(|t| ("control plane", t)).or(of_registry.map(|t| ("registry", t)));
+    findings.push(clock(theirs));
     findings
 }
 
@@ -132,43 +138,68 @@ fn ports() -> Vec<Finding> {
     wanted.into_iter().map(check).collect()
 }
 
-/// Whether the control plane answers, and how far its clock is from ours.
-async fn control_plane() -> Vec<Finding> {
+/// What a server answers to a request, and what its clock says.
+async fn answer(url: &str) -> reqwest::Result<(reqwest::StatusCode, Option<SystemTime>)> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let response = client.get(url).send().await?;
+    let date = response.headers().get("date").and_then(|d| d.to_str().ok());
+    Ok((response.status(), date.and_then(|d| httpdate::parse_http_date(d).ok())))
+}
+
+/// Whether the control plane answers.
+async fn control_plane() -> (Finding, Option<SystemTime>) {
+    const NAME: &str = "control plane";
     let Some(base) = std::env::var("DAYTONA_API_URL").ok().filter(|v| !v.is_empty()) else {
-        return vec![Finding::ok("control plane", "DAYTONA_API_URL is not set; nothing to check")];
+        return (Finding::ok(NAME, "DAYTONA_API_URL is not set; nothing to check"), None);
     };
     let url = format!("{}/health", base.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap_or_default();
-    let response = match client.get(&url).send().await {
-        Ok(response) => response,
+    match answer(&url).await {
+        Ok((status, date)) => (Finding::ok(NAME, format!("{url} answers {status}")), date),
         Err(error) => {
-            return vec![Finding::failed(
-                "control plane",
-                format!("{url} does not answer: {error}"),
-                "check DAYTONA_API_URL, DNS and the way there",
-            )];
+            let detail = format!("{url} does not answer: {error}");
+            (Finding::failed(NAME, detail, "check DAYTONA_API_URL, DNS and the way there"), None)
         }
-    };
-    let mut findings = vec![Finding::ok("control plane", format!("{url} answers {}", response.status()))];
-    let date = response
-        .headers()
-        .get("date")
-        .and_then(|d| d.to_str().ok())
-        .and_then(|d| httpdate::parse_http_date(d).ok());
-    if let Some(theirs) = date {
-        let ours = SystemTime::now();
-        let skew = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
-        findings.push(if skew > MAX_SKEW {
-            Finding::warning(
-                "clock",
-                format!("{} s apart from the control plane's", skew.as_secs()),
-                "synchronise the clock: systemctl enable --now systemd-timesyncd",
-            )
-        } else {
-            Finding::ok("clock", "agrees with the control plane's")
-        });
     }
-    findings
+}
+
+/// Whether images can be had: from the registry that is configured, else from the one that engines ask for names without a host.
+async fn registry() -> (Finding, Option<SystemTime>) {
+    const NAME: &str = "registry";
+    let place = std::env::var("PINFOLD_REGISTRY").ok().filter(|v| !v.is_empty());
+    let place = place.as_deref().map_or("registry-1.docker.io", str::trim);
+    let (scheme, rest) = place.split_once("://").unwrap_or(("https", place));
+    let host = rest.split('/').next().unwrap_or(rest);
+    match answer(&format!("{scheme}://{host}/v2/")).await {
+        // Most want to know who asks.
+        Ok((status, date)) if status.is_success() || matches!(status.as_u16(), 401 | 403) => {
+            (Finding::ok(NAME, format!("{host} answers")), date)
+        }
+        Ok((status, date)) => {
+            let detail = format!("{host} answers {status}, as no registry does");
+            (Finding::warning(NAME, detail, "set PINFOLD_REGISTRY to a registry's address"), date)
+        }
+        Err(error) => {
+            let detail = format!("{host} does not answer ({error}): only images that are here can be used");
+            let remedy = "check DNS, the way out and the engine's proxy settings, or docker load the images";
+            (Finding::warning(NAME, detail, remedy), None)
+        }
+    }
+}
+
+/// How far our clock is from somebody else's.
+fn clock(theirs: Option<(&str, SystemTime)>) -> Finding {
+    const NAME: &str = "clock";
+    let remedy = "synchronise the clock: systemctl enable --now systemd-timesyncd";
+    let Some((whose, theirs)) = theirs else {
+        return Finding::warning(NAME, "nobody answered whose clock could be compared with ours", remedy);
+    };
+    let ours = SystemTime::now();
+    let skew = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
+    if skew > MAX_SKEW {
+        Finding::warning(NAME, format!("{} s apart from the {whose}'s", skew.as_secs()), remedy)
+    } else {
+        Finding::ok(NAME, format!("agrees with the {whose}'s"))
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use pinfold_proto::runner::payload::{Registry, SnapshotInfo};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::error::OpError;
+use crate::error::{Class, OpError, OpResult};
 
 pub use backup::{BackupState, Backups};
 use flights::Flights;
@@ -44,6 +44,8 @@ pub struct Images {
     cache: Mutex<HashMap<String, Image>>,
     failures: Mutex<HashMap<String, (Instant, OpError)>>,
     retention: Duration,
+    /// Why the last exchange with a registry failed, if it did.
+    unreached: Mutex<Option<String>>,
     retired: Retired,
     /// Build logs.
     pub logs: BuildLogs,
@@ -62,6 +64,7 @@ impl Images {
             cache: Mutex::default(),
             failures: Mutex::default(),
             retention: config.snapshot_error_retention,
+            unreached: Mutex::default(),
             retired: Retired::open(&config.data_dir.join("retired-images.json")),
             logs: BuildLogs::new(config.build_log_dir.clone()),
         }
@@ -70,6 +73,22 @@ impl Images {
     /// Forgets all inspections: some image changed.
     pub fn invalidate(&self) {
         lock(&self.cache).clear();
+    }
+
+    /// Notes how an exchange with a registry went. One that refuses something is there.
+    fn note_exchange<T>(&self, result: &OpResult<T>) {
+        let reason = match result {
+            Err(error) if matches!(error.class, Class::Internal | Class::Timeout) => {
+                Some(error.message.clone())
+            }
+            _ => None,
+        };
+        *lock(&self.unreached) = reason;
+    }
+
+    /// Why the last exchange with a registry failed, if it did.
+    pub(crate) fn registry_problem(&self) -> Option<String> {
+        lock(&self.unreached).clone()
     }
 
     /// Forgets what nobody will ask for any more.

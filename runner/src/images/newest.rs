@@ -78,7 +78,9 @@ impl Node {
                 Ok(asked.map_err(silent)??.digest)
             }
         };
-        match looks.asking.join(reference, ask).await {
+        let answer = looks.asking.join(reference, ask).await;
+        self.images.note_exchange(&answer);
+        match answer {
             Ok(digest) => {
                 let known = |of: &String| of.split_once('@').is_some_and(|(_, known)| known == digest);
                 if !image.digests.iter().any(known) {

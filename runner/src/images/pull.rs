@@ -93,7 +93,9 @@ impl Node {
             }
         };
         let _under_way = self.counters.begin("pull");
-        let image = self.images.pulls.join(reference, work).await?;
+        let pulled = self.images.pulls.join(reference, work).await;
+        self.images.note_exchange(&pulled);
+        let image = pulled?;
         self.images.remember(reference, &image);
         if is_latest(reference) {
             self.images.looks.settle(reference, &image.id);

@@ -90,3 +90,42 @@ async fn sandboxes_reach_neither_each_other_nor_the_host() {
     real.node.destroy(&two).await.unwrap();
     real.stop.cancel();
 }
+
+/// Pain B14, and what walls a sandbox in on the real engine: system calls are filtered, what the kernel shows is masked, processes are counted, the
+/// daemon is the last to be killed; and no program gains rights where the operator says so, for images that need no sudo.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walls_of_a_sandbox_are_the_kernels() {
+    for no_new_privileges in [false, true] {
+        let real = Real::with(|config| {
+            config.pids_limit = 40;
+            config.no_new_privileges = no_new_privileges;
+        })
+        .await;
+        let id = SandboxId::random();
+        let _cleanup = Cleanup(vec![id.clone()]);
+        real.node.create(real.request(&id)).await.unwrap();
+        let run = async |command: &str| {
+            let url = format!("{}/sandboxes/{id}/toolbox/process/execute", real.base);
+            let body = serde_json::json!({"command": format!("sh -c '{command}'"), "timeout": 20});
+            let answer = real.client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+            let answer: serde_json::Value = answer.json().await.unwrap();
+            answer["result"].as_str().unwrap_or_default().to_owned()
+        };
+        for process in ["1", "self"] {
+            let status = run(&format!("cat /proc/{process}/status")).await;
+            let gains = format!("NoNewPrivs:\t{}\n", u8::from(no_new_privileges));
+            assert!(status.contains("Seccomp:\t2\n") && status.contains(&gains), "{status}");
+        }
+        assert_eq!(run("cat /proc/kcore /proc/timer_list 2>&1").await, "");
+        let score = async |process: &str| -> i32 {
+            let told = run(&format!("cat /proc/{process}/oom_score_adj")).await;
+            told.trim().parse().unwrap()
+        };
+        assert!(score("1").await < score("self").await, "the daemon is a later victim than what it runs");
+        // A shell that may not fork says so; those that it did start are few.
+        let storm = run("i=0; while [ $i -lt 80 ]; do sleep 5 & i=$((i+1)); done; echo all").await;
+        assert!(!storm.contains("all"), "80 processes of 40 allowed: {storm}");
+        real.node.destroy(&id).await.unwrap();
+        real.stop.cancel();
+    }
+}

@@ -69,6 +69,12 @@ async fn latest_is_what_the_registry_says_and_needs_no_registry() {
     assert!(word == "first\n" && took < Duration::from_secs(15), "{word} after {took:?}");
     let (word, again) = create().await;
     assert!(word == "first\n" && again < Duration::from_secs(15), "{word} after {again:?}");
+    let (_, info) = real.get("/info").await;
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let services = info["serviceHealth"].as_array().unwrap();
+    let told = services.iter().find(|s| s["serviceName"] == "registry").unwrap();
+    let reason = told["errorReason"].as_str().unwrap_or_default();
+    assert!(told["healthy"] == true && reason.contains(&reference), "{told}");
     println!("beside a registry that hangs: {took:?}, then {again:?}");
     server.signal("CONT");
     drop(server);

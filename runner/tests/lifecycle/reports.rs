@@ -79,7 +79,8 @@ async fn pain_22_every_service_is_named_and_the_unhealthy_one_has_a_reason() {
     eventually("a healthy report", || last(true).is_some()).await;
     let services = last(true).unwrap();
     let names: Vec<&str> = services.iter().map(|s| s.service_name.as_str()).collect();
-    assert_eq!(names, ["docker", "container-runtime", "network-policy", "volumes", "disk", "disk-quota"]);
+    let all = ["docker", "container-runtime", "network-policy", "volumes", "disk", "disk-quota", "registry"];
+    assert_eq!(names, all);
     assert!(services.iter().all(|s| s.healthy), "{services:?}");
     let quota = services[5].error_reason.as_deref().unwrap_or_default();
     assert!(quota.contains("overlay2 on extfs"), "an engine without quotas says so: {services:?}");
@@ -91,6 +92,30 @@ async fn pain_22_every_service_is_named_and_the_unhealthy_one_has_a_reason() {
     assert!(reason.contains("no socket"), "{reason}");
     stop.cancel();
     task.await.unwrap();
+}
+
+/// 14.7, row 4: a registry that cannot be reached is named, for as long as that lasts, and takes nothing out of service.
+#[tokio::test]
+async fn a_registry_that_cannot_be_reached_is_named() {
+    let bench = Bench::new().await;
+    let health = pinfold_runner::health::Health::new(bench.node.clone());
+    let told = || {
+        let services = health.services();
+        let entry = services.iter().find(|s| s.service_name == "registry").unwrap();
+        assert!(entry.healthy);
+        entry.error_reason.clone()
+    };
+    let pull = |snapshot: &str| {
+        bench.node.pull_snapshot(PullSnapshot { snapshot: snapshot.to_owned(), ..PullSnapshot::default() })
+    };
+    assert_eq!(told(), None);
+    bench.engine.fail_next("pull", Fault::Error(broken()));
+    pull("reg.test/a:1").await.unwrap_err();
+    assert!(told().is_some_and(|reason| reason.contains("boom")), "{:?}", told());
+    let refusal = EngineError::NotFound { what: "pull".to_owned(), message: "manifest unknown".to_owned() };
+    bench.engine.fail_next("pull", Fault::Error(refusal));
+    pull("reg.test/b:1").await.unwrap_err();
+    assert_eq!(told(), None, "it answers");
 }
 
 /// A runner that serves, and sandboxes that its control plane believes to be in `state`.
