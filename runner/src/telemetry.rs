@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use pinfold_otlp::{Collector, LogLayer, SpanLayer, Telemetry, is_for_telemetry};
 pub use pinfold_otlp::{Exporter, Settings};
-use pinfold_settings::LogObserver;
+use pinfold_settings::{LogObserver, is_loggable};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
@@ -53,7 +53,8 @@ pub fn start(
         observers.push(SpanLayer(telemetry.clone()).with_filter(filter_fn(is_for_telemetry)).boxed());
     }
     if settings.logs {
-        observers.push(LogLayer(telemetry.clone()).with_filter(level).boxed());
+        observers
+            .push(LogLayer(telemetry.clone()).with_filter(filter_fn(is_loggable)).with_filter(level).boxed());
     }
     Ok((exporter, observers))
 }

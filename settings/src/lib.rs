@@ -9,7 +9,7 @@ mod networks;
 mod reader;
 
 pub use duration::{ParseDurationError, format_duration, parse_duration};
-pub use log::{LogFormat, LogObserver, init_logging, level_of};
+pub use log::{LogFormat, LogObserver, init_logging, is_loggable, level_of};
 pub use networks::{Networks, ParseNetworksError};
 pub use reader::{Invalid, InvalidSettings, Reader};
 

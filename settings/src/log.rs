@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -32,6 +33,12 @@ pub fn level_of(text: Option<&str>) -> LevelFilter {
     }
 }
 
+/// Whether something belongs in a log: all that this project's own code says, and what others say to their users. What libraries say for their own debugging
+/// has whole requests in it, with the environment and the credentials of whoever made them.
+pub fn is_loggable(meta: &Metadata<'_>) -> bool {
+    meta.target().starts_with("pinfold") || *meta.level() <= Level::INFO
+}
+
 /// Sends this process's logs to standard error, and everything to the observers. A second call has no effect.
 ///
 /// Spans whose target ends in `::span` are not the log's: they are the observers' alone.
@@ -46,7 +53,7 @@ pub fn init_logging(level: LevelFilter, format: LogFormat, observers: Vec<LogObs
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().boxed(),
     };
-    let shown = filter_fn(|meta| !(meta.is_span() && meta.target().ends_with("::span")));
+    let shown = filter_fn(|meta| is_loggable(meta) && !(meta.is_span() && meta.target().ends_with("::span")));
     let mut layers = observers;
     layers.push(layer.with_filter(shown.with_max_level_hint(level)).with_filter(level).boxed());
     // A global logger that is already set (a test harness's) stays.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,9 +41,6 @@ def test_a_users_key_is_no_runners_key(stack):
 
 
 def test_the_toolbox_needs_a_credential_too(stack, sandbox):
-    import urllib.error
-    import urllib.request
-
     for header in ({}, {"Authorization": "Bearer dtn_wrong"}, {"X-Daytona-Preview-Token": "wrong"}):
         request = urllib.request.Request(f"http://127.0.0.1:{stack.port}/toolbox/{sandbox.id}/work-dir", headers=header)
         with pytest.raises(urllib.error.HTTPError) as error:
@@ -49,6 +51,14 @@ def test_the_toolbox_needs_a_credential_too(stack, sandbox):
 def test_secrets_are_not_in_the_log(stack, sandbox):
     access = sandbox.create_ssh_access(expires_in_minutes=1)
     link = sandbox.get_preview_link(8000)
+    # Used, and not only made.
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
+    login = ["ssh", "-p", str(stack.ssh_port), *(word for option in options for word in ("-o", option)), f"{access.token}@127.0.0.1", "echo in"]
+    assert subprocess.run(login, check=True, capture_output=True, text=True, timeout=30).stdout == "in\n"
+    preview = urlsplit(link.url)
+    request = urllib.request.Request(f"http://127.0.0.1:{preview.port}/?DAYTONA_SANDBOX_AUTH_KEY={link.token}", headers={"Host": preview.netloc})
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=10)
     log = stack.log.read_text(errors="replace")
     for secret in (stack.key, access.token, link.token):
         assert secret not in log
