@@ -139,8 +139,31 @@ impl Node {
             }
         };
         self.backups.end(id, number, state);
+        if result.is_err() {
+            self.discard(id, reference);
+        }
         self.counters.finished("backup", id.as_str(), began, &result);
         result
+    }
+
+    /// Removes the image of a backup that failed or was cancelled; nobody will ask for its name again. Its commit may still be under way.
+    fn discard(self: &Arc<Self>, id: &SandboxId, reference: String) {
+        let (node, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let turn = node.backups.turn(&id);
+            let _turn = turn.lock().await;
+            let wanted =
+                [BackupState::InProgress(reference.clone()), BackupState::Completed(reference.clone())];
+            if wanted.contains(&node.backups.last(&id)) {
+                return;
+            }
+            match node.engine.remove_image(&reference, true).await {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(reference, %error, "could not remove what a failed backup left");
+                }
+                _ => {}
+            }
+        });
     }
 
     async fn back_up(

@@ -141,6 +141,10 @@ impl Node {
         self.engine.tag(reference, &full).await?;
         let auth = credentials(Some(registry));
         let pushed = self.engine.push(&full, auth.as_ref(), self.config.backup_timeout).await;
+        if pushed.is_err() {
+            // Under this name it would look published.
+            let _ = self.engine.remove_image(&full, true).await;
+        }
         pushed.map_err(|e| OpError::from(e).during("pushing the build", began))
     }
 }

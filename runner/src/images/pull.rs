@@ -149,7 +149,13 @@ impl Node {
             let target =
                 target.map_or_else(|| internal(registry, &digest_of(&reference, &image)), str::to_owned);
             self.engine.tag(&reference, &target).await?;
-            self.engine.push(&target, credentials(Some(registry)).as_ref(), TRANSFER).await?;
+            let pushed = self.engine.push(&target, credentials(Some(registry)).as_ref(), TRANSFER).await;
+            if pushed.is_err() {
+                // What is here under the target's name counts as published, and the next attempt would push nothing.
+                let _ = self.engine.remove_image(&target, true).await;
+                self.images.invalidate();
+            }
+            pushed?;
         } else if let Some(target) = target {
             // Without a registry the name is local only.
             self.engine.tag(&reference, target).await?;

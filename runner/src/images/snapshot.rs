@@ -70,6 +70,10 @@ impl Node {
         if let Err(error) = self.engine.remove_image(&temporary, true).await {
             tracing::warn!(temporary, %error, "could not remove a temporary image name");
         }
+        if published.is_err() {
+            // Under this name it would look published.
+            let _ = self.engine.remove_image(&reference, true).await;
+        }
         self.images.invalidate();
         let image = published.map_err(|e| e.during("publishing the snapshot", began))?;
         let info = super::info(&reference, &image);

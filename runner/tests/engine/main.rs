@@ -290,6 +290,11 @@ async fn pain_36_and_52_data_root_and_architecture_are_the_engines() {
     let id = SandboxId::random();
     let _cleanup = Cleanup(vec![id.clone()]);
     real.node.create(real.request(&id)).await.unwrap();
+    let asked = shell(&format!("docker inspect -f '{{{{json .HostConfig.Ulimits}}}}' {id}"));
+    assert!(
+        asked.contains("\"core\"") && asked.contains("\"Soft\":0"),
+        "whatever the engine's own default is: {asked}"
+    );
     // The hard limit stays: who wants a core may have one.
     let limits = shell(&format!("docker exec {id} sh -c 'ulimit -c; ulimit -c unlimited && ulimit -c'"));
     assert_eq!(limits, "0\nunlimited\n");

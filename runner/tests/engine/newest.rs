@@ -82,8 +82,10 @@ async fn latest_is_what_the_registry_says_and_needs_no_registry() {
     real.node.images.invalidate();
     let (word, took) = create().await;
     assert!(word == "second\n" && took < Duration::from_secs(15), "{word} after {took:?}");
-    for image in [first, second, reference.as_str()] {
-        let _ = real.engine.remove_image(image, true).await;
+    let pinned =
+        digests.iter().map(|digest| format!("{}@sha256:{digest}", reference.trim_end_matches(":latest")));
+    for image in [first, second, reference.as_str()].map(str::to_owned).into_iter().chain(pinned) {
+        let _ = real.engine.remove_image(&image, true).await;
     }
     real.stop.cancel();
 }

@@ -130,3 +130,62 @@ async fn a_name_that_may_move_is_looked_up_shortly_and_not_by_each() {
     pull().await.unwrap();
     assert_eq!(asked(), (5, 2));
 }
+
+/// What could not be published leaves no name behind: it would take room for ever, and look published to the next attempt.
+#[tokio::test]
+async fn what_could_not_be_pushed_leaves_no_image() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let before = bench.engine.image_names();
+    let left = || {
+        let names = bench.engine.image_names().into_iter();
+        names.filter(|name| !before.contains(name)).collect::<Vec<String>>()
+    };
+    let registry: pinfold_proto::runner::payload::Registry =
+        serde_json::from_value(serde_json::json!({"url": "reg.test", "project": "p"})).unwrap();
+    let wanted =
+        || CreateBackup { snapshot: "reg.test/p/backup:1".to_owned(), registry: Some(registry.clone()) };
+    bench.engine.fail_next("push", Fault::Error(broken()));
+    bench.node.backup(&id, wanted()).await.unwrap_err();
+    eventually("a failed backup's image to go", || left().is_empty()).await;
+    // Cancelled while it is committed: the engine makes the image all the same.
+    let gate = Arc::new(tokio::sync::Notify::new());
+    bench.engine.fail_next("commit", Fault::Held(gate.clone()));
+    let (node, owned, backup) = (bench.node.clone(), id.clone(), wanted());
+    let cancelled = tokio::spawn(async move { node.backup(&owned, backup).await });
+    eventually("the commit", || bench.engine.calls("commit") == 2).await;
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    cancelled.await.unwrap().unwrap_err();
+    let removals = bench.engine.calls("remove_image");
+    gate.notify_one();
+    eventually("the removal", || bench.engine.calls("remove_image") > removals).await;
+    eventually("a cancelled backup's image to go", || left().is_empty()).await;
+    bench.engine.fail_next("push", Fault::Error(broken()));
+    let snapshot =
+        SnapshotSandbox { name: "s".to_owned(), registry: Some(registry.clone()), ..Default::default() };
+    bench.node.snapshot(&id, snapshot).await.unwrap_err();
+    assert!(left().is_empty(), "{:?}", left());
+    let publish = || PullSnapshot {
+        snapshot: IMAGE.to_owned(),
+        destination_registry: Some(registry.clone()),
+        destination_ref: Some("reg.test/p/daytona-x:daytona".to_owned()),
+        ..PullSnapshot::default()
+    };
+    bench.engine.fail_next("push", Fault::Error(broken()));
+    bench.node.pull_snapshot(publish()).await.unwrap_err();
+    assert!(left().is_empty(), "{:?}", left());
+    let build = pinfold_proto::runner::payload::BuildSnapshot {
+        snapshot: IMAGE.to_owned(),
+        dockerfile: "FROM scratch".to_owned(),
+        registry: Some(registry.clone()),
+        push_to_internal_registry: true,
+        ..Default::default()
+    };
+    bench.engine.fail_next("push", Fault::Error(broken()));
+    bench.node.build(build).await.unwrap_err();
+    assert!(left().is_empty(), "{:?}", left());
+    let pushes = bench.engine.calls("push");
+    bench.node.pull_snapshot(publish()).await.unwrap();
+    assert_eq!(bench.engine.calls("push"), pushes + 1, "the next attempt pushes");
+}
