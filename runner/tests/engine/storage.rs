@@ -227,7 +227,7 @@ async fn pain_50_volumes_outlive_the_runner_and_dead_mounts_are_healed() {
     second.ensure(&volume).await.unwrap();
     assert_eq!(clients(&path)[0].0, serving[0].0, "the same process serves it");
     // The client dies: told, although another life started it, found, and mounted anew.
-    second.watch(&volume);
+    second.watch(&volume).await;
     shell(&format!("kill -9 {}", serving[0].0));
     let told = tokio::time::timeout(Duration::from_secs(30), second.client_ended());
     told.await.expect("the end of the client is told");

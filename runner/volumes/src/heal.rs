@@ -77,7 +77,7 @@ impl Binder {
             }
         }
         if !places.is_empty() {
-            self.store().watch(volume);
+            self.store().watch(volume).await;
         }
         let asked = places.into_values().map(async |places| match places.first() {
             Some(place) if probe(&place.at).await == Health::Dead => places,

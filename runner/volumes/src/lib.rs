@@ -76,7 +76,7 @@ pub trait VolumeStore: std::fmt::Debug + Send + Sync {
     }
 
     /// Has the end of `volume`'s client told by [`VolumeStore::client_ended`], also of one that an earlier run started. Doing it again is harmless.
-    fn watch(&self, _volume: &VolumeId) {}
+    async fn watch(&self, _volume: &VolumeId) {}
 
     /// Waits until a client that is watched has ended, or may have.
     async fn client_ended(&self) {

@@ -274,7 +274,7 @@ impl VolumeStore for S3Volumes {
             }
             return Err(error);
         }
-        self.clients.watch(volume, &path, true);
+        self.clients.watch(volume, &path, true).await;
         Ok(path)
     }
 
@@ -282,8 +282,8 @@ impl VolumeStore for S3Volumes {
         true
     }
 
-    fn watch(&self, volume: &VolumeId) {
-        self.clients.watch(volume, &self.path_of(volume), false);
+    async fn watch(&self, volume: &VolumeId) {
+        self.clients.watch(volume, &self.path_of(volume), false).await;
     }
 
     async fn client_ended(&self) {

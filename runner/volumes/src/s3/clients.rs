@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::select_all;
 use pinfold_proto::id::VolumeId;
@@ -24,23 +24,33 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Watches the client that serves `path`, unless that is done already; `anew` if it is another client now.
-    pub(super) fn watch(&self, volume: &VolumeId, path: &Path, anew: bool) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.retain(|_, task| !task.is_finished());
-        if watched.contains_key(volume) && !anew {
+    /// Watches the client that serves `path`, unless that is done already; `anew` if it is another client now. Its end from here on is told.
+    pub(super) async fn watch(&self, volume: &VolumeId, path: &Path, anew: bool) {
+        if self.lock().contains_key(volume) && !anew {
             return;
         }
-        let (path, ended) = (path.to_owned(), Arc::clone(&self.ended));
+        let owned = path.to_owned();
+        let found = tokio::task::spawn_blocking(move || serving(&owned)).await.unwrap_or_default();
+        let clients: Vec<_> = found.into_iter().filter_map(|client| register(client).ok()).collect();
+        // Without one that could be found, the mount itself is looked at now and then.
+        if clients.is_empty() {
+            return;
+        }
+        let ended = Arc::clone(&self.ended);
         let task = tokio::spawn(async move {
-            // Without one that could be found, the mount itself is looked at now and then.
-            if end_of(path).await {
-                ended.notify_one();
-            }
+            let _ = select_all(clients.iter().map(|client| Box::pin(client.readable()))).await;
+            ended.notify_one();
         });
-        if let Some(earlier) = watched.insert(volume.clone(), task) {
+        if let Some(earlier) = self.lock().insert(volume.clone(), task) {
             earlier.abort();
         }
+    }
+
+    /// Those that are watched now.
+    fn lock(&self) -> MutexGuard<'_, HashMap<VolumeId, JoinHandle<()>>> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|_, task| !task.is_finished());
+        watched
     }
 
     /// Waits until one has ended.
@@ -54,16 +64,6 @@ impl Drop for Clients {
         let watched = self.watched.get_mut().unwrap_or_else(PoisonError::into_inner);
         watched.values().for_each(JoinHandle::abort);
     }
-}
-
-/// Waits for the end of a client of `path`; false if there is none.
-async fn end_of(path: PathBuf) -> bool {
-    let found = tokio::task::spawn_blocking(move || serving(&path)).await.unwrap_or_default();
-    let registered: Vec<_> = found.into_iter().filter_map(|client| register(client).ok()).collect();
-    if registered.is_empty() {
-        return false;
-    }
-    select_all(registered.iter().map(|client| Box::pin(client.readable()))).await.0.is_ok()
 }
 
 /// The processes of our own PID namespace, so of no container, that have `path` as an argument.
@@ -96,17 +96,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_client_is_told() {
-        let path = PathBuf::from(format!("/nowhere/{}", std::process::id()));
-        assert!(!end_of(path.clone()).await, "nobody serves it");
+        let (path, clients) = (format!("/nowhere/{}", std::process::id()), Clients::default());
+        let volume: VolumeId = "b8c3a1d0-2f0e-4a56-8a44-6b3f1d2e9c70".parse().unwrap();
+        clients.watch(&volume, Path::new(&path), false).await;
+        assert!(clients.lock().is_empty(), "nobody serves it");
         let mut command = tokio::process::Command::new("sh");
-        command.args(["-c", "read -r line", "client"]).arg(&path).stdin(std::process::Stdio::piped());
+        command.args(["-c", "read -r line", "client", &path]).stdin(std::process::Stdio::piped());
         let mut process = command.kill_on_drop(true).spawn().unwrap();
-        let mut found = serving(&path);
-        assert_eq!(found.len(), 1);
         assert!(serving(Path::new("/nowhere")).is_empty(), "a part of the path is another");
-        let client = register(found.remove(0)).unwrap();
+        for _ in 0..2 {
+            clients.watch(&volume, Path::new(&path), false).await;
+            assert_eq!(clients.lock().len(), 1);
+        }
         process.kill().await.unwrap();
-        let told = tokio::time::timeout(std::time::Duration::from_secs(30), client.readable());
-        assert!(told.await.expect("its end is told").is_ok());
+        let told = tokio::time::timeout(std::time::Duration::from_secs(30), clients.ended());
+        told.await.expect("its end is told");
     }
 }
