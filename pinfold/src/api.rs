@@ -167,7 +167,7 @@ async fn answer(response: Response, url: &str) -> Result<Value, Failure> {
 }
 
 /// The last error of a chain says what really happened.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

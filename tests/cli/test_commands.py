@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -188,6 +190,42 @@ def test_doctor_asks_the_registry_and_compares_clocks(pinfold: Run):
     findings = found(f"http://{host}")
     assert (findings["registry"]["verdict"], findings["clock"]["verdict"]) == ("warning", "warning")
     assert host in findings["registry"]["detail"]
+
+
+def test_doctor_names_what_is_wrong_and_what_to_do(stack):
+    """Without rights, programs, an engine, a free port or a control plane: each is told by itself."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        wrong = {
+            "PATH": "/nonexistent",
+            "DOCKER_HOST": "unix:///nonexistent/engine.sock",
+            "API_PORT": str(taken.getsockname()[1]),
+            "DAYTONA_API_URL": "http://127.0.0.1:9/api",
+        }
+        powerless = [shutil.which("setpriv"), "--bounding-set=-net_admin,-sys_admin", BINARY, "doctor", "--json"]
+        answer = subprocess.run(powerless, env=wrong, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 1
+    found = [f for f in json.loads(answer.stdout) if f["verdict"] != "ok"]
+    told = {(f["check"], f["verdict"]): f"{f['detail']} → {f['remedy']}" for f in found}
+    for finding, words in {
+        ("privileges", "failed"): ("CAP_NET_ADMIN and CAP_SYS_ADMIN", "root"),
+        ("volumes", "warning"): ("no S3 mount client", "s3fs"),
+        ("engine", "failed"): ("/nonexistent/engine.sock", "docker.io"),
+        ("firewall", "failed"): ("nft", "install nftables"),
+        ("port", "warning"): (wrong["API_PORT"], "API_PORT"),
+        ("control plane", "failed"): ("http://127.0.0.1:9/api/health", "refused", "DAYTONA_API_URL"),
+    }.items():
+        assert all(word in told[finding] for word in words), told[finding]
+
+
+def test_doctor_asks_for_the_runtime_and_the_way_to_the_control_plane(pinfold: Run, stack):
+    answer = pinfold("doctor", "--json", CONTAINER_RUNTIME="no-such-runtime", DAYTONA_API_URL=f"{stack.api_url}/nowhere")
+    found = {f["check"]: f for f in json.loads(answer.stdout)}
+    assert answer.returncode == 1
+    assert found["runtime"]["verdict"] == "failed"
+    assert "no-such-runtime" in found["runtime"]["detail"]
+    assert "daemon.json" in found["runtime"]["remedy"]
+    assert found["control plane"]["verdict"] == "warning"
+    assert "404" in found["control plane"]["detail"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -8,6 +8,7 @@ use pinfold_cgroup::Kernel;
 use pinfold_engine::{Docker, Engine, EngineInfo};
 
 use super::Finding;
+use crate::api::root_cause;
 
 /// Free space below which pulls and builds soon fail.
 const LOW_DISK: u64 = 5 << 30;
@@ -154,9 +155,13 @@ async fn control_plane() -> (Finding, Option<SystemTime>) {
     };
     let url = format!("{}/health", base.trim_end_matches('/'));
     match answer(&url).await {
-        Ok((status, date)) => (Finding::ok(NAME, format!("{url} answers {status}")), date),
+        Ok((status, date)) if status.is_success() => (Finding::ok(NAME, format!("{url} answers")), date),
+        Ok((status, date)) => {
+            let remedy = "check DAYTONA_API_URL, which ends in /api, and what answers there";
+            (Finding::warning(NAME, format!("{url} answers {status}"), remedy), date)
+        }
         Err(error) => {
-            let detail = format!("{url} does not answer: {error}");
+            let detail = format!("{url} does not answer: {}", root_cause(&error));
             (Finding::failed(NAME, detail, "check DAYTONA_API_URL, DNS and the way there"), None)
         }
     }
@@ -179,7 +184,10 @@ async fn registry() -> (Finding, Option<SystemTime>) {
             (Finding::warning(NAME, detail, "set PINFOLD_REGISTRY to a registry's address"), date)
         }
         Err(error) => {
-            let detail = format!("{host} does not answer ({error}): only images that are here can be used");
+            let detail = format!(
+                "{host} does not answer ({}): only images that are here can be used",
+                root_cause(&error)
+            );
             let remedy = "check DNS, the way out and the engine's proxy settings, or docker load the images";
             (Finding::warning(NAME, detail, remedy), None)
         }
