@@ -156,6 +156,7 @@ within "and they can be deleted" 60 '[ "$(docker ps -aq | wc -l)" = 1 ]'
 check "with what was bound for them" "$(grep -c volume-mounts /proc/mounts)" 0
 
 section "its disk (32, 33: quotas, sparse files, recovery)"
+check "doctor sees that disks can be limited" "$(pinfold doctor --json | jq -r '.[] | select(.check == "disk quota").verdict')" ok
 fills() { execute "$a" "fallocate -l $1 /tmp/f 2>&1 | grep -o 'No space left on device' || echo fits; rm -f /tmp/f"; }
 check "what is within the limit fits" "$(fills 2900M)" fits
 check "what is over it does not" "$(fills 3100M)" "No space left on device"
