@@ -115,7 +115,7 @@ async fn apply(node: &Arc<Node>, event: Event) {
             if let Err(error) = refresh(node, &id).await {
                 tracing::warn!(sandbox = %id, %error, "could not look at a sandbox after an event");
             }
-            // Started by someone else: its policy has been in force since it was made, unless the rules were lost meanwhile.
+            // Started by someone else: its policy has been in force since it was made, unless the rules were lost meanwhile. Its port is a new one.
             if event.action == "start" {
                 enforce_one(node, &id).await;
             }
@@ -264,11 +264,13 @@ async fn enforce(node: &Node) {
 async fn enforce_one(node: &Node, id: &SandboxId) {
     let Some(sandbox) = node.index.get(id) else { return };
     let running = matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused);
-    if running
-        && !sandbox.busy
-        && let Err(error) = node.reinforce(id, sandbox.address).await
-    {
+    if !running || sandbox.busy {
+        return;
+    }
+    if let Err(error) = node.reinforce(id, sandbox.address).await {
         tracing::error!(sandbox = %id, %error, "a running sandbox's network policy is not in force");
+    } else if !node.policy.is_pinned(id).await {
+        node.pin(id).await;
     }
 }
 

@@ -21,6 +21,21 @@ pub trait NetworkPolicy: Send + Sync + 'static {
     /// Forgets a sandbox that is gone. Its address has no network afterwards.
     async fn remove(&self, sandbox: &SandboxId) -> OpResult<()>;
 
+    /// Ties the hardware address of a sandbox that runs to the port of the bridge that leads to `process`, its first.
+    async fn pin(&self, _sandbox: &SandboxId, _process: u32) -> OpResult<()> {
+        Ok(())
+    }
+
+    /// Unties it, before a start gives it another port.
+    async fn unpin(&self, _sandbox: &SandboxId) -> OpResult<()> {
+        Ok(())
+    }
+
+    /// Whether it is tied to a port that is there, or needs none.
+    async fn is_pinned(&self, _sandbox: &SandboxId) -> bool {
+        true
+    }
+
     /// Drops what earlier runs left for sandboxes that no longer exist.
     async fn retain(&self, keep: &HashSet<String>) -> OpResult<()>;
 
@@ -51,6 +66,18 @@ impl NetworkPolicy for Firewall {
 
     async fn remove(&self, sandbox: &SandboxId) -> OpResult<()> {
         self.remove(sandbox.as_str()).await.map_err(failed)
+    }
+
+    async fn pin(&self, sandbox: &SandboxId, process: u32) -> OpResult<()> {
+        self.pin(sandbox.as_str(), process).await.map_err(failed)
+    }
+
+    async fn unpin(&self, sandbox: &SandboxId) -> OpResult<()> {
+        self.unpin(sandbox.as_str()).await.map_err(failed)
+    }
+
+    async fn is_pinned(&self, sandbox: &SandboxId) -> bool {
+        self.is_pinned(sandbox.as_str()).await
     }
 
     async fn retain(&self, keep: &HashSet<String>) -> OpResult<()> {

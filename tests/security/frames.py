@@ -61,8 +61,6 @@ def send(source: bytes, kind: int, payload: bytes, target: bytes = mac(gate)) ->
 
 for whose, hardware in macs.items():
     for of, address in ips.items():
-        if (whose, of) == ("neighbours", "neighbours"):
-            continue
         says = f"{word}-{whose}-{of}"
         send(hardware, 0x800, ip(address, there, 17, udp(9999, f"{says}-udp")))
         send(hardware, 0x800, ip(address, here, 17, udp(9998, f"{says}-host")))

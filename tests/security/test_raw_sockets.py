@@ -53,8 +53,8 @@ def ears(port: int, there: bool) -> subprocess.Popen[str]:
 
 
 def test_raw_frames_of_a_closed_sandbox_go_nowhere(node):
-    """Forged hardware addresses, the sources of others, and every kind of packet, by a sandbox that may send any frame. Its open neighbour shows that
-    they would arrive. What no rule can tell is the neighbour's two addresses together (docs/threat-model.md), so they are not among them."""
+    """Forged hardware addresses, the sources of others, a neighbour's two addresses together, and every kind of packet, by a sandbox that may send any frame. Its open
+    neighbour shows that they would arrive."""
     closed, neighbour = node.sandbox(networkBlockAll=True, **EVERYTHING), node.sandbox(**EVERYTHING)
     gate = Path(f"/sys/class/net/{BRIDGE}/address").read_text().strip()
     far, near = ears(9999, True), ears(9998, False)

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::netlink::{Ask, Attributes, Batch, TABLE};
+use crate::ports::Port;
 use crate::{Cidr, Endpoint, Policy};
 
 const LIST_ELEMENT: u16 = 1;
@@ -83,6 +84,15 @@ fn place(endpoint: &Endpoint) -> Vec<u8> {
     let mut key = endpoint.mac.to_vec();
     key.extend([0, 0]);
     key.extend(endpoint.ip.octets());
+    key
+}
+
+/// Ether address and name of an interface, padded to eight and sixteen bytes.
+fn origin(mac: [u8; 6], port: &Port) -> Vec<u8> {
+    let mut key = mac.to_vec();
+    key.extend([0, 0]);
+    key.extend(port.name.bytes());
+    key.resize(24, 0);
     key
 }
 
@@ -189,6 +199,27 @@ pub(crate) fn removal(key: &str, endpoint: &Endpoint) -> Batch {
     change.flush_chain(key);
     change.chain(Ask::DelChain, key);
     change.ask(Ask::DelSet, attributes().text(1, TABLE).text(2, &names_of(key)));
+    change.0
+}
+
+/// Lets a hardware address come from `port` alone; `old` is the port that was its own before.
+pub(crate) fn pin(mac: [u8; 6], port: &Port, old: Option<&Port>) -> Batch {
+    let mut change = Change(Batch::bridge());
+    if let Some(old) = old {
+        let origin = value(1, &origin(mac, old));
+        change.delete_element("ports", &origin, origin.clone());
+    }
+    change.element(Ask::NewElement, "ports", value(1, &origin(mac, port)));
+    change.element(Ask::NewElement, "pinned", value(1, &mac));
+    change.0
+}
+
+/// Lets a hardware address come from anywhere again.
+pub(crate) fn unpin(mac: [u8; 6], port: &Port) -> Batch {
+    let mut change = Change(Batch::bridge());
+    let (mac, origin) = (value(1, &mac), value(1, &origin(mac, port)));
+    change.delete_element("pinned", &mac, mac.clone());
+    change.delete_element("ports", &origin, origin.clone());
     change.0
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::netlink::{Batch, Kernel};
 use crate::nft::Known;
+use crate::ports::{self, Port};
 use crate::{Cidr, Endpoint, NftError, Policy, changes, nft, ruleset};
 
 /// The bridge that sandboxes live on.
@@ -55,6 +56,14 @@ pub enum FirewallError {
         /// What nft said.
         source: NftError,
     },
+    /// The port of the bridge that leads to a sandbox could not be told.
+    #[error("could not find the port of sandbox {sandbox}: {source}")]
+    Port {
+        /// Which sandbox.
+        sandbox: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
 }
 
 /// What is in the kernel, as far as this process put or found it there.
@@ -64,6 +73,8 @@ struct Installed {
     applied: HashMap<String, (Endpoint, Policy)>,
     /// Sandboxes of earlier runs, by the part of their chain's name that stands for them.
     inherited: HashMap<String, Endpoint>,
+    /// Hardware addresses that come from one port alone.
+    pins: HashMap<[u8; 6], Port>,
     /// Bridges of link networks.
     links: BTreeSet<String>,
     /// How many rules each fixed chain has.
@@ -79,6 +90,27 @@ impl Installed {
     fn commit(&self, sandbox: &str, batch: Batch) -> Result<(), FirewallError> {
         let failed = |e| FirewallError::Apply { sandbox: sandbox.to_owned(), source: NftError::Kernel(e) };
         self.kernel.commit(batch).map_err(failed)
+    }
+
+    fn unpin(&mut self, sandbox: &str, mac: [u8; 6]) -> Result<(), FirewallError> {
+        let Some(port) = self.pins.get(&mac) else { return Ok(()) };
+        self.commit(sandbox, changes::unpin(mac, port))?;
+        self.pins.remove(&mac);
+        Ok(())
+    }
+
+    /// Takes over what an earlier run pinned. A port that is gone is nobody's: its sandbox has another by now, or none.
+    async fn take_pins(&mut self) -> Result<(), NftError> {
+        for (mac, name) in nft::pinned().await? {
+            match Port::named(&name) {
+                Some(port) => drop(self.pins.insert(mac, port)),
+                None => {
+                    let gone = changes::unpin(mac, &Port { name, index: 0 });
+                    self.kernel.commit(gone).map_err(NftError::Kernel)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -100,8 +132,9 @@ impl Firewall {
         let fixed = install_fixed(&bridge, &kernel).await?;
         let known = nft::known().await.map_err(FirewallError::Install)?;
         let inherited = known.iter().filter_map(Known::place).collect();
-        let (applied, links) = (HashMap::new(), BTreeSet::new());
-        let installed = Installed { kernel, applied, inherited, links, fixed };
+        let (applied, pins, links) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        let mut installed = Installed { kernel, applied, inherited, pins, links, fixed };
+        installed.take_pins().await.map_err(FirewallError::Install)?;
         Ok(Self { bridge, installed: Arc::new(Mutex::new(installed)) })
     }
 
@@ -128,10 +161,48 @@ impl Firewall {
             let batch = changes::sandbox(&key, &endpoint, &policy, moved_from.as_ref(), names_for_all);
             installed.commit(&sandbox, batch)?;
             installed.inherited.remove(&key);
+            if let Some(old) = moved_from {
+                installed.unpin(&sandbox, old.mac)?;
+            }
             installed.applied.insert(sandbox, (endpoint, policy));
             Ok(())
         })
         .await
+    }
+
+    /// Lets the hardware address of `sandbox`, which runs, come from its own port of the bridge alone, so that nobody who can forge frames passes for it. Its port is the one
+    /// that leads to the network of `process`; one that has none on this bridge is left as it is. A new port takes the place of the old one.
+    pub async fn pin(&self, sandbox: &str, process: u32) -> Result<(), FirewallError> {
+        let (bridge, sandbox) = (self.bridge.interface.clone(), sandbox.to_owned());
+        self.change(move |installed| {
+            let Some((Endpoint { mac, .. }, _)) = installed.applied.get(&sandbox) else { return Ok(()) };
+            let (mac, failed) = (*mac, |source| FirewallError::Port { sandbox: sandbox.clone(), source });
+            let Some(port) = ports::leading_to(&bridge, process).map_err(failed)? else { return Ok(()) };
+            if installed.pins.iter().any(|(other, theirs)| *other != mac && *theirs == port) {
+                return Err(failed(std::io::Error::other(format!("{} is another sandbox's", port.name))));
+            }
+            installed.commit(&sandbox, changes::pin(mac, &port, installed.pins.get(&mac)))?;
+            installed.pins.insert(mac, port);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets the hardware address of `sandbox` come from any port, because it is about to get another one.
+    pub async fn unpin(&self, sandbox: &str) -> Result<(), FirewallError> {
+        let sandbox = sandbox.to_owned();
+        self.change(move |installed| match installed.applied.get(&sandbox) {
+            Some((Endpoint { mac, .. }, _)) => installed.unpin(&sandbox, *mac),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    /// Whether the hardware address of `sandbox` comes from one port alone, and that port is there; one without a policy here needs none.
+    pub async fn is_pinned(&self, sandbox: &str) -> bool {
+        let installed = self.installed.lock().await;
+        let Some((endpoint, _)) = installed.applied.get(sandbox) else { return true };
+        installed.pins.get(&endpoint.mac).is_some_and(Port::exists)
     }
 
     /// Runs a change off the runtime, with nobody beside it.
@@ -165,6 +236,7 @@ impl Firewall {
         self.change(move |installed| {
             let Some(endpoint) = installed.place_of(&sandbox, &key) else { return Ok(()) };
             installed.commit(&sandbox, changes::removal(&key, &endpoint))?;
+            installed.unpin(&sandbox, endpoint.mac)?;
             installed.inherited.remove(&key);
             installed.applied.remove(&sandbox);
             Ok(())
@@ -184,9 +256,11 @@ impl Firewall {
                 let applied = applied.map(|(id, (endpoint, _))| (id.clone(), *endpoint));
                 if let Some(endpoint) = installed.inherited.remove(key) {
                     installed.commit(key, changes::removal(key, &endpoint))?;
+                    installed.unpin(key, endpoint.mac)?;
                 }
                 if let Some((sandbox, endpoint)) = applied {
                     installed.commit(key, changes::removal(key, &endpoint))?;
+                    installed.unpin(key, endpoint.mac)?;
                     installed.applied.remove(&sandbox);
                 }
             }
@@ -235,6 +309,10 @@ impl Firewall {
             let names_for_all = self.bridge.names_for_all;
             let batch = changes::sandbox(&key_of(sandbox)?, endpoint, policy, None, names_for_all);
             installed.commit(sandbox, batch)?;
+        }
+        for (mac, port) in &installed.pins {
+            let pinned = installed.kernel.commit(changes::pin(*mac, port, None));
+            pinned.map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
         }
         Ok(true)
     }

@@ -3,7 +3,7 @@
 //! All rules live in nftables tables of our own (`inet pinfold` and `bridge pinfold`), whose hooks run before the engine's. Docker's chains are neither used nor depended on:
 //! it reorders them at every restart. The sandboxes' bridge is closed by default: a packet from it passes only if the pair of its source MAC and IP address is a known
 //! sandbox's and that sandbox's chain accepts it. So a policy that is missing, an unknown address or a spoofed one means no network, and the end of the runner, the engine or the
-//! control plane opens nothing. Each change is one transaction.
+//! control plane opens nothing. Once a sandbox runs, its MAC is pinned to its port of the bridge, so that the pair cannot be forged either. Each change is one transaction.
 //!
 //! This crate knows addresses and policies; it does not know the engine's API, and it never asks a control plane.
 
@@ -13,6 +13,7 @@ mod firewall;
 mod netlink;
 mod nft;
 mod policy;
+mod ports;
 mod resolver;
 mod ruleset;
 

@@ -25,6 +25,8 @@ const NESTED: u16 = 0x8000;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const INET: u8 = 1;
+/// `NFPROTO_BRIDGE`.
+const BRIDGE: u8 = 7;
 const HEADER: usize = 16;
 /// Room for long allow lists; a transaction is one message.
 const BUFFER: usize = 8 << 20;
@@ -97,13 +99,24 @@ impl Attributes {
 #[derive(Debug)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
+    family: u8,
     sequence: u32,
     last: usize,
 }
 
 impl Batch {
+    /// Changes of our table of the family `inet`.
     pub(crate) fn new() -> Self {
-        let mut batch = Self { bytes: Vec::with_capacity(4096), sequence: 0, last: 0 };
+        Self::of(INET)
+    }
+
+    /// Changes of our table of the family `bridge`.
+    pub(crate) fn bridge() -> Self {
+        Self::of(BRIDGE)
+    }
+
+    fn of(family: u8) -> Self {
+        let mut batch = Self { bytes: Vec::with_capacity(4096), family, sequence: 0, last: 0 };
         batch.message(BATCH_BEGIN, REQUEST, 0, NFTABLES, &[]);
         batch
     }
@@ -111,7 +124,7 @@ impl Batch {
     /// Adds a message.
     pub(crate) fn ask(&mut self, ask: Ask, attributes: Attributes) -> &mut Self {
         self.last = self.bytes.len();
-        self.message((NFTABLES << 8) | ask as u16, REQUEST | ask.flags(), INET, 0, &attributes.0);
+        self.message((NFTABLES << 8) | ask as u16, REQUEST | ask.flags(), self.family, 0, &attributes.0);
         self
     }
 
@@ -129,25 +142,50 @@ impl Batch {
     }
 }
 
-/// Our table, of the family `inet`.
+/// Our table's name, in both families.
 pub(crate) const TABLE: &str = "pinfold";
 
-/// The way to the kernel. It stays open: closing one makes the kernel wait until what the last transaction removed is out of every processor's sight.
+/// A way to the kernel.
 #[derive(Debug)]
-pub(crate) struct Kernel(std::os::fd::OwnedFd);
+pub(crate) struct Socket(std::os::fd::OwnedFd);
 
-impl Kernel {
-    pub(crate) fn open() -> io::Result<Self> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
+impl Socket {
+    pub(crate) fn open(protocol: SockProtocol) -> io::Result<Self> {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self(socket))
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)?)
+    }
+
+    /// The next datagram; `None` when there is none and `flags` say not to wait.
+    pub(crate) fn receive(&self, flags: MsgFlags) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, flags) {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    return Ok(Some(buffer));
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The way to nf_tables. It stays open: closing one makes the kernel wait until what the last transaction removed is out of every processor's sight.
+#[derive(Debug)]
+pub(crate) struct Kernel(Socket);
+
+impl Kernel {
+    pub(crate) fn open() -> io::Result<Self> {
+        Socket::open(SockProtocol::NetlinkNetFilter).map(Self)
     }
 
     /// The kernel has everything when this returns, or nothing. Blocks for as long as the kernel commits.
@@ -159,10 +197,10 @@ impl Kernel {
         let flags = batch.last + 6;
         batch.bytes[flags] |= ACK.to_ne_bytes()[0];
         batch.message(BATCH_END, REQUEST, 0, NFTABLES, &[]);
-        self.send(&batch.bytes)?;
+        self.0.send(&batch.bytes)?;
         let (mut acknowledged, mut refused) = (false, None);
         // The kernel answers before the sending returns, so an empty queue is the end.
-        while let Some(answer) = self.receive(MsgFlags::MSG_DONTWAIT)? {
+        while let Some(answer) = self.0.receive(MsgFlags::MSG_DONTWAIT)? {
             for (kind, payload) in messages(&answer) {
                 if kind == NLMSG_ERROR {
                     match error_of(payload) {
@@ -181,12 +219,12 @@ impl Kernel {
 
     /// How many rules a chain of our table has; none where there is no such chain.
     pub(crate) fn rules(&self, chain: &str) -> io::Result<usize> {
-        let mut batch = Batch { bytes: Vec::new(), sequence: 1, last: 0 };
+        let mut batch = Batch { bytes: Vec::new(), family: INET, sequence: 1, last: 0 };
         batch.ask(Ask::GetRule, Attributes::default().text(1, TABLE).text(2, chain));
-        self.send(&batch.bytes)?;
+        self.0.send(&batch.bytes)?;
         let mut count = 0;
         loop {
-            let Some(answer) = self.receive(MsgFlags::empty())? else {
+            let Some(answer) = self.0.receive(MsgFlags::empty())? else {
                 return Err(io::Error::other("the kernel did not list the rules"));
             };
             for (kind, payload) in messages(&answer) {
@@ -201,30 +239,20 @@ impl Kernel {
             }
         }
     }
+}
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)?)
-    }
-
-    /// The next datagram; `None` when there is none and `flags` say not to wait.
-    fn receive(&self, flags: MsgFlags) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, flags) {
-                Ok(length) => {
-                    buffer.truncate(length);
-                    return Ok(Some(buffer));
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
+/// A message by itself, outside any transaction.
+pub(crate) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend([kind, flags].into_iter().flat_map(u16::to_ne_bytes));
+    bytes.extend([0; 8]);
+    bytes.extend(payload);
+    bytes
 }
 
 /// The messages of a datagram: kind and payload.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let header = datagram.get(..HEADER)?;
         let length = usize::try_from(u32::from_ne_bytes(header[..4].try_into().ok()?)).ok()?;
@@ -235,8 +263,19 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// The attributes of a message: kind and value.
+pub(crate) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & !NESTED;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
 /// The error in an answer; `None` for an acknowledgement.
-fn error_of(payload: &[u8]) -> Option<io::Error> {
+pub(crate) fn error_of(payload: &[u8]) -> Option<io::Error> {
     let code =
         payload.get(..4).and_then(|b| b.try_into().ok()).map_or(-(Errno::EPROTO as i32), i32::from_ne_bytes);
     (code != 0).then(|| io::Error::from_raw_os_error(-code))
@@ -251,6 +290,9 @@ mod tests {
         let made = Attributes::default().text(1, "ab").nested(4, Attributes::default().number(2, 1));
         assert_eq!(made.0[..8], [7, 0, 1, 0, b'a', b'b', 0, 0]);
         assert_eq!(made.0[8..], [12, 0, 4, 0x80, 8, 0, 2, 0, 0, 0, 0, 1]);
+        let read: Vec<_> = attributes_of(&made.0).collect();
+        assert_eq!(read, [(1, &b"ab\0"[..]), (4, &[8, 0, 2, 0, 0, 0, 0, 1][..])]);
+        assert_eq!(attributes_of(&[9, 0, 1, 0]).count() + attributes_of(&[1, 0, 1, 0]).count(), 0);
     }
 
     #[test]

@@ -46,11 +46,7 @@ impl Known {
     /// The key of the sandbox, and where it is.
     pub(crate) fn place(&self) -> Option<(String, Endpoint)> {
         let key = self.chain.strip_prefix("sb_").filter(|k| k.bytes().all(|b| b.is_ascii_hexdigit()))?;
-        let mut mac = [0; 6];
-        for (byte, text) in mac.iter_mut().zip(self.mac.split(':')) {
-            *byte = u8::from_str_radix(text, 16).ok()?;
-        }
-        Some((key.to_owned(), Endpoint { ip: self.ip, mac }))
+        Some((key.to_owned(), Endpoint { ip: self.ip, mac: parse_mac(&self.mac)? }))
     }
 }
 
@@ -71,6 +67,30 @@ fn parse_known(json: &str) -> Vec<Known> {
             Some(Known { chain, mac: mac.as_str()?.to_owned(), ip: ip.as_str()?.parse().ok()? })
         })
         .collect()
+}
+
+/// The pinned hardware addresses and the names of their ports, from an earlier run.
+pub(crate) async fn pinned() -> Result<Vec<([u8; 6], String)>, NftError> {
+    run(&["-j", "list", "set", "bridge", "pinfold", "ports"], "").await.map(|json| parse_pinned(&json))
+}
+
+fn parse_pinned(json: &str) -> Vec<([u8; 6], String)> {
+    let listing: Value = serde_json::from_str(json).unwrap_or_default();
+    let objects = listing["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|o| o["set"]["elem"].as_array()).flatten();
+    let pin = |element: &Value| {
+        let (mac, port) = (element["concat"][0].as_str()?, element["concat"][1].as_str()?);
+        Some((parse_mac(mac)?, port.to_owned()))
+    };
+    elements.filter_map(pin).collect()
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    for (byte, text) in mac.iter_mut().zip(text.split(':')) {
+        *byte = u8::from_str_radix(text, 16).ok()?;
+    }
+    Some(mac)
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
@@ -109,6 +129,9 @@ mod tests {
         let known = parse_known(json);
         assert_eq!(known.len(), 1);
         assert_eq!((known[0].chain.as_str(), known[0].ip.octets()[3]), ("sb_aa", 2));
+        let json = r#"{"nftables":[{"set":{"name":"ports","elem":[{"concat":["02:42:0a:09:00:02","veth1"]},"x",{"concat":["z","y"]}]}}]}"#;
+        assert_eq!(parse_pinned(json), [([2, 0x42, 10, 9, 0, 2], "veth1".to_owned())]);
+        assert!(parse_pinned("").is_empty());
         assert!(parse_known("").is_empty() && parse_known("[1]").is_empty());
     }
 }

@@ -103,8 +103,16 @@ pub(crate) fn arp_isolation(bridge: &Bridge) -> String {
 }
 
 fn between_ports(bridge: &Bridge, rules: &[String]) -> String {
+    // A hardware address that is pinned comes from its own port alone: whoever can forge frames cannot be the neighbour.
     let mut s = String::from(
-        "table bridge pinfold {\nchain forward { type filter hook forward priority -10; policy accept; }\n}\n\
+        "table bridge pinfold {\n\
+         set pinned { type ether_addr; }\n\
+         set ports { type ether_addr . ifname; }\n\
+         chain origins { type filter hook prerouting priority -300; policy accept; }\n\
+         chain forward { type filter hook forward priority -10; policy accept; }\n\
+         }\n\
+         flush chain bridge pinfold origins\n\
+         add rule bridge pinfold origins ether saddr @pinned ether saddr . iifname != @ports drop\n\
          flush chain bridge pinfold forward\n",
     );
     for rule in rules.iter().filter(|_| !bridge.inter_sandbox) {

@@ -179,7 +179,8 @@ impl Node {
             s.address = Some(address);
         });
         self.volumes_bound.notify_one();
-        let version = self.until_ready(id, address, inside, token).await?;
+        let ((), version) = tokio::join!(self.pin(id), self.until_ready(id, address, inside, token));
+        let version = version?;
         self.index.change(id, |s| {
             s.state = SandboxState::Started;
             s.daemon_version = version.clone();
@@ -189,6 +190,7 @@ impl Node {
 
     /// Starts a container. The engine refuses what a dead mount is bound into; where one has died since it was looked at, it is mounted anew once.
     async fn start_with_volumes(self: &Arc<Self>, id: &SandboxId) -> OpResult<()> {
+        self.policy.unpin(id).await?;
         let refused = match self.start_container(id).await {
             Err(error) => error,
             Ok(()) => return Ok(()),
@@ -238,6 +240,23 @@ impl Node {
             None => Policy::block_all(),
         };
         self.policy.apply(id, Endpoint::new(address), policy).await
+    }
+
+    /// Ties a sandbox that runs to its port of the bridge. Its policy holds without that: what it keeps out is a neighbour that can forge frames and takes both its
+    /// addresses.
+    pub(crate) async fn pin(&self, id: &SandboxId) {
+        if !self.policy.is_enforced() {
+            return;
+        }
+        let pinned = match self.engine.inspect(id.as_str()).await {
+            Ok(Container { pid: Some(process), .. }) => self.policy.pin(id, process).await,
+            // It has ended, or there is no kernel below this engine.
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = pinned {
+            tracing::warn!(sandbox = %id, %error, "a neighbour with raw sockets could pass for this sandbox");
+        }
     }
 
     fn is_on_our_network(&self, address: Ipv4Addr) -> bool {

@@ -239,6 +239,69 @@ async fn nobody_passes_for_the_router() {
     firewall.uninstall().await.unwrap();
 }
 
+/// Contract 14.1, row 12: who takes both addresses of a neighbour passes for it nowhere but from its port, and a pin outlives everything but the port.
+#[tokio::test]
+#[ignore = "needs root and nftables: make test-network"]
+async fn nobody_passes_for_a_neighbour() {
+    let _world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let far = Ears::open(Some("pfnet-i"), dir.path().join("far"), &["hear"]);
+    let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    let mut firewall = Firewall::install(bridge()).await.unwrap();
+    firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+    firewall.apply(&b, Endpoint::new(B), Policy::block_all()).await.unwrap();
+    assert!(sh(&format!("ip -n pfnet-b link set eth0 address {}", Endpoint::new(A).mac_text())));
+    let as_a = |marker: &str| vec![format!("udp {marker} {A} {INTERNET}")];
+    sends("pfnet-b", &as_a("unpinned"));
+    far.awaits("unpinned");
+
+    let mut resident = Command::new("ip").args(["netns", "exec", "pfnet-a", "sleep", "120"]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !firewall.is_pinned(&a).await {
+        assert!(Instant::now() < deadline, "the port was not found");
+        firewall.pin(&a, resident.id()).await.unwrap();
+    }
+    assert!(firewall.pin(&b, resident.id()).await.is_err(), "a port has one owner");
+    for life in ["once", "again", "flushed", "moved"] {
+        match life {
+            // Another run of the runner knows what the kernel has, and sees no moment without it.
+            "again" => {
+                drop(firewall);
+                firewall = Firewall::install(bridge()).await.unwrap();
+                firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+                assert!(firewall.is_pinned(&a).await);
+            }
+            "flushed" => {
+                assert!(sh("nft delete table bridge pinfold; nft delete table inet pinfold"));
+                assert!(firewall.restore().await.unwrap());
+            }
+            // A container that was started anew has another port.
+            "moved" => {
+                assert!(sh(&format!(
+                    "ip link del pfnet-av; ip link add pfnet-av2 type veth peer name eth0 netns pfnet-a address {mac}
+                     ip link set pfnet-av2 master {BRIDGE} up; ip -n pfnet-a addr add {A}/24 dev eth0; ip -n pfnet-a link set eth0 up
+                     ip -n pfnet-a route add default via {GATEWAY}",
+                    mac = Endpoint::new(A).mac_text()
+                )));
+                assert!(!firewall.is_pinned(&a).await);
+                firewall.pin(&a, resident.id()).await.unwrap();
+            }
+            _ => {}
+        }
+        assert!(firewall.is_pinned(&a).await);
+        sends("pfnet-b", &as_a(&format!("forged-{life}")));
+        sends("pfnet-a", &as_a(&format!("own-{life}")));
+        far.awaits(&format!("own-{life}"));
+        assert!(!far.heard(&format!("forged-{life}")), "{life}");
+    }
+    firewall.unpin(&a).await.unwrap();
+    sends("pfnet-b", &as_a("unpinned-again"));
+    far.awaits("unpinned-again");
+    let _ = resident.kill();
+    let _ = resident.wait();
+    firewall.uninstall().await.unwrap();
+}
+
 /// A connection that talks from one place to another until it is cut.
 struct Chat(Child);
 

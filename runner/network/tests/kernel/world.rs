@@ -93,7 +93,7 @@ impl World {
         sh("nft delete table inet pinfold");
         sh("nft delete table bridge pinfold");
         // A namespace goes in its own time, and its links with it: these go at once.
-        sh("for link in pfnet-av pfnet-bv pfneti; do ip link del $link || true; done");
+        sh("for link in pfnet-av pfnet-av2 pfnet-bv pfneti; do ip link del $link || true; done");
         for ns in ["pfnet-a", "pfnet-b", "pfnet-i"] {
             sh(&format!("ip netns del {ns}"));
         }
