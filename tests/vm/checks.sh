@@ -98,7 +98,8 @@ check "its memory is limited" "$(cat "$(group)/memory.max")" $((1 << 30))
 check "its CPU is limited" "$(cat "$(group)/cpu.max")" "100000 100000"
 check "its processes are limited" "$(cat "$(group)/pids.max")" 4096
 check "it is not privileged" "$(docker inspect -f '{{.HostConfig.Privileged}}' "$a")" false
-check "and cannot read what machine this is (40)" "$(cat /sys/class/dmi/id/sys_vendor) $(execute "$a" 'cat /sys/class/dmi/id/* 2>/dev/null | wc -c')" "QEMU 0"
+check "its hardware address comes from its own port alone" "$(nft list set bridge pinfold ports | grep -c "$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}' "$a") . \"veth")" 1
+check "it cannot read what machine this is (40)" "$(cat /sys/class/dmi/id/sys_vendor) $(execute "$a" 'cat /sys/class/dmi/id/* 2>/dev/null | wc -c')" "QEMU 0"
 figures=$(toolbox "$a" system/metrics)
 check "it knows its own memory" "$(jq -r .memTotal <<<"$figures")" $((1 << 30))
 check "its own CPUs" "$(jq -r .cpuCount <<<"$figures")" 1
