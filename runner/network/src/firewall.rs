@@ -92,6 +92,12 @@ impl Installed {
         self.kernel.commit(batch).map_err(failed)
     }
 
+    /// Removes what the kernel has for a sandbox.
+    fn forget(&mut self, sandbox: &str, key: &str, endpoint: &Endpoint) -> Result<(), FirewallError> {
+        self.commit(sandbox, changes::removal(key, endpoint))?;
+        self.unpin(sandbox, endpoint.mac)
+    }
+
     fn unpin(&mut self, sandbox: &str, mac: [u8; 6]) -> Result<(), FirewallError> {
         let Some(port) = self.pins.get(&mac) else { return Ok(()) };
         self.commit(sandbox, changes::unpin(mac, port))?;
@@ -235,8 +241,7 @@ impl Firewall {
         let sandbox = sandbox.to_owned();
         self.change(move |installed| {
             let Some(endpoint) = installed.place_of(&sandbox, &key) else { return Ok(()) };
-            installed.commit(&sandbox, changes::removal(&key, &endpoint))?;
-            installed.unpin(&sandbox, endpoint.mac)?;
+            installed.forget(&sandbox, &key, &endpoint)?;
             installed.inherited.remove(&key);
             installed.applied.remove(&sandbox);
             Ok(())
@@ -255,12 +260,10 @@ impl Firewall {
                 let applied = installed.applied.iter().find(|(id, _)| key_of(id).is_ok_and(|k| k == *key));
                 let applied = applied.map(|(id, (endpoint, _))| (id.clone(), *endpoint));
                 if let Some(endpoint) = installed.inherited.remove(key) {
-                    installed.commit(key, changes::removal(key, &endpoint))?;
-                    installed.unpin(key, endpoint.mac)?;
+                    installed.forget(key, key, &endpoint)?;
                 }
                 if let Some((sandbox, endpoint)) = applied {
-                    installed.commit(key, changes::removal(key, &endpoint))?;
-                    installed.unpin(key, endpoint.mac)?;
+                    installed.forget(key, key, &endpoint)?;
                     installed.applied.remove(&sandbox);
                 }
             }

@@ -17,12 +17,12 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
-const DUMP: u16 = 0x300;
+pub(crate) const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 /// New rules go to the end of their chain.
 const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
-const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const INET: u8 = 1;
 /// `NFPROTO_BRIDGE`.
@@ -129,15 +129,9 @@ impl Batch {
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, payload: &[u8]) {
-        let length = u32::try_from(HEADER + 4 + payload.len()).unwrap_or(u32::MAX);
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(flags.to_ne_bytes());
-        self.bytes.extend(self.sequence.to_ne_bytes());
-        self.bytes.extend(0_u32.to_ne_bytes());
-        self.bytes.extend([family, 0]);
-        self.bytes.extend(resource.to_be_bytes());
-        self.bytes.extend(payload);
+        let [high, low] = resource.to_be_bytes();
+        let payload = [&[family, 0, high, low], payload].concat();
+        self.bytes.extend(message(kind, flags, self.sequence, &payload));
         self.sequence += 1;
     }
 }
@@ -160,6 +154,23 @@ impl Socket {
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)?)
+    }
+
+    /// Hands each entry of the list that `question` asks for to `each`.
+    pub(crate) fn list(&self, question: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        self.send(question)?;
+        loop {
+            let Some(answer) = self.receive(MsgFlags::empty())? else {
+                return Err(io::Error::other("the kernel did not list what was asked for"));
+            };
+            for (kind, payload) in messages(&answer) {
+                match kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return error_of(payload).map_or(Ok(()), Err),
+                    _ => each(payload),
+                }
+            }
+        }
     }
 
     /// The next datagram; `None` when there is none and `flags` say not to wait.
@@ -221,34 +232,27 @@ impl Kernel {
     pub(crate) fn rules(&self, chain: &str) -> io::Result<usize> {
         let mut batch = Batch { bytes: Vec::new(), family: INET, sequence: 1, last: 0 };
         batch.ask(Ask::GetRule, Attributes::default().text(1, TABLE).text(2, chain));
-        self.0.send(&batch.bytes)?;
         let mut count = 0;
-        loop {
-            let Some(answer) = self.0.receive(MsgFlags::empty())? else {
-                return Err(io::Error::other("the kernel did not list the rules"));
-            };
-            for (kind, payload) in messages(&answer) {
-                match (kind, error_of(payload)) {
-                    (NLMSG_DONE, _) | (NLMSG_ERROR, None) => return Ok(count),
-                    (NLMSG_ERROR, Some(error)) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
-                        return Ok(0);
-                    }
-                    (NLMSG_ERROR, Some(error)) => return Err(error),
-                    _ => count += 1,
-                }
-            }
+        match self.0.list(&batch.bytes, |_| count += 1) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(0),
+            listed => listed.map(|()| count),
         }
     }
 }
 
-/// A message by itself, outside any transaction.
-pub(crate) fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend([kind, flags].into_iter().flat_map(u16::to_ne_bytes));
-    bytes.extend([0; 8]);
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
     bytes.extend(payload);
     bytes
+}
+
+/// A question by itself, outside any transaction: the family's own header, empty, and what is asked for.
+pub(crate) fn question(kind: u16, flags: u16, header: usize, attributes: &Attributes) -> Vec<u8> {
+    message(kind, REQUEST | flags, 1, &[&vec![0; header], &attributes.0[..]].concat())
 }
 
 /// The messages of a datagram: kind and payload.

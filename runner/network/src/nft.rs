@@ -55,12 +55,17 @@ pub(crate) async fn known() -> Result<Vec<Known>, NftError> {
     run(&["-j", "list", "map", "inet", "pinfold", "sandboxes"], "").await.map(|json| parse_known(&json))
 }
 
-/// Reads nft's JSON (libnftables-json(5)): a map's `elem` is a list of pairs of a concatenation and a verdict.
-fn parse_known(json: &str) -> Vec<Known> {
+/// What a listed map or set has in it, in nft's JSON (libnftables-json(5)).
+fn elements(json: &str, kind: &str) -> Vec<Value> {
     let listing: Value = serde_json::from_str(json).unwrap_or_default();
     let objects = listing["nftables"].as_array().into_iter().flatten();
-    let elements = objects.filter_map(|o| o["map"]["elem"].as_array()).flatten();
-    elements
+    objects.filter_map(|object| object[kind]["elem"].as_array()).flatten().cloned().collect()
+}
+
+/// A map's elements are pairs of a concatenation and a verdict.
+fn parse_known(json: &str) -> Vec<Known> {
+    elements(json, "map")
+        .iter()
         .filter_map(|pair| {
             let (mac, ip) = (&pair[0]["concat"][0], &pair[0]["concat"][1]);
             let chain = pair[1]["jump"]["target"].as_str()?.to_owned();
@@ -74,15 +79,13 @@ pub(crate) async fn pinned() -> Result<Vec<([u8; 6], String)>, NftError> {
     run(&["-j", "list", "set", "bridge", "pinfold", "ports"], "").await.map(|json| parse_pinned(&json))
 }
 
+/// A set's elements are its concatenations.
 fn parse_pinned(json: &str) -> Vec<([u8; 6], String)> {
-    let listing: Value = serde_json::from_str(json).unwrap_or_default();
-    let objects = listing["nftables"].as_array().into_iter().flatten();
-    let elements = objects.filter_map(|o| o["set"]["elem"].as_array()).flatten();
     let pin = |element: &Value| {
         let (mac, port) = (element["concat"][0].as_str()?, element["concat"][1].as_str()?);
         Some((parse_mac(mac)?, port.to_owned()))
     };
-    elements.filter_map(pin).collect()
+    elements(json, "set").iter().filter_map(pin).collect()
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {

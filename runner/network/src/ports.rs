@@ -8,14 +8,10 @@ use std::io;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, SockProtocol};
 
-use crate::netlink::{Socket, attributes_of, error_of, message, messages};
+use crate::netlink::{Attributes, DUMP, NLMSG_ERROR, Socket, attributes_of, error_of, messages, question};
 
 const GET_LINK: u16 = 18;
 const GET_NSID: u16 = 90;
-const REQUEST: u16 = 1;
-const DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// `sizeof(struct ifinfomsg)`.
 const LINK_HEADER: usize = 16;
 /// `sizeof(struct rtgenmsg)`, padded.
@@ -55,30 +51,13 @@ pub(crate) fn leading_to(bridge: &str, process: u32) -> io::Result<Option<Port>>
     Ok(ports.into_iter().find(|(of, _)| *of == namespace).map(|(_, port)| port))
 }
 
-/// One attribute that is a number.
-fn asking(header: usize, kind: u16, number: u32) -> Vec<u8> {
-    let mut payload = vec![0; header];
-    payload.extend([8, kind].into_iter().flat_map(u16::to_ne_bytes));
-    payload.extend(number.to_ne_bytes());
-    payload
-}
-
 /// The ports of a bridge that lead to other namespaces, by the namespace's number.
 fn ports(socket: &Socket, master: u32) -> io::Result<Vec<(i32, Port)>> {
-    socket.send(&message(GET_LINK, REQUEST | DUMP, &asking(LINK_HEADER, IFLA_MASTER, master)))?;
+    let asked = Attributes::default().bytes(IFLA_MASTER, &master.to_ne_bytes());
     let mut found = Vec::new();
-    loop {
-        let Some(answer) = socket.receive(MsgFlags::empty())? else {
-            return Err(io::Error::other("the kernel did not list the bridge's ports"));
-        };
-        for (kind, payload) in messages(&answer) {
-            match kind {
-                NLMSG_DONE => return Ok(found),
-                NLMSG_ERROR => return error_of(payload).map_or(Ok(found), Err),
-                _ => found.extend(port_of(payload, master)),
-            }
-        }
-    }
+    let each = |link: &[u8]| found.extend(port_of(link, master));
+    socket.list(&question(GET_LINK, DUMP, LINK_HEADER, &asked), each)?;
+    Ok(found)
 }
 
 fn port_of(link: &[u8], master: u32) -> Option<(i32, Port)> {
@@ -95,7 +74,8 @@ fn port_of(link: &[u8], master: u32) -> Option<(i32, Port)> {
 
 /// The number that this host has for the network namespace of `process`; none if it has given it none, as for its own.
 fn namespace_of(socket: &Socket, process: u32) -> io::Result<Option<i32>> {
-    socket.send(&message(GET_NSID, REQUEST, &asking(NAMESPACE_HEADER, NETNSA_PID, process)))?;
+    let asked = Attributes::default().bytes(NETNSA_PID, &process.to_ne_bytes());
+    socket.send(&question(GET_NSID, 0, NAMESPACE_HEADER, &asked))?;
     let answer = socket.receive(MsgFlags::empty())?.unwrap_or_default();
     let (kind, payload) = messages(&answer).next().ok_or(io::ErrorKind::InvalidData)?;
     if kind == NLMSG_ERROR {
