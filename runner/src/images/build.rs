@@ -139,12 +139,7 @@ impl Node {
         let full = format!("{}/{project}/{reference}", registry_host(registry)).replace("//", "/");
         let began = Instant::now();
         self.engine.tag(reference, &full).await?;
-        let auth = credentials(Some(registry));
-        let pushed = self.engine.push(&full, auth.as_ref(), self.config.backup_timeout).await;
-        if pushed.is_err() {
-            // Under this name it would look published.
-            let _ = self.engine.remove_image(&full, true).await;
-        }
+        let pushed = self.push(&full, registry, self.config.backup_timeout).await;
         pushed.map_err(|e| OpError::from(e).during("pushing the build", began))
     }
 }

@@ -79,6 +79,22 @@ impl Node {
         is_settled(reference, image) || self.is_newest(reference, image, registry).await
     }
 
+    /// Pushes what this name was just given to. A name that could not be pushed is taken back: what is here under it counts as published, and the next attempt would push
+    /// nothing.
+    pub(super) async fn push(
+        &self,
+        target: &str,
+        registry: &Registry,
+        limit: Duration,
+    ) -> Result<(), EngineError> {
+        let pushed = self.engine.push(target, credentials(Some(registry)).as_ref(), limit).await;
+        if pushed.is_err() {
+            let _ = self.engine.remove_image(target, true).await;
+            self.images.invalidate();
+        }
+        pushed
+    }
+
     /// Pulls a reference, joining a pull that is under way.
     pub(crate) async fn pull(&self, reference: &str, registry: Option<&Registry>) -> OpResult<Image> {
         let work = || {
@@ -149,13 +165,7 @@ impl Node {
             let target =
                 target.map_or_else(|| internal(registry, &digest_of(&reference, &image)), str::to_owned);
             self.engine.tag(&reference, &target).await?;
-            let pushed = self.engine.push(&target, credentials(Some(registry)).as_ref(), TRANSFER).await;
-            if pushed.is_err() {
-                // What is here under the target's name counts as published, and the next attempt would push nothing.
-                let _ = self.engine.remove_image(&target, true).await;
-                self.images.invalidate();
-            }
-            pushed?;
+            self.push(&target, registry, TRANSFER).await?;
         } else if let Some(target) = target {
             // Without a registry the name is local only.
             self.engine.tag(&reference, target).await?;
