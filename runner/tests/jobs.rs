@@ -205,6 +205,28 @@ fn results_survive_a_kill() {
     });
 }
 
+/// A listing of claimed jobs that was made before a result was acknowledged may arrive after it.
+#[tokio::test]
+async fn a_job_whose_result_an_earlier_run_kept_does_not_run_again() {
+    let bench = Bench::new().await;
+    let control = Arc::new(Control::default());
+    let kept = bench.dir.path().join("outbox");
+    let update = json!({"job": "kept", "update": {"status": "COMPLETED"}});
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join("kept.json"), update.to_string()).unwrap();
+    let outbox = Outbox::open(&kept).unwrap();
+    let executor = Executor::new(bench.node.clone(), control.clone(), outbox.clone());
+    outbox.resume(&(control.clone() as Arc<dyn ControlPlane>));
+    eventually("the result to be acknowledged", || outbox.is_empty()).await;
+    let claimed = |id| json!({"id": id, "type": "STOP_SANDBOX", "resourceId": SandboxId::random()});
+    executor.accept(claimed("kept"));
+    executor.accept(claimed("another"));
+    control.result("another").await;
+    executor.drain(Duration::from_secs(5)).await;
+    outbox.close(Duration::from_secs(5)).await;
+    assert_eq!((control.reports_of("kept"), control.reports_of("another")), (1, 1));
+}
+
 #[tokio::test]
 async fn a_job_that_was_running_at_a_kill_runs_again_and_its_sandbox_is_one() {
     let bench = Bench::new().await;

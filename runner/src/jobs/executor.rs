@@ -71,6 +71,20 @@ struct Seen {
     order: VecDeque<String>,
 }
 
+impl Seen {
+    fn finish(&mut self, id: String) {
+        self.running.remove(&id);
+        if self.finished.insert(id.clone()) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.finished.remove(&oldest);
+        }
+    }
+}
+
 struct Shared {
     node: Arc<Node>,
     control: Arc<dyn ControlPlane>,
@@ -101,12 +115,15 @@ impl Executor {
             backup: Semaphore::new(6),
             inspect: Semaphore::new(16),
         };
+        // A listing that was made before an earlier run's result was acknowledged may arrive after it.
+        let mut seen = Seen::default();
+        outbox.jobs().into_iter().for_each(|id| seen.finish(id));
         Self(Arc::new(Shared {
             node,
             control,
             outbox,
             places,
-            seen: Mutex::default(),
+            seen: Mutex::new(seen),
             tasks: TaskTracker::new(),
         }))
     }
@@ -153,16 +170,7 @@ impl Executor {
     fn finish(&self, id: String, update: StatusUpdate, trace: Option<TraceContext>) {
         // In the outbox first: there is no moment at which the job is neither running nor held.
         self.0.outbox.submit(&self.0.control, id.clone(), update, trace);
-        let mut seen = self.seen();
-        seen.running.remove(&id);
-        if seen.finished.insert(id.clone()) {
-            seen.order.push_back(id);
-        }
-        if seen.order.len() > REMEMBERED
-            && let Some(oldest) = seen.order.pop_front()
-        {
-            seen.finished.remove(&oldest);
-        }
+        self.seen().finish(id);
     }
 
     /// Runs a job in its span; every line that is logged meanwhile names the job and the span.

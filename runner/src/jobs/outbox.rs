@@ -88,6 +88,11 @@ impl Outbox {
         self.pending().contains_key(job)
     }
 
+    /// The jobs whose results wait.
+    pub fn jobs(&self) -> Vec<String> {
+        self.pending().keys().cloned().collect()
+    }
+
     /// Number of results that wait.
     pub fn len(&self) -> usize {
         self.pending().len()
