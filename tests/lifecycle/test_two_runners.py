@@ -142,7 +142,7 @@ def test_a_runner_that_was_killed_is_noticed_and_its_sandboxes_say_so(daytona, f
         fleet.process.wait(10)
         with pytest.raises(DaytonaError, match="second"):
             lost.process.exec("true")
-        eventually(lambda: fleet.state() == "unresponsive", "the loss to be noticed", SILENCE + 5)
+        eventually(lambda: fleet.state() == "unresponsive", "the loss to be noticed", SILENCE + 15)
         with pytest.raises(DaytonaError, match="second"):
             lost.process.exec("true")
         lost.refresh_data()
