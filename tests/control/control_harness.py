@@ -11,8 +11,8 @@ import hmac
 import json
 import os
 import signal
-import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,17 +24,14 @@ from urllib.parse import quote, unquote
 import httpx
 
 ROOT = Path(__file__).parent.parent.parent
+sys.path.append(str(ROOT / "tools"))
+
+from stack import free_port  # noqa: E402
+
 BINARY = Path(os.environ.get("PINFOLD_CONTROL_EXAMPLE", ROOT / "target/debug/examples/with_simulated_runner"))
 
 
 POOL = concurrent.futures.ThreadPoolExecutor(16)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Server
-from test_openssh import free_port, wait_for
+from stack import free_port
+from test_openssh import wait_for
 
 
 @pytest.fixture(scope="module")

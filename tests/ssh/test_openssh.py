@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Server
+from stack import free_port
 
 GIGABYTE = int(os.environ.get("PINFOLD_SSH_BULK", 1 << 30))
 
@@ -22,12 +23,6 @@ def wait_for(what: str, condition, seconds: float = 20):
         assert time.monotonic() < until, f"waited in vain for {what}"
         time.sleep(0.01)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def tree(base: Path) -> None:
