@@ -106,9 +106,9 @@ def sandbox(daytona: Daytona) -> Iterator[Sandbox]:
         yield make()
 
 
-@pytest.fixture
-def restart(stack: Stack) -> Iterator[Callable[..., None]]:
-    """Restarts the instance with other variables for the length of one test."""
+@contextlib.contextmanager
+def restarting(stack: Stack) -> Iterator[Callable[..., None]]:
+    """Restarts the instance with other variables, and puts it back in the end."""
     before = dict(stack.extra)
 
     def again(**environment: str) -> None:
@@ -121,3 +121,24 @@ def restart(stack: Stack) -> Iterator[Callable[..., None]]:
         stack.stop()
         stack.extra = before
         stack.start()
+
+
+@pytest.fixture
+def restart(stack: Stack) -> Iterator[Callable[..., None]]:
+    """Restarts the instance with other variables for the length of one test."""
+    with restarting(stack) as again:
+        yield again
+
+
+@pytest.fixture(scope="module")
+def restart_for_all(stack: Stack) -> Iterator[Callable[..., None]]:
+    """The same for the length of a module."""
+    with restarting(stack) as again:
+        yield again
+
+
+@pytest.fixture(scope="module")
+def make_shared_sandbox(daytona: Daytona) -> Iterator[Callable[..., Sandbox]]:
+    """Makes sandboxes that are deleted when the module ends."""
+    with _deleting(daytona) as make:
+        yield make
