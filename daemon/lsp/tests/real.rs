@@ -8,17 +8,17 @@
 
 mod common;
 
-use common::{World, names, server, with};
+use common::{bare, names, server, with};
 use serde_json::{Value, json};
 
 #[tokio::test]
 #[ignore = "needs pylsp on PATH"]
 async fn python() {
-    let world = World::new("");
+    let world = bare();
     world.write("app/main.py", "import os\n\nclass Greeter:\n    \"\"\"Greets.\"\"\"\n    def greet(self):\n        return 'hi'\n\nos.pat\n");
-    world.post("/lsp/start", server("python")).await;
-    world.post("/lsp/start", server("python")).await;
-    world.post("/lsp/did-open", with("python", json!({"uri": "file://app/main.py"}))).await;
+    world.post("/lsp/start", server("python"), 200).await;
+    world.post("/lsp/start", server("python"), 200).await;
+    world.post("/lsp/did-open", with("python", json!({"uri": "file://app/main.py"})), 200).await;
     let symbols =
         world.get("/lsp/document-symbols?languageId=python&pathToProject=app&uri=file://app/main.py").await;
     assert!(names(&symbols).contains(&"Greeter"), "{symbols}");
@@ -36,8 +36,8 @@ async fn python() {
     );
     let start = with("python", json!({"uri": "file://app/main.py", "position": {"line": 0, "character": 0}}));
     assert_eq!(world.call("POST", "/lsp/completions", start).await.0, 200);
-    world.post("/lsp/did-close", with("python", json!({"uri": "file://app/main.py"}))).await;
-    world.post("/lsp/stop", server("python")).await;
+    world.post("/lsp/did-close", with("python", json!({"uri": "file://app/main.py"})), 200).await;
+    world.post("/lsp/stop", server("python"), 200).await;
     let gone = "/lsp/workspacesymbols?languageId=python&pathToProject=app&query=greet";
     world.fails("GET", gone, Value::Null, 400, "LSP_SERVER_NOT_INITIALIZED").await;
 }
@@ -46,18 +46,18 @@ async fn python() {
 #[ignore = "needs typescript-language-server on PATH"]
 async fn typescript_and_javascript() {
     for (language, file) in [("typescript", "main.ts"), ("javascript", "main.js")] {
-        let world = World::new("");
+        let world = bare();
         world.write(
             &format!("app/{file}"),
             "class Greeter { greet() { return 'hi'; } }\nconst g = new Greeter();\ng.gr\n",
         );
         world.write("app/tsconfig.json", "{\"compilerOptions\": {\"allowJs\": true}}");
-        world.post("/lsp/start", server(language)).await;
+        world.post("/lsp/start", server(language), 200).await;
         let uri = format!("file://{}", world.path(&format!("app/{file}")).display());
         // Before anything is open the server itself finds nothing.
         let search = format!("/lsp/workspacesymbols?languageId={language}&pathToProject=app&query=Greet");
         assert!(names(&world.get(&search).await).contains(&"Greeter"));
-        world.post("/lsp/did-open", with(language, json!({"uri": uri}))).await;
+        world.post("/lsp/did-open", with(language, json!({"uri": uri})), 200).await;
         let symbols = world
             .get(&format!("/lsp/document-symbols?languageId={language}&pathToProject=app&uri={uri}"))
             .await;
@@ -70,6 +70,6 @@ async fn typescript_and_javascript() {
         let (status, list) = world.call("POST", "/lsp/completions", body).await;
         assert_eq!(status, 200, "{list}");
         assert!(list["items"].as_array().unwrap().iter().any(|item| item["label"] == "greet"), "{list}");
-        world.post("/lsp/stop", server(language)).await;
+        world.post("/lsp/stop", server(language), 200).await;
     }
 }

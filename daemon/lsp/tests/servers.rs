@@ -6,7 +6,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use common::{World, names, server, with};
+use common::{World, bare, names, server, with};
 use serde_json::{Value, json};
 
 /// Speaks the protocol, and notes each message in `log`. Its symbols are the lines of the open document, with the document's version as kind.
@@ -62,7 +62,7 @@ while True:
 "#;
 
 fn world() -> World {
-    let world = World::new("");
+    let world = bare();
     world.write("bin/pylsp", SERVER);
     std::fs::set_permissions(world.path("bin/pylsp"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", world.path("bin").display(), std::env::var("PATH").unwrap());
@@ -92,16 +92,16 @@ async fn a_server_is_started_once_and_stopped_with_all_its_children() {
     let before = world.fails("GET", SYMBOLS, Value::Null, 400, "LSP_SERVER_NOT_INITIALIZED").await;
     assert!(before.contains("python"), "{before}");
     world.fails("POST", "/lsp/stop", server("python"), 400, "LSP_SERVER_NOT_INITIALIZED").await;
-    let starts = (0..8).map(|_| world.post("/lsp/start", server("python")));
+    let starts = (0..8).map(|_| world.post("/lsp/start", server("python"), 200));
     futures_util::future::join_all(starts).await;
     let absolute = json!({"languageId": "python", "pathToProject": world.path("app/../app")});
-    world.post("/lsp/start", absolute).await;
+    world.post("/lsp/start", absolute, 200).await;
     assert_eq!(pids(&world, "start").len(), 1);
     assert_eq!(names(&world.get(SYMBOLS).await), ["alpha", "beta"]);
     assert!(log(&world).contains("reply [null, null]"));
     let (server_pid, child) = (pids(&world, "start")[0], pids(&world, "child")[0]);
     assert!(is_alive(server_pid) && is_alive(child));
-    world.post("/lsp/stop", server("python")).await;
+    world.post("/lsp/stop", server("python"), 200).await;
     assert!(log(&world).contains("shutdown \nexit \n"), "{}", log(&world));
     let deadline = Instant::now() + Duration::from_secs(5);
     while is_alive(server_pid) || is_alive(child) {
@@ -109,7 +109,7 @@ async fn a_server_is_started_once_and_stopped_with_all_its_children() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     world.fails("GET", SYMBOLS, Value::Null, 400, "LSP_SERVER_NOT_INITIALIZED").await;
-    world.post("/lsp/start", server("python")).await;
+    world.post("/lsp/start", server("python"), 200).await;
     assert_eq!(pids(&world, "start").len(), 2);
 }
 
@@ -118,26 +118,26 @@ async fn no_more_servers_than_allowed() {
     let world = world();
     let project = |name: usize| json!({"languageId": "python", "pathToProject": format!("project-{name}")});
     for name in 0..common::MOST {
-        world.post("/lsp/start", project(name)).await;
+        world.post("/lsp/start", project(name), 200).await;
     }
     let refused = world.fails("POST", "/lsp/start", project(9), 429, "TOO_MANY_REQUESTS").await;
     assert!(refused.contains("PINFOLD_MAX_LANGUAGE_SERVERS"), "{refused}");
-    world.post("/lsp/start", project(0)).await;
-    world.post("/lsp/stop", project(0)).await;
-    world.post("/lsp/start", project(9)).await;
+    world.post("/lsp/start", project(0), 200).await;
+    world.post("/lsp/stop", project(0), 200).await;
+    world.post("/lsp/start", project(9), 200).await;
 }
 
 #[tokio::test]
 async fn documents_open_again_and_follow_their_files() {
     let world = world();
-    world.post("/lsp/start", server("python")).await;
+    world.post("/lsp/start", server("python"), 200).await;
     let document = with("python", json!({"uri": "file://app/a.py"}));
-    world.post("/lsp/did-open", document.clone()).await;
-    world.post("/lsp/did-open", document.clone()).await;
+    world.post("/lsp/did-open", document.clone(), 200).await;
+    world.post("/lsp/did-open", document.clone(), 200).await;
     world.write("app/a.py", "gamma delta epsilon");
     assert_eq!(names(&world.get(SYMBOLS).await), ["gamma", "delta", "epsilon"]);
-    world.post("/lsp/did-close", document.clone()).await;
-    world.post("/lsp/did-close", document).await;
+    world.post("/lsp/did-close", document.clone(), 200).await;
+    world.post("/lsp/did-close", document, 200).await;
     // A document that nobody opened is open as long as it is asked about.
     assert_eq!(names(&world.get(SYMBOLS).await).len(), 3);
     let uri = format!("file://{}", world.path("app/a.py").display());
@@ -170,7 +170,7 @@ async fn documents_open_again_and_follow_their_files() {
 #[tokio::test]
 async fn completions_take_position_zero() {
     let world = world();
-    world.post("/lsp/start", server("python")).await;
+    world.post("/lsp/start", server("python"), 200).await;
     let position = json!({"line": 0, "character": 0});
     let body = with(
         "python",
@@ -190,11 +190,11 @@ async fn workspace_symbols_come_from_documents_when_the_server_has_none() {
     world.write("app/sub/b.py", "BetaTwo zeta");
     world.write("app/node_modules/c.py", "beta");
     world.write("app/notes.txt", "beta");
-    world.post("/lsp/start", server("python")).await;
+    world.post("/lsp/start", server("python"), 200).await;
     let search =
         |query: &str| format!("/lsp/workspacesymbols?languageId=python&pathToProject=app&query={query}");
     assert_eq!(names(&world.get(&search("bet")).await), ["beta", "BetaTwo"]);
-    world.post("/lsp/did-open", with("python", json!({"uri": "app/a.py"}))).await;
+    world.post("/lsp/did-open", with("python", json!({"uri": "app/a.py"})), 200).await;
     assert_eq!(names(&world.get(&search("BET")).await), ["beta"]);
     assert_eq!(world.get(&search("nothing")).await, json!([]));
     world.fails("GET", &search(""), Value::Null, 400, "BAD_REQUEST").await;
@@ -204,8 +204,8 @@ async fn workspace_symbols_come_from_documents_when_the_server_has_none() {
 async fn a_server_that_crashes_or_garbles_is_replaced_with_its_documents() {
     let world = world();
     world.write("app/bad.py", "crash");
-    world.post("/lsp/start", server("python")).await;
-    world.post("/lsp/did-open", with("python", json!({"uri": "file://app/a.py"}))).await;
+    world.post("/lsp/start", server("python"), 200).await;
+    world.post("/lsp/did-open", with("python", json!({"uri": "file://app/a.py"})), 200).await;
     let bad = "/lsp/document-symbols?languageId=python&pathToProject=app&uri=file://app/bad.py";
     for (text, message) in [("crash", "has ended"), ("garble", "has ended"), ("refuse", "will not")] {
         world.write("app/bad.py", text);
@@ -221,7 +221,7 @@ async fn a_server_that_crashes_or_garbles_is_replaced_with_its_documents() {
 
 #[tokio::test]
 async fn what_cannot_be_started_says_why() {
-    let world = World::new("");
+    let world = bare();
     world
         .sandbox
         .environment

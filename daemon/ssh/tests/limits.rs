@@ -4,7 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use pinfold_spawn::{Environment, Sandbox};
 use pinfold_testing::DEADLINE;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,12 +12,7 @@ use tokio::time::timeout;
 #[tokio::test]
 async fn who_does_not_log_in_is_shown_out() {
     let home = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox {
-        spawner: pinfold_testing::spawner(),
-        environment: Environment::from_map([].into()),
-        work_dir: home.path().into(),
-        home: home.path().into(),
-    };
+    let sandbox = pinfold_testing::sandbox(home.path(), home.path(), &[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let grace = Duration::from_millis(400);

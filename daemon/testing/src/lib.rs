@@ -1,9 +1,11 @@
-//! What the tests of the daemon's crates have in common: a process core, routes to call, and a server for WebSockets. A dev-dependency of theirs, and of
+//! What the tests of the daemon's crates have in common: a process core, routes to call, a server for WebSockets, and a
+//! sandbox to do it all in. A dev-dependency of theirs, and of
 //! nothing else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod routes;
 mod server;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -16,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use routes::Routes;
 pub use server::{Server, WebSocket};
+pub use world::{World, sandbox};
 
 /// Nothing in a test takes longer unless it hangs.
 pub const DEADLINE: Duration = Duration::from_secs(15);

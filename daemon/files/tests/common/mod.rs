@@ -12,7 +12,6 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use pinfold_http::{ErrorStyle, render_errors};
-use pinfold_spawn::{Environment, Sandbox};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -54,12 +53,7 @@ pub struct Daemon {
 impl Daemon {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let sandbox = Sandbox {
-            spawner: pinfold_testing::spawner(),
-            environment: Environment::from_map([].into()),
-            work_dir: directory.path().into(),
-            home: directory.path().into(),
-        };
+        let sandbox = pinfold_testing::sandbox(directory.path(), directory.path(), &[]);
         let router =
             pinfold_files::router(sandbox).layer(from_fn_with_state(ErrorStyle::Daemon, render_errors));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

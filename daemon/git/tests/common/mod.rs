@@ -3,7 +3,6 @@
 
 pub(crate) mod server;
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pinfold_spawn::{Environment, Exit, Sandbox};
-use pinfold_testing::Routes;
+use pinfold_spawn::Exit;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -24,6 +22,15 @@ pub(crate) static HOME: LazyLock<TempDir> = LazyLock::new(|| {
     home
 });
 
+/// Who commits, and by no settings but the home directory's.
+const IDENTITY: [(&str, &str); 5] = [
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_AUTHOR_NAME", "Test"),
+    ("GIT_AUTHOR_EMAIL", "test@example.org"),
+    ("GIT_COMMITTER_NAME", "Test"),
+    ("GIT_COMMITTER_EMAIL", "test@example.org"),
+];
+
 static ENGINES: AtomicU32 = AtomicU32::new(0);
 
 /// The process of an operation.
@@ -31,17 +38,13 @@ pub(crate) fn engine() -> PathBuf {
     pinfold_testing::example("git_engine")
 }
 
-pub(crate) struct World {
-    pub(crate) sandbox: Sandbox,
-    routes: Routes,
-    folder: TempDir,
-}
+pub(crate) struct World(pinfold_testing::World);
 
 impl Deref for World {
-    type Target = Routes;
+    type Target = pinfold_testing::World;
 
-    fn deref(&self) -> &Routes {
-        &self.routes
+    fn deref(&self) -> &pinfold_testing::World {
+        &self.0
     }
 }
 
@@ -63,34 +66,10 @@ impl World {
     }
 
     fn with_engine(variables: &[(&str, &str)], engine: PathBuf) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let home = HOME.path().to_str().unwrap();
-        let path = std::env::var("PATH").unwrap();
-        let mut map = BTreeMap::from([("PATH".to_owned(), path), ("HOME".to_owned(), home.to_owned())]);
-        map.insert("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned());
-        for role in ["AUTHOR", "COMMITTER"] {
-            map.insert(format!("GIT_{role}_NAME"), "Test".to_owned());
-            map.insert(format!("GIT_{role}_EMAIL"), "test@example.org".to_owned());
-        }
-        map.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let sandbox = Sandbox {
-            spawner: pinfold_testing::spawner(),
-            environment: Environment::from_map(map),
-            work_dir: folder.path().canonicalize().unwrap().into(),
-            home: HOME.path().into(),
-        };
-        let routes = Routes::new(pinfold_git::router(sandbox.clone(), engine));
-        Self { sandbox, routes, folder }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.sandbox.resolve(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        let variables = [&IDENTITY, variables].concat();
+        Self(pinfold_testing::World::new(Some(HOME.path()), &variables, |sandbox| {
+            pinfold_git::router(sandbox, engine)
+        }))
     }
 
     pub(crate) fn text(&self, name: &str) -> String {

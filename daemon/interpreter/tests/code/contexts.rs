@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{DEADLINE, Server, commands_with, processes, processes_in, sandbox};
+use crate::harness::{DEADLINE, Server, commands_with, processes, processes_on};
 
 async fn start() -> Server {
     Server::start(pinfold_interpreter::router(processes(), 8)).await
@@ -329,15 +329,7 @@ async fn nothing_runs_before_it_is_used() {
     assert_eq!(children(), "");
     let (_, list) = server.call("GET", "/process/interpreter/context", "").await;
     assert_eq!(list, json!({"contexts":[]}));
-    let without = pinfold_interpreter::router(
-        processes_in(pinfold_spawn::Sandbox {
-            environment: pinfold_spawn::Environment::from_map(
-                [("PATH".to_owned(), "/nowhere".to_owned())].into(),
-            ),
-            ..sandbox()
-        }),
-        8,
-    );
+    let without = pinfold_interpreter::router(processes_on("/nowhere"), 8);
     let run = Server::start(without).await.run("1").await;
     assert_eq!(run.code(), 1011, "{run:?}");
 }

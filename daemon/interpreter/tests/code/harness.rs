@@ -1,13 +1,11 @@
 //! The router on a real socket, and what its WebSocket client does and sees.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::Path;
 
 use axum::Router;
 use futures_util::{SinkExt, StreamExt};
 use pinfold_process::{Processes, Settings};
-use pinfold_spawn::{Environment, Sandbox};
 use pinfold_testing::WebSocket;
 pub(crate) use pinfold_testing::{DEADLINE, commands_with};
 use serde_json::Value;
@@ -15,22 +13,16 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-pub(crate) fn sandbox() -> Sandbox {
-    let inherited =
-        ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-    Sandbox {
-        spawner: pinfold_testing::spawner(),
-        environment: Environment::from_map(inherited.collect::<BTreeMap<_, _>>()),
-        work_dir: Path::new("/tmp").into(),
-        home: Path::new("/tmp").into(),
-    }
-}
-
 pub(crate) fn processes() -> Processes {
-    processes_in(sandbox())
+    processes_on(&std::env::var("PATH").unwrap())
 }
 
-pub(crate) fn processes_in(sandbox: Sandbox) -> Processes {
+/// Those of a sandbox that finds programs here alone.
+pub(crate) fn processes_on(path: &str) -> Processes {
+    let tmp = Path::new("/tmp");
+    // Of the user who runs the tests, for what Python keeps there.
+    let home = std::env::var("HOME").unwrap();
+    let sandbox = pinfold_testing::sandbox(tmp, tmp, &[("HOME", &home), ("PATH", path)]);
     Processes::new(sandbox, Settings::default())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, commands_with, processes, processes_in, sandbox};
+use crate::harness::{Server, commands_with, processes, processes_on};
 
 async fn start() -> Server {
     Server::start(pinfold_interpreter::router(processes(), 8)).await
@@ -68,17 +68,9 @@ async fn javascript_has_its_arguments_and_lines() {
 async fn typescript_runs_with_whatever_there_is() {
     let system = std::env::var("PATH").unwrap();
     for directory in std::env::var("TYPESCRIPT").expect("TYPESCRIPT").split(':') {
-        let variables = [("PATH", format!("{directory}:{system}")), ("HOME", "/tmp".to_owned())];
-        let server = Server::start(pinfold_interpreter::router(
-            processes_in(pinfold_spawn::Sandbox {
-                environment: pinfold_spawn::Environment::from_map(
-                    variables.map(|(k, v)| (k.to_owned(), v)).into(),
-                ),
-                ..sandbox()
-            }),
-            8,
-        ))
-        .await;
+        let server =
+            Server::start(pinfold_interpreter::router(processes_on(&format!("{directory}:{system}")), 8))
+                .await;
         // Newer versions of node only take types away, so no enum.
         let code = "type Colour = 7 | 8;\nconst f = (x: number): string => `<${x}>`;\nconst os = require('os');\n\
             console.log(process.argv.slice(1), f(7 as Colour), process.env.A, typeof os.tmpdir());\nprocess.exit(5);";
@@ -99,16 +91,7 @@ async fn typescript_runs_with_whatever_there_is() {
 
 #[tokio::test]
 async fn a_missing_interpreter_is_a_shells_127() {
-    let server = Server::start(pinfold_interpreter::router(
-        processes_in(pinfold_spawn::Sandbox {
-            environment: pinfold_spawn::Environment::from_map(
-                [("PATH".to_owned(), "/nowhere".to_owned())].into(),
-            ),
-            ..sandbox()
-        }),
-        8,
-    ))
-    .await;
+    let server = Server::start(pinfold_interpreter::router(processes_on("/nowhere"), 8)).await;
     for (language, program) in [("python", "python3"), ("javascript", "node"), ("typescript", "npx")] {
         let (exit, result) = outcome(&server, json!({"code":"1","language":language})).await;
         assert_eq!((exit, result), (127, format!("{program}: command not found\n")));

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use pinfold_process::{Processes, Settings};
-use pinfold_spawn::{Environment, Sandbox};
 use pinfold_testing::Routes;
 pub use pinfold_testing::until;
 use serde_json::Value;
@@ -28,17 +26,7 @@ impl Daemon {
         let home = tempfile::tempdir().unwrap();
         let work = home.path().join("work");
         std::fs::create_dir(&work).unwrap();
-        let environment = BTreeMap::from([
-            ("PATH".to_owned(), std::env::var("PATH").unwrap()),
-            ("HOME".to_owned(), home.path().display().to_string()),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ]);
-        let sandbox = Sandbox {
-            spawner: pinfold_testing::spawner(),
-            environment: Environment::from_map(environment),
-            work_dir: work.into(),
-            home: home.path().into(),
-        };
+        let sandbox = pinfold_testing::sandbox(&work, home.path(), &[("LANG", "C.UTF-8")]);
         let processes = Processes::new(sandbox, settings).with_shell(shell);
         Self { routes: Routes::new(processes.router()), processes, home }
     }

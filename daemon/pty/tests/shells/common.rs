@@ -1,10 +1,9 @@
 //! One sandbox for all tests of a binary.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use pinfold_spawn::{Environment, Sandbox};
+use pinfold_spawn::Sandbox;
 
 /// A home directory in which no shell asks new users questions.
 static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
@@ -14,14 +13,5 @@ static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 });
 
 pub(crate) fn sandbox() -> Sandbox {
-    let path = [
-        ("PATH".to_owned(), std::env::var("PATH").unwrap()),
-        ("HOME".to_owned(), HOME.path().to_str().unwrap().to_owned()),
-    ];
-    Sandbox {
-        spawner: pinfold_testing::spawner(),
-        environment: Environment::from_map(BTreeMap::from(path)),
-        work_dir: Path::new("/tmp").into(),
-        home: HOME.path().into(),
-    }
+    pinfold_testing::sandbox(Path::new("/tmp"), HOME.path(), &[])
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::sandbox;
-use crate::server::Server;
+use crate::server::{Server, Socket};
 
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -15,7 +15,7 @@ fn resident_kib() -> u64 {
 #[ignore = "a measurement: run it alone, with --nocapture"]
 async fn an_echo_takes_less_than_a_millisecond() {
     let server = Server::start(pinfold_pty::router(sandbox(), pinfold_pty::Settings::default())).await;
-    let mut socket = server.socket("/process/pty/create-connect?id=echo", "").await.unwrap();
+    let mut socket = Socket::open(&server, "/process/pty/create-connect?id=echo", "").await.unwrap();
     socket.control().await;
     socket.hush().await;
     socket.type_in("stty raw -echo; echo go; exec cat\n").await;
@@ -38,12 +38,13 @@ async fn an_echo_takes_less_than_a_millisecond() {
 #[ignore = "a measurement: run it alone, with --nocapture"]
 async fn two_hundred_idle_sessions_take_less_than_20_mib() {
     let server = Server::start(pinfold_pty::router(sandbox(), pinfold_pty::Settings::default())).await;
-    let mut warm = server.socket("/process/pty/create-connect?id=warm", "").await.unwrap();
+    let mut warm = Socket::open(&server, "/process/pty/create-connect?id=warm", "").await.unwrap();
     warm.control().await;
     let before = resident_kib();
     for i in 0..200 {
         // One client after the other: what is measured is sessions, not clients of this very process.
-        let mut socket = server.socket(&format!("/process/pty/create-connect?id=idle{i}"), "").await.unwrap();
+        let mut socket =
+            Socket::open(&server, &format!("/process/pty/create-connect?id=idle{i}"), "").await.unwrap();
         socket.control().await;
         // Its prompt: the shell is up and waits.
         socket.frame("a prompt").await;

@@ -1,38 +1,13 @@
 //! What a terminal's WebSocket client does and sees.
 
-use std::ops::Deref;
-
-use axum::Router;
 use futures_util::{SinkExt, StreamExt};
-pub(crate) use pinfold_testing::DEADLINE;
 use pinfold_testing::WebSocket;
+pub(crate) use pinfold_testing::{DEADLINE, Server};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// The router on a real socket.
-pub(crate) struct Server(pinfold_testing::Server);
-
-impl Deref for Server {
-    type Target = pinfold_testing::Server;
-
-    fn deref(&self) -> &pinfold_testing::Server {
-        &self.0
-    }
-}
-
-impl Server {
-    pub(crate) async fn start(router: Router) -> Self {
-        Self(pinfold_testing::Server::start(router).await)
-    }
-
-    /// A WebSocket; the answer's sub-protocol is kept.
-    pub(crate) async fn socket(&self, path: &str, protocols: &str) -> Result<Socket, Error> {
-        let (stream, protocol) = self.0.websocket(path, protocols).await?;
-        Ok(Socket { stream, protocol })
-    }
-}
-
+/// A client's end, and the sub-protocol that was chosen.
 pub(crate) struct Socket {
     pub(crate) stream: WebSocket,
     pub(crate) protocol: Option<String>,
@@ -55,6 +30,11 @@ impl Transcript {
 }
 
 impl Socket {
+    pub(crate) async fn open(server: &Server, path: &str, protocols: &str) -> Result<Self, Error> {
+        let (stream, protocol) = server.websocket(path, protocols).await?;
+        Ok(Self { stream, protocol })
+    }
+
     pub(crate) async fn frame(&mut self, awaited: &str) -> Message {
         loop {
             match timeout(DEADLINE, self.stream.next()).await {

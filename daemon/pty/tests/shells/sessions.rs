@@ -20,7 +20,9 @@ async fn start() -> Server {
 
 async fn create_connect(server: &Server, id: &str) -> Socket {
     let mut socket =
-        server.socket(&format!("/process/pty/create-connect?id={id}&cols=80&rows=24"), EXIT).await.unwrap();
+        Socket::open(server, &format!("/process/pty/create-connect?id={id}&cols=80&rows=24"), EXIT)
+            .await
+            .unwrap();
     assert_eq!(socket.control().await, json!({"type":"control","status":"connected"}));
     socket
 }
@@ -142,7 +144,7 @@ async fn create_connect_fails_before_the_upgrade() {
     ];
     for (query, protocols, expected) in cases {
         let path = format!("/process/pty/create-connect?{query}");
-        let Err(Error::Http(answer)) = server.socket(&path, protocols).await else {
+        let Err(Error::Http(answer)) = Socket::open(&server, &path, protocols).await else {
             panic!("{query} was upgraded")
         };
         assert_eq!(answer.status().as_u16(), expected, "{query} {protocols}");
@@ -160,10 +162,8 @@ async fn create_connect_carries_size_environment_and_the_first_byte() {
     let server = start().await;
     // {"A":"ü 1"}
     let protocols = format!("{EXIT}, X-Daytona-Pty-Envs~eyJBIjoiw7wgMSJ9");
-    let mut socket = server
-        .socket("/process/pty/create-connect?id=cc&cols=90&rows=33&cwd=/usr", &protocols)
-        .await
-        .unwrap();
+    let path = "/process/pty/create-connect?id=cc&cols=90&rows=33&cwd=/usr";
+    let mut socket = Socket::open(&server, path, &protocols).await.unwrap();
     assert_eq!(socket.protocol.as_deref(), Some(EXIT));
     assert_eq!(socket.control().await["status"], "connected");
     socket.type_in("PS1=; stty -echo; echo \"<$A|$TERM|$PWD|$(stty size)>\"; exit 7\n").await;
@@ -208,7 +208,7 @@ async fn exit_codes_and_close_reasons() {
     ];
     for (index, (script, code, reason)) in cases.into_iter().enumerate() {
         let mut with = create_connect(&server, &format!("x{index}")).await;
-        let mut without = server.socket(&format!("/process/pty/x{index}/connect"), "").await.unwrap();
+        let mut without = Socket::open(&server, &format!("/process/pty/x{index}/connect"), "").await.unwrap();
         assert_eq!(without.protocol, None);
         assert_eq!(without.control().await["status"], "connected");
         with.type_in(&format!("{script}\n")).await;
@@ -227,7 +227,7 @@ async fn clients_share_a_session_and_may_come_back() {
     first.hush().await;
     first.type_in("X=kept; echo one-$X\n").await;
     first.until("one-kept").await;
-    let mut second = server.socket("/process/pty/shared/connect", "other").await.unwrap();
+    let mut second = Socket::open(&server, "/process/pty/shared/connect", "other").await.unwrap();
     assert_eq!(second.protocol.as_deref(), Some("other"));
     second.control().await;
     second.type_in("echo two-$X\n").await;
@@ -240,11 +240,11 @@ async fn clients_share_a_session_and_may_come_back() {
     second.into_end().await;
     assert_eq!(server.call("GET", "/process/pty/shared", "").await.1["active"], json!(true));
 
-    let mut back = server.socket("/process/pty/shared/connect", EXIT).await.unwrap();
+    let mut back = Socket::open(&server, "/process/pty/shared/connect", EXIT).await.unwrap();
     assert_eq!(back.control().await, json!({"type":"control","status":"connected"}));
     back.type_in("echo three-$X\n").await;
     back.until("three-kept").await;
-    let mut all = server.socket("/process/pty/shared/connect?replay=true", EXIT).await.unwrap();
+    let mut all = Socket::open(&server, "/process/pty/shared/connect?replay=true", EXIT).await.unwrap();
     assert_eq!(all.control().await, json!({"type":"control","status":"connected","offset":0}));
     all.until("three-kept").await;
     back.type_in("exit\n").await;
@@ -263,7 +263,7 @@ async fn output_before_the_first_client_is_replayed() {
     let envs = json!({"HOME": home.path(), "LEAVE": "1"});
     let body = json!({"id":"early","lazyStart":true,"envs":envs}).to_string();
     assert_eq!(server.call("POST", "/process/pty", &body).await.0, StatusCode::CREATED);
-    let mut lazy = server.socket("/process/pty/early/connect", EXIT).await.unwrap();
+    let mut lazy = Socket::open(&server, "/process/pty/early/connect", EXIT).await.unwrap();
     assert_eq!(lazy.control().await["status"], "connected");
     let transcript = lazy.into_end().await;
     assert!(transcript.text().contains("early"), "{transcript:?}");
@@ -271,7 +271,7 @@ async fn output_before_the_first_client_is_replayed() {
 
     let body = json!({"id":"eager","envs":{"HOME": home.path()}}).to_string();
     assert_eq!(server.call("POST", "/process/pty", &body).await.0, StatusCode::CREATED);
-    let mut eager = server.socket("/process/pty/eager/connect", EXIT).await.unwrap();
+    let mut eager = Socket::open(&server, "/process/pty/eager/connect", EXIT).await.unwrap();
     assert_eq!(eager.control().await["status"], "connected");
     eager.until("early").await;
     server.call("DELETE", "/process/pty/eager", "").await;
@@ -280,14 +280,14 @@ async fn output_before_the_first_client_is_replayed() {
 #[tokio::test]
 async fn unknown_sessions_are_told_of_on_the_socket() {
     let server = start().await;
-    let mut socket = server.socket("/process/pty/nobody/connect", EXIT).await.unwrap();
+    let mut socket = Socket::open(&server, "/process/pty/nobody/connect", EXIT).await.unwrap();
     let control = socket.control().await;
     assert_eq!((&control["type"], &control["status"]), (&json!("control"), &json!("error")));
     assert!(control["error"].as_str().unwrap().contains("nobody"));
     assert_eq!(socket.into_end().await.close.unwrap().0, 1011);
 
     server.call("POST", "/process/pty", r#"{"id":"lazy","lazyStart":true,"cwd":"/does/not/exist"}"#).await;
-    let mut socket = server.socket("/process/pty/lazy/connect", EXIT).await.unwrap();
+    let mut socket = Socket::open(&server, "/process/pty/lazy/connect", EXIT).await.unwrap();
     assert!(socket.control().await["error"].as_str().unwrap().contains("/does/not/exist"));
     assert_eq!(socket.into_end().await.close.unwrap().0, 1011);
     assert_eq!(server.call("GET", "/process/pty/lazy", "").await.0, StatusCode::NOT_FOUND);
@@ -372,7 +372,7 @@ async fn whoever_comes_after_a_lost_client_gets_what_that_one_never_confirmed() 
     let started = Instant::now();
     let mut next = loop {
         assert!(started.elapsed() < DEADLINE, "the next client never got what the dead one swallowed");
-        let mut next = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+        let mut next = Socket::open(&server, "/process/pty/lost/connect", EXIT).await.unwrap();
         assert_eq!(next.control().await["status"], "connected");
         let Ok(seen) = timeout(Duration::from_millis(500), next.until("swallowed\r\n")).await else {
             continue;
@@ -385,13 +385,13 @@ async fn whoever_comes_after_a_lost_client_gets_what_that_one_never_confirmed() 
     next.type_in("echo la''ter\n").await;
     next.until("later\r\n").await;
     drop(next);
-    let mut last = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+    let mut last = Socket::open(&server, "/process/pty/lost/connect", EXIT).await.unwrap();
     assert_eq!(last.control().await["status"], "connected");
     last.until("later\r\n").await;
     // A leave in due form confirms everything.
     last.stream.close(None).await.unwrap();
     last.into_end().await;
-    let mut fresh = server.socket("/process/pty/lost/connect", EXIT).await.unwrap();
+    let mut fresh = Socket::open(&server, "/process/pty/lost/connect", EXIT).await.unwrap();
     assert_eq!(fresh.control().await["status"], "connected");
     fresh.type_in("echo fi''nal\n").await;
     let seen = fresh.until("final\r\n").await;
@@ -497,7 +497,7 @@ async fn a_client_that_does_not_read_is_dropped_as_slow_and_the_session_goes_on(
         )
         .await;
     stuck.until("ready").await;
-    let mut quick = server.socket("/process/pty/slow/connect", EXIT).await.unwrap();
+    let mut quick = Socket::open(&server, "/process/pty/slow/connect", EXIT).await.unwrap();
     quick.control().await;
     quick.type_in("\n").await;
     quick.until("THE-END").await;

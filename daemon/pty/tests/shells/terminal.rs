@@ -45,7 +45,7 @@ async fn serves_a_page_and_its_assets() {
 #[tokio::test]
 async fn a_shell_with_sizes_text_and_an_orderly_end() {
     let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
-    let mut socket = server.socket("/ws", "").await.unwrap();
+    let mut socket = Socket::open(&server, "/ws", "").await.unwrap();
     hush(&mut socket).await;
     type_in(&mut socket, r#"{"rows":31,"cols":97}"#).await;
     type_in(&mut socket, "echo \"<$(stty size)|$TERM|$PWD>\"\n").await;
@@ -77,7 +77,7 @@ async fn a_shell_with_sizes_text_and_an_orderly_end() {
 #[tokio::test]
 async fn a_disconnect_hangs_up_the_shell_and_its_jobs() {
     let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
-    let mut socket = server.socket("/ws", "").await.unwrap();
+    let mut socket = Socket::open(&server, "/ws", "").await.unwrap();
     hush(&mut socket).await;
     // Nobody else's, whatever else runs on this machine.
     let sleep = |number: u32| format!("sleep {} ", std::process::id() * 10 + number);
@@ -104,7 +104,7 @@ async fn a_disconnect_hangs_up_the_shell_and_its_jobs() {
 #[tokio::test]
 async fn misuse_is_told_by_a_close_frame() {
     let server = Server::start(pinfold_pty::terminal_router(sandbox(), 64)).await;
-    let mut socket = server.socket("/ws", "").await.unwrap();
+    let mut socket = Socket::open(&server, "/ws", "").await.unwrap();
     // The head of a binary frame of 2^40 bytes.
     socket.stream.get_mut().write_all(&[0x82, 0xFF, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4]).await.unwrap();
     let close = loop {
