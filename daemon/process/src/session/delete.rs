@@ -24,10 +24,12 @@ impl Processes {
     pub(crate) fn remove_session(&self, id: &str, scope: Scope) -> Option<JoinHandle<()>> {
         let mut sessions = lock(&self.sessions);
         let session = sessions.remove(id)?;
+        let commands = lock(&session.commands);
         session.deleted.store(true, Ordering::Relaxed);
         // Out of the way at once: a new session of this id has the same directory, and its files must stay.
         let trash = session.directory.with_file_name(format!(".deleted-{}", uuid::Uuid::new_v4()));
         let moved = std::fs::rename(&session.directory, &trash).is_ok();
+        drop(commands);
         drop(sessions);
         let (grace, check) = (self.settings.grace, self.settings.check);
         Some(tokio::spawn(async move {
@@ -79,4 +81,46 @@ async fn signal(session: &Arc<Session>, scope: Scope, signal: Signal) -> Vec<Pid
     let signalled =
         tokio::task::spawn_blocking(move || session.process.signal_family(&session.mark, scope, signal));
     signalled.await.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use pinfold_http::ApiResult;
+
+    use super::super::command::Manner;
+    use super::*;
+    use crate::Settings;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_that_comes_with_the_delete_leaves_no_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let sandbox = pinfold_testing::sandbox(home.path(), home.path(), &[]);
+        let processes = Processes::new(sandbox, Settings::default()).with_shell("/bin/sh");
+        let session = processes.insert_session("s", home.path()).unwrap();
+        // What a delete does, slowly, while a command comes.
+        let held = lock(&session.commands);
+        let (told, thread) = std::sync::mpsc::channel();
+        let comer = std::thread::spawn({
+            let session = Arc::clone(&session);
+            move || -> ApiResult<()> {
+                told.send(nix::unistd::gettid()).unwrap();
+                session
+                    .submit("c".to_owned(), "true".to_owned(), Manner::default(), &Settings::default())
+                    .map(drop)
+            }
+        });
+        let stat = format!("/proc/self/task/{}/stat", thread.recv().unwrap());
+        pinfold_testing::wait_for("the command to wait for the delete", || {
+            std::fs::read_to_string(&stat).unwrap().contains(") S ").then_some(())
+        });
+        assert!(!session.directory.exists(), "made while the delete was under way");
+        session.deleted.store(true, Ordering::Relaxed);
+        drop(held);
+        let refused = comer.join().unwrap().unwrap_err();
+        assert_eq!(refused.status(), http::StatusCode::GONE);
+        assert!(!session.directory.exists(), "made after the delete");
+        processes.remove_session("s", Scope::Everything).unwrap().await.unwrap();
+    }
 }

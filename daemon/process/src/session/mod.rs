@@ -179,7 +179,7 @@ impl Session {
         ApiError::gone(message).code("SESSION_ENDED")
     }
 
-    /// Hands a command to the shell's queue.
+    /// Hands a command to the shell's queue, unless the session was deleted.
     fn submit(
         &self,
         id: String,
@@ -187,6 +187,8 @@ impl Session {
         manner: Manner,
         settings: &Settings,
     ) -> ApiResult<Arc<Command>> {
+        // Held from the look at the session to the last of its files: a delete, which holds it too, finds all of them or forbids them.
+        let mut commands = lock(&self.commands);
         self.check_alive()?;
         let slot = self.jobs.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => {
@@ -203,7 +205,6 @@ impl Session {
         })?;
         let job = Job::new(id, text, log, manner);
         let command = Arc::clone(&job.command);
-        let mut commands = lock(&self.commands);
         commands.push(Arc::clone(&command));
         while commands.len() > settings.max_remembered
             && let Some(oldest) = commands.iter().position(|c| matches!(c.state(), State::Ended { .. }))
