@@ -12,11 +12,12 @@ import subprocess
 import tempfile
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from plane import Plane
 from second_host import HERE, THERE, SecondHost
-from stack import BINARY, STATE, TIED, free_port
+from stack import BINARY, STATE, TIED, Stack, free_port
 from support import busybox, docker, eventually
 from watched_engine import WatchedEngine
 
@@ -47,6 +48,18 @@ class Registry:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+
+
+@contextlib.contextmanager
+def in_place_of(stack: Stack, **environment: str) -> Iterator[Node]:
+    """A runner, not started yet, in the place of the instance under test: there is one on a host."""
+    stack.stop()
+    node = Node(**environment)
+    try:
+        yield node
+    finally:
+        node.close()
+        stack.start()
 
 
 class Node:

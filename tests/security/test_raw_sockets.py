@@ -10,7 +10,7 @@ from pathlib import Path
 import outside as beyond
 import pytest
 
-from node import Node
+from node import Node, in_place_of
 from support import address, docker
 
 IMAGE = "pinfold/sandbox:latest"
@@ -29,19 +29,13 @@ while True:
 
 @pytest.fixture(scope="module")
 def node(stack, tmp_path_factory) -> Iterator[Node]:
-    stack.stop()
-    node = Node(PINFOLD_CAPABILITIES="NET_RAW")
-    node.engine.disks = True
-    try:
-        with beyond.outside(tmp_path_factory.mktemp("www")):
-            node.start()
-            yield node
-            for sandbox in node.made:
-                node.job("DESTROY_SANDBOX", sandbox)
-            node.nothing_left()
-    finally:
-        node.close()
-        stack.start()
+    with in_place_of(stack, PINFOLD_CAPABILITIES="NET_RAW") as node, beyond.outside(tmp_path_factory.mktemp("www")):
+        node.engine.disks = True
+        node.start()
+        yield node
+        for sandbox in node.made:
+            node.job("DESTROY_SANDBOX", sandbox)
+        node.nothing_left()
 
 
 def ears(port: int, there: bool) -> subprocess.Popen[str]:

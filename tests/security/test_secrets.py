@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from node import TOKEN, Node
+from node import TOKEN, Node, in_place_of
 
 #: Nobody listens there.
 NOWHERE = "127.0.0.1:9"
@@ -21,14 +21,9 @@ ACCOUNT = {"url": NOWHERE, "project": "p", "username": "pf", "password": "hush-r
 
 @pytest.fixture(scope="module")
 def node(stack) -> Iterator[Node]:
-    stack.stop()
-    node = Node(LOG_LEVEL="debug", API_LOG_REQUESTS="true", **AWS)
-    try:
+    with in_place_of(stack, LOG_LEVEL="debug", API_LOG_REQUESTS="true", **AWS) as node:
         node.start()
         yield node
-    finally:
-        node.close()
-        stack.start()
 
 
 def test_no_secret_of_any_kind_is_logged(node):
