@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jobs::ControlPlane;
 use crate::node::Node;
+use crate::observe::describe;
 use crate::services;
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -141,9 +142,7 @@ impl Health {
 
     /// The figures in the Prometheus text format; those that cannot be read are left out.
     pub fn prometheus(&self) -> String {
-        let mut text = String::from(
-            "# HELP pinfold_sandboxes Sandboxes of this node by state.\n# TYPE pinfold_sandboxes gauge\n",
-        );
+        let mut text = String::new();
         let mut states = BTreeMap::<&str, u64>::new();
         let mut daemons = BTreeMap::<String, u64>::new();
         for (_, sandbox) in self.node.index.all() {
@@ -152,16 +151,17 @@ impl Health {
                 *daemons.entry(version).or_default() += 1;
             }
         }
+        describe(&mut text, "pinfold_sandboxes", "gauge", "Sandboxes of this node by state.");
         for (state, count) in states {
             let _ = writeln!(text, "pinfold_sandboxes{{state=\"{state}\"}} {count}");
         }
-        text.push_str("# HELP pinfold_daemons Running sandboxes by the version of their daemon.\n# TYPE pinfold_daemons gauge\n");
+        describe(&mut text, "pinfold_daemons", "gauge", "Running sandboxes by the version of their daemon.");
         for (version, count) in daemons {
             // A sandbox's own word, which must not become a line of ours.
             let version = version.escape_default();
             let _ = writeln!(text, "pinfold_daemons{{version=\"{version}\"}} {count}");
         }
-        text.push_str("# HELP pinfold_table_entries Entries of this process's own tables.\n# TYPE pinfold_table_entries gauge\n");
+        describe(&mut text, "pinfold_table_entries", "gauge", "Entries of this process's own tables.");
         for (table, entries) in self.node.tables() {
             let _ = writeln!(text, "pinfold_table_entries{{table=\"{table}\"}} {entries}");
         }
@@ -193,7 +193,8 @@ impl Health {
             ),
             ("pinfold_allocated_disk_gibibytes", "Disk promised to sandboxes.", m.current_allocated_disk_gib),
         ] {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+            describe(&mut text, name, "gauge", help);
+            let _ = writeln!(text, "{name} {value}");
         }
         text
     }

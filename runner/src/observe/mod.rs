@@ -126,10 +126,7 @@ impl Counters {
         let state = self.state();
         let mut text = String::new();
         let name = "container_operation_duration_seconds";
-        let _ = writeln!(
-            text,
-            "# HELP {name} Duration of sandbox operations, failed ones included.\n# TYPE {name} histogram"
-        );
+        describe(&mut text, name, "histogram", "Duration of sandbox operations, failed ones included.");
         for (operation, h) in &state.durations {
             for (bound, count) in BUCKETS.iter().zip(h.buckets) {
                 let _ = writeln!(text, "{name}_bucket{{operation=\"{operation}\",le=\"{bound}\"}} {count}");
@@ -142,30 +139,35 @@ impl Counters {
             );
         }
         let name = "container_operation_total";
-        let _ = writeln!(text, "# HELP {name} Sandbox operations by outcome.\n# TYPE {name} counter");
+        describe(&mut text, name, "counter", "Sandbox operations by outcome.");
         for ((operation, status), count) in &state.totals {
             let _ = writeln!(text, "{name}{{operation=\"{operation}\",status=\"{status}\"}} {count}");
         }
         let name = "pinfold_operations_under_way";
-        let _ = writeln!(text, "# HELP {name} Operations under way.\n# TYPE {name} gauge");
+        describe(&mut text, name, "gauge", "Operations under way.");
         for (operation, count) in &state.under_way {
             let _ = writeln!(text, "{name}{{operation=\"{operation}\"}} {count}");
         }
-        let name = "pinfold_out_of_memory_total";
-        let _ =
-            writeln!(text, "# HELP {name} Times that a sandbox ran out of memory.\n# TYPE {name} counter");
-        let _ = writeln!(text, "{name} {}", state.out_of_memory);
-        let name = "pinfold_volume_mounts_healed_total";
-        let _ = writeln!(
-            text,
-            "# HELP {name} Dead mounts of volumes that were replaced under running sandboxes.\n# TYPE {name} counter"
-        );
-        let _ = writeln!(text, "{name} {}", state.healed);
-        let name = "pinfold_volume_heal_failures_total";
-        let _ = writeln!(text, "# HELP {name} Attempts at that which failed.\n# TYPE {name} counter");
-        let _ = writeln!(text, "{name} {}", state.heals_failed);
+        let plain = [
+            ("pinfold_out_of_memory_total", "Times that a sandbox ran out of memory.", state.out_of_memory),
+            (
+                "pinfold_volume_mounts_healed_total",
+                "Dead mounts of volumes that were replaced under running sandboxes.",
+                state.healed,
+            ),
+            ("pinfold_volume_heal_failures_total", "Attempts at that which failed.", state.heals_failed),
+        ];
+        for (name, help, count) in plain {
+            describe(&mut text, name, "counter", help);
+            let _ = writeln!(text, "{name} {count}");
+        }
         text
     }
+}
+
+/// Says what the samples are that follow.
+pub(crate) fn describe(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 #[cfg(test)]

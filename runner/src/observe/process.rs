@@ -24,7 +24,8 @@ pub(crate) fn prometheus() -> String {
     ];
     for (name, kind, help, value) in all {
         if let Some(value) = value {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+            super::describe(&mut text, name, kind, help);
+            let _ = writeln!(text, "{name} {value}");
         }
     }
     text
