@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pinfold_proto::id::VolumeId;
 
-use super::storage::{SECRET, Server, clients, object_store, object_store_on};
+use super::storage::{Server, clients, object_store, object_store_on, settings};
 use super::*;
 
 /// A host with a volume in a bucket, and the lives of a runner on it.
@@ -25,17 +25,10 @@ impl Host {
     }
 
     async fn runner(&self) -> Real {
-        let store = pinfold_runner::ObjectStore {
-            endpoint: format!("http://127.0.0.1:{}", self.port),
-            region: "us-east-1".to_owned(),
-            access_key: "pf-access-key".to_owned(),
-            secret_key: Secret::new(SECRET),
-            bucket: None,
-        };
         Real::with(|c| {
             c.data_dir = self.dir.path().join("data");
             c.bucket_dir = Some(self.dir.path().join("buckets"));
-            c.object_store = Some(store);
+            c.object_store = Some(settings(self.port));
             c.volume_cleanup_dry_run = false;
             // Longer than a create takes: no clean-up may take what is being mounted.
             c.volume_cleanup_exclusion = Duration::from_secs(3);

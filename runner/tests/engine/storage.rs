@@ -6,12 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use pinfold_proto::id::VolumeId;
 use pinfold_proto::runner::payload::{PullSnapshot, Registry, VolumeMount};
+use pinfold_runner::ObjectStore;
 use pinfold_runner::error::Class;
 use pinfold_volumes::{Binder, Health, S3Credentials, S3Volumes, VolumeStore, health};
 
 use super::*;
 
-pub(super) const SECRET: &str = "pf-secret-key";
+const SECRET: &str = "pf-secret-key";
 
 /// A server of this test, ended with it.
 pub(super) struct Server {
@@ -181,12 +182,24 @@ pub(super) async fn object_store_on(port: u16, buckets: &[&VolumeId]) -> Server 
     Server { child, port, dir: tempfile::tempdir().unwrap() }
 }
 
-fn credentials(server: &Server) -> S3Credentials {
-    S3Credentials {
-        endpoint: Some(format!("http://127.0.0.1:{}", server.port)),
-        region: Some("us-east-1".to_owned()),
-        access_key: Secret::new("pf-access-key"),
+/// A runner's settings for the object store on this port.
+pub(super) fn settings(port: u16) -> ObjectStore {
+    ObjectStore {
+        endpoint: format!("http://127.0.0.1:{port}"),
+        region: "us-east-1".to_owned(),
+        access_key: "pf-access-key".to_owned(),
         secret_key: Secret::new(SECRET),
+        bucket: None,
+    }
+}
+
+fn credentials(server: &Server) -> S3Credentials {
+    let store = settings(server.port);
+    S3Credentials {
+        endpoint: Some(store.endpoint),
+        region: Some(store.region),
+        access_key: Secret::new(store.access_key),
+        secret_key: store.secret_key,
     }
 }
 
@@ -263,17 +276,10 @@ async fn pain_50_volumes_outlive_the_runner_and_dead_mounts_are_healed() {
 async fn sandboxes_share_a_bucket() {
     let volume: VolumeId = uuid::Uuid::new_v4().to_string().parse().unwrap();
     let server = object_store(&[&volume]).await;
-    let store = pinfold_runner::ObjectStore {
-        endpoint: format!("http://127.0.0.1:{}", server.port),
-        region: "us-east-1".to_owned(),
-        access_key: "pf-access-key".to_owned(),
-        secret_key: Secret::new(SECRET),
-        bucket: None,
-    };
     let real = Real::with(|c| {
         // The contract's place for mounts of a development host is /tmp.
         c.environment = "development".to_owned();
-        c.object_store = Some(store);
+        c.object_store = Some(settings(server.port));
         c.volume_cleanup_dry_run = false;
         // Longer than a create takes: no clean-up may take what is being mounted.
         c.volume_cleanup_exclusion = Duration::from_secs(3);
