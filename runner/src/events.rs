@@ -163,22 +163,16 @@ async fn died(node: &Node, id: &SandboxId, event: &Event) {
 
 /// Reads one sandbox from the engine into the index.
 pub(crate) async fn refresh(node: &Node, id: &SandboxId) -> OpResult<()> {
-    match node.engine.inspect(id.as_str()).await {
-        Ok(found) => {
-            // Between the question and the answer an operation may have begun; it knows better.
-            if node.index.get(id).is_none_or(|s| !s.busy) {
-                node.learn(id, &found);
-            }
-            Ok(())
-        }
-        Err(error) if error.is_not_found() => {
-            if node.index.get(id).is_some_and(|s| !s.busy) {
-                node.index.remove(id);
-            }
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    let found = node.find(id).await?;
+    // Between the question and the answer an operation may have begun; it knows better.
+    if node.index.get(id).is_some_and(|s| s.busy) {
+        return Ok(());
     }
+    match found {
+        Some(found) => node.learn(id, &found),
+        None => drop(node.index.remove(id)),
+    }
+    Ok(())
 }
 
 /// Compares the whole listing with the index; only what differs is inspected.

@@ -3,7 +3,8 @@
 //!
 //! What a chain says becomes the sandbox's recorded policy, so nothing that was closed opens. The order is: our policy in force, our network
 //! attached, the old network detached, the record written, and only then the old chain removed; so a kill at any point leaves work for the next start
-//! and no sandbox without rules. A sandbox that cannot be taken over keeps its chain. A sandbox of ours whose record is lost is closed.
+//! and no sandbox without rules. A sandbox that cannot be taken over keeps its chain. A sandbox of ours whose record is lost is closed. What has a
+//! sandbox's kind of name and not the sandbox's id in its environment is somebody else's, and never gets into the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

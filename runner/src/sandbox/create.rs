@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinfold_engine::{ContainerSpec, ContainerStatus, EngineError};
+use pinfold_engine::{Container, ContainerSpec, ContainerStatus, EngineError};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
@@ -226,16 +226,19 @@ impl Node {
         self.index.remove(id);
     }
 
-    /// Reads a container that the index does not know into it. False when there is none.
-    pub(crate) async fn adopt(&self, id: &SandboxId) -> OpResult<bool> {
+    /// The container of a sandbox that the index may not know; none if there is none, or if it is somebody else's.
+    pub(crate) async fn find(&self, id: &SandboxId) -> OpResult<Option<Container>> {
         match self.engine.inspect(id.as_str()).await {
-            Ok(found) => {
-                self.learn(id, &found);
-                Ok(true)
-            }
-            Err(error) if error.is_not_found() => Ok(false),
+            Ok(found) => Ok(Some(found).filter(|found| definition::is_of(id, found))),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Reads a container that the index does not know into it. False when there is none.
+    pub(crate) async fn adopt(&self, id: &SandboxId) -> OpResult<bool> {
+        let found = self.find(id).await?;
+        Ok(found.map(|found| self.learn(id, &found)).is_some())
     }
 
     /// Marks a sandbox as having an operation of ours under way, until the guard is dropped.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pinfold_engine::{Attachment, ContainerSpec, Image, Limits};
+use pinfold_engine::{Attachment, Container, ContainerSpec, Image, Limits};
 use pinfold_network::Endpoint;
+use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::CreateSandbox;
 use pinfold_proto::well_known::DAEMON_PATH;
 
@@ -42,12 +43,21 @@ const OWNED_LABELS: [&str; 6] = [
     "daytona.android_device",
 ];
 
+/// The variable that every sandbox's container has, whichever runner made it.
+const ID: &str = "DAYTONA_SANDBOX_ID";
+
+/// Whether a container of a sandbox's name is the sandbox's: others may name theirs after a UUID, too. What was committed from a sandbox brings along
+/// the id of that one, and a resize by the original keeps the variables.
+pub(super) fn is_of(id: &SandboxId, found: &Container) -> bool {
+    found.env.contains(&format!("{ID}={id}"))
+}
+
 /// `ssh_key`: the line of the only key that the sandbox's SSH server is to take.
 fn environment(request: &CreateSandbox, image: &Image, ssh_key: Option<&str>) -> Vec<String> {
     let mut env: BTreeMap<&str, &str> = request.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     // The system's values win over the caller's: a tenant must not be able to take another identity.
     let system = [
-        ("DAYTONA_SANDBOX_ID", Some(request.id.as_str())),
+        (ID, Some(request.id.as_str())),
         ("DAYTONA_SANDBOX_SNAPSHOT", Some(request.snapshot.as_str())),
         ("DAYTONA_SANDBOX_USER", Some(request.os_user.as_str())),
         ("DAYTONA_OTEL_ENDPOINT", request.otel_endpoint.as_deref().filter(|v| !v.is_empty())),

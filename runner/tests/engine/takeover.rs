@@ -1,6 +1,11 @@
 //! A host that ran the original runner.
 
+use pinfold_engine::ContainerStatus;
+
 use super::*;
+
+/// The chain of a container that is no more.
+const GONE: &str = "DAYTONA-SB-0123456789ab";
 
 /// What the original runner leaves on a host: containers on the engine's default bridge, chains and their jumps, accepts of a link network.
 #[tokio::test(flavor = "multi_thread")]
@@ -10,18 +15,24 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     let (running, stopped, open) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
     let _cleanup = Cleanup(vec![running.clone(), stopped.clone(), open.clone()]);
     for (id, verb) in [(&running, "run -d"), (&stopped, "create"), (&open, "run -d")] {
-        shell(&format!("docker {verb} --name {id} --label daytona.sandbox_name=old {IMAGE} sleep 3600"));
+        shell(&format!("docker {verb} --name {id} -e DAYTONA_SANDBOX_ID={id} {IMAGE} sleep 3600"));
     }
+    // Others' with names of the same kind: one that has nothing of a sandbox, and one of an image that was committed from a sandbox.
+    let (foreign, committed) = (SandboxId::random(), SandboxId::random());
+    let _foreign = Cleanup(vec![foreign.clone(), committed.clone()]);
+    shell(&format!("docker run -d --name {foreign} {IMAGE} sleep 3600"));
+    shell(&format!("docker run -d --name {committed} -e DAYTONA_SANDBOX_ID={open} {IMAGE} sleep 3600"));
     // One of ours, of a life whose records are gone.
     let lost = SandboxId::random();
     let _lost = Cleanup(vec![lost.clone()]);
     let daemon = tempfile::Builder::new().prefix("pinfold-daemon-").tempfile().unwrap();
     let bind = format!("{}:/usr/local/bin/daytona:ro", daemon.path().display());
-    shell(&format!("docker run -d --name {lost} -v {bind} {IMAGE} sleep 3600"));
+    shell(&format!("docker run -d --name {lost} -e DAYTONA_SANDBOX_ID={lost} -v {bind} {IMAGE} sleep 3600"));
     let chain = |id: &SandboxId| {
         format!("DAYTONA-SB-{}", &shell(&format!("docker inspect -f '{{{{.Id}}}}' {id}"))[..12])
     };
     let (first, second) = (chain(&running), chain(&stopped));
+    let rules = |name: &str| shell("iptables-save").matches(name).count();
     let address = shell(&format!("docker inspect -f '{{{{.NetworkSettings.IPAddress}}}}' {running}"));
     let address = address.trim();
     let link = format!("daytona-link-{running}");
@@ -31,20 +42,27 @@ async fn a_host_of_the_original_runner_is_taken_over() {
         "set -e
          iptables -N {first}; iptables -A {first} -d 203.0.113.0/24 -j RETURN; iptables -A {first} -j DROP
          iptables -N {second}; iptables -A {second} -j DROP
-         iptables -N DAYTONA-SB-0123456789ab
+         iptables -N {GONE}
          iptables -I DOCKER-USER 1 -s {address}/32 -j {first}
          iptables -I DOCKER-USER 1 -i {bridge} -o {bridge} -j ACCEPT
          iptables -t mangle -N {first}; iptables -t mangle -A {first} -j MARK --set-mark 999
          iptables -t mangle -A PREROUTING -s {address}/32 -j {first}"
     ));
-    assert!(shell("iptables-save").matches("DAYTONA-SB").count() >= 10, "the fabricated state is there");
+    assert_eq!([first.as_str(), &second, GONE].map(rules), [7, 2, 1], "the fabricated state is there");
 
     let _tables = Tables;
     let real = Real::guarded(|_| {}, firewall(&engine).await).await;
     eventually("the takeover", || {
-        real.node.records.ids().len() >= 4 && !shell("iptables-save").contains("DAYTONA-SB")
+        [&running, &stopped, &open, &lost].iter().all(|id| real.node.records.get(id).is_some())
+            && [first.as_str(), &second, GONE].map(rules) == [0, 0, 0]
     })
     .await;
+    for id in [&foreign, &committed] {
+        assert!(real.node.index.get(id).is_none() && real.node.records.get(id).is_none(), "{id} was taken");
+        let found = real.engine.inspect(id.as_str()).await.unwrap();
+        let networks: Vec<&str> = found.networks.keys().map(String::as_str).collect();
+        assert_eq!((networks, found.status), (vec!["bridge"], ContainerStatus::Running));
+    }
     assert!(!shell("iptables-save").contains(&format!("-A DOCKER-USER -i {bridge}")));
     let settings = |id: &SandboxId| real.node.records.get(id).unwrap().network;
     assert_eq!(settings(&running).network_allow_list.as_deref(), Some("203.0.113.0/24"));
@@ -70,7 +88,11 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     for id in [&running, &stopped, &open, &lost] {
         real.node.destroy(id).await.unwrap();
     }
-    assert!(!shell("docker network ls").contains(&link) && real.node.records.ids().is_empty());
-    assert!(!shell("nft list table inet pinfold").contains("sb_"));
+    assert!(!shell("docker network ls").contains(&link));
+    let rules = shell("nft list table inet pinfold");
+    for id in [&running, &stopped, &open, &lost] {
+        assert!(real.node.records.get(id).is_none());
+        assert!(!rules.contains(&format!("sb_{}", id.as_str().replace('-', ""))), "{rules}");
+    }
     real.stop.cancel();
 }

@@ -177,6 +177,37 @@ async fn dead_containers_are_removed_and_told() {
     task.await.unwrap();
 }
 
+/// A name like a sandbox's makes no sandbox: nothing is done to somebody else's container, nor told of it, and its name cannot be had.
+#[tokio::test]
+async fn a_container_that_is_only_named_like_a_sandbox_is_left_alone() {
+    let bench = Bench::new().await;
+    let (ours, frozen, dead) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
+    bench.node.create(request(&ours)).await.unwrap();
+    // As one of an image that was committed from a sandbox.
+    let spec = bench.engine.spec(ours.as_str()).unwrap();
+    for (id, status) in [(&frozen, ContainerStatus::Paused), (&dead, ContainerStatus::Dead)] {
+        let spec = pinfold_engine::ContainerSpec { name: id.to_string(), ..spec.clone() };
+        bench.engine.create(&spec).await.unwrap();
+        bench.engine.alter(id.as_str(), |c| c.status = status);
+    }
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    let known: Vec<SandboxId> = again.node.index.all().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(known, [ours]);
+    let refused = again.node.create(request(&frozen)).await.unwrap_err();
+    assert_eq!(refused.class, Class::Conflict, "{refused}");
+    let status = |id: &SandboxId| again.engine.container(id.as_str()).unwrap().status;
+    assert_eq!((status(&frozen), status(&dead)), (ContainerStatus::Paused, ContainerStatus::Dead));
+    // Nor does an event make it one.
+    let looks = again.engine.calls("inspect");
+    again.engine.start(frozen.as_str()).await.unwrap();
+    eventually("a look after the event", || again.engine.calls("inspect") > looks).await;
+    stop.cancel();
+    task.await.unwrap();
+    assert!(again.node.index.get(&frozen).is_none());
+}
+
 /// 14.2, row 5: a start thaws, and does not wait for a daemon that is frozen.
 #[tokio::test]
 async fn a_start_thaws_a_frozen_sandbox() {
