@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{Daemon, until};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pinfold_process::Settings;
 use pinfold_spawn::tree;
@@ -126,7 +127,25 @@ async fn a_command_ends_with_its_time() {
         let (status, body) = daemon.ask("POST", &s.path("/exec"), limited("echo quick")).await;
         assert_eq!((status, &body["stdout"]), (200, &json!("quick\n")), "{body}");
     };
-    tokio::join!(waits, goes_on, spins, in_time);
+    // The processor is somebody else's when its child is killed: that ends the command, and not the session.
+    let is_late = async {
+        let s = Session::new(&daemon, "bash", "is-late").await;
+        let shell = Pid::from_raw(s.run("echo $$").await.1.trim().parse().unwrap());
+        let child = format!("sleep {}", u64::from(std::process::id()) * 10 + 4);
+        let runs = || !commands_with(&format!("{child} ")).is_empty();
+        let late = async {
+            until("the command", async || runs()).await;
+            kill(shell, Signal::SIGSTOP).unwrap();
+            until("its end", async || !runs()).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            kill(shell, Signal::SIGCONT).unwrap();
+        };
+        let path = s.path("/exec");
+        let ((status, body), ()) = tokio::join!(daemon.ask("POST", &path, limited(&child)), late);
+        assert_eq!(status, 408, "{body}");
+        assert_eq!(s.run("echo here").await.1, "here\n");
+    };
+    tokio::join!(waits, goes_on, spins, in_time, is_late);
 }
 
 /// `pains.md` A5: deleting a session kills what people meant to leave, or leaves what they meant to kill. Both can be had.
@@ -159,8 +178,7 @@ async fn a5_detached_processes_are_killed_or_kept_as_asked() {
         for words in detached {
             let left = find(words);
             assert_eq!(!left.is_empty(), live_on, "{query:?} {words}");
-            left.iter()
-                .for_each(|pid| nix::sys::signal::kill(*pid, nix::sys::signal::Signal::SIGKILL).unwrap());
+            left.iter().for_each(|pid| kill(*pid, Signal::SIGKILL).unwrap());
         }
     }
     assert_eq!(Daemon::new().ask("DELETE", "/process/session/x?keepDetached=maybe", None).await.0, 400);

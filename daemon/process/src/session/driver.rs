@@ -24,8 +24,9 @@ use crate::pipe::{CAPACITY, Reader, Writer, read_some};
 /// Input that a command has not read yet is held up to this size; then whoever sends it waits.
 const MAX_PENDING: usize = 1 << 20;
 
-/// A command that ran into its time limit is struck this often before its shell is, with this time between.
-const STRIKES: u32 = 10;
+/// A command that ran into its time limit is struck this often before its shell is, with this time between. That nothing was left to strike says nothing
+/// of the shell: it may not have had the processor since to tell that the command is over. Together they are less than the SDK waits.
+const STRIKES: u32 = 20;
 const STRIKE: Duration = Duration::from_millis(100);
 /// What a shell reports of a child that was killed.
 const KILLED: i32 = 137;
@@ -144,8 +145,9 @@ async fn at(time: Option<Instant>) {
 async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: u32) {
     let (process, mark) = (Arc::clone(process), mark.clone());
     let kill = move || {
-        let killed = signal_started(&process, &mark, since, Signal::SIGKILL.into());
-        if killed == 0 || strikes >= STRIKES {
+        if strikes < STRIKES {
+            signal_started(&process, &mark, since, Signal::SIGKILL.into());
+        } else {
             process.kill_family(&mark, Scope::Everything);
         }
     };
