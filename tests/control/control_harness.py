@@ -34,7 +34,11 @@ BINARY = Path(os.environ.get("PINFOLD_CONTROL_EXAMPLE", ROOT / "target/debug/exa
 POOL = concurrent.futures.ThreadPoolExecutor(16)
 
 
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+# How long anything here may take: the limit of a machine that others have, and not what is judged.
+PATIENCE = 60.0
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Waits for a condition, and says what was awaited when it does not come."""
     deadline = time.monotonic() + seconds
     while True:
@@ -66,14 +70,14 @@ class Process:
     def kill(self) -> None:
         """Ends it as a power cut would."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         self.log.close()
 
     def stop(self) -> int:
         """Ends it as an operator would, and returns its status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        status = self.process.wait(20)
+        status = self.process.wait(PATIENCE)
         self.log.close()
         return status
 
@@ -170,7 +174,7 @@ class ManualRunner:
         body = {"appVersion": "1", "domain": "127.0.0.1", "apiUrl": "http://127.0.0.1:9", "proxyUrl": "http://127.0.0.1:9"}
         assert self.api.post("/runners/healthcheck", json={**body, **more}).status_code == 201
 
-    def poll(self, timeout: float = 5) -> list[dict[str, Any]]:
+    def poll(self, timeout: float = 30) -> list[dict[str, Any]]:
         answer = self.api.get("/jobs/poll", params={"timeout": timeout, "limit": 10})
         assert answer.status_code == 200, answer.text
         return list(answer.json()["jobs"])
@@ -289,7 +293,7 @@ class Split:
     def healthcheck(self) -> None:
         self.manual.healthcheck()
 
-    def poll(self, timeout: float = 5) -> list[dict[str, Any]]:
+    def poll(self, timeout: float = 30) -> list[dict[str, Any]]:
         return self.manual.poll(timeout)
 
     def finish(self, job: str, status: str = "COMPLETED", **more: str) -> httpx.Response:
@@ -299,7 +303,7 @@ class Split:
         """A started sandbox's id."""
         pending = self.background("POST", "/sandbox", json={"name": name, "autoStopInterval": 0, **body})
         (runner or self.manual).do("CREATE_SANDBOX")
-        answer = pending.result(10)
+        answer = pending.result(PATIENCE)
         assert answer is not None and answer.status_code == 200, answer and answer.text
         return str(answer.json()["id"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from control_harness import Split, wait_for
+from control_harness import PATIENCE, Split, wait_for
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_start_aborts_the_archiving(ready: Split) -> None:
     pending = ready.background("POST", f"/sandbox/{box}/start")
     ready.manual.do("START_SANDBOX")
     ready.finish(backup["id"], "FAILED", errorMessage="the backup was cancelled by a start")
-    answer = pending.result(10)
+    answer = pending.result(PATIENCE)
     assert answer is not None and answer.json()["state"] == "started"
     assert "errorReason" not in record(ready, box)
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_backed_up(ready: Split) -> None:
     wait_for("the row", lambda: ready.api.state("slow") == "creating")
     assert ready.api.post("/sandbox/slow/backup").status_code == 400
     ready.manual.do("CREATE_SANDBOX")
-    pending.result(10)
+    pending.result(PATIENCE)
     ready.api("DELETE", "/sandbox/slow")
     assert ready.api.post("/sandbox/slow/backup").status_code in (404, 409)
     assert ready.api.post("/sandbox/none/backup").status_code == 404

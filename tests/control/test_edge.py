@@ -94,7 +94,7 @@ def test_websockets_pass(edge: Edge, sandbox: str) -> None:
     url = f"ws://127.0.0.1:{edge.port}/toolbox/{sandbox}/process/pty/x/connect"
     with connect(url, additional_headers={"Authorization": f"Bearer {edge.key}"}) as socket:
         socket.send("hello")
-        assert socket.recv(timeout=5) == "hello"
+        assert socket.recv(timeout=60) == "hello"
 
 
 def test_a_stopped_sandbox_says_so(edge: Edge, api: Api, sandbox: str) -> None:

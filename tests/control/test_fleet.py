@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from control_harness import Api, ManualRunner, Split, Toolbox, wait_for
+from control_harness import PATIENCE, Api, ManualRunner, Split, Toolbox, wait_for
 
 METRICS = {
     "currentCpuLoadAverage": 0.1,
@@ -47,7 +47,7 @@ def test_new_sandboxes_are_spread_between_healthchecks(split: Split) -> None:
         for job in runner.poll():
             runner.finish(job["id"])
     for future in pending:
-        future.result(10)
+        future.result(PATIENCE)
 
 
 def test_the_better_runner_is_chosen(split: Split) -> None:
@@ -95,7 +95,7 @@ def test_draining_moves_what_is_stopped(with_registry: Split) -> None:
     moved(split, box, second)
     pending = split.background("POST", f"/sandbox/{box}/start")
     second.do("START_SANDBOX")
-    answer = pending.result(10)
+    answer = pending.result(PATIENCE)
     assert answer is not None and answer.json()["state"] == "started"
 
 
@@ -135,7 +135,7 @@ def test_a_failed_move_leaves_it_where_it_is(with_registry: Split) -> None:
     assert "could not move" in record["errorReason"]
     pending = split.background("POST", f"/sandbox/{box}/start")
     split.manual.do("START_SANDBOX")
-    pending.result(10)
+    pending.result(PATIENCE)
     assert split.api.state(box) == "started"
 
 
@@ -208,7 +208,7 @@ def test_foreign_jobs_are_404(split: Split) -> None:
     assert second.api("PUT", f"/sandbox/{sandbox}/state", json={"state": "stopped"}).status_code == 404
     assert second.api.get("/sandbox/for-runner").json() == []
     split.finish(job["id"])
-    pending.result(10)
+    pending.result(PATIENCE)
 
 
 def test_registries(split: Split) -> None:
@@ -232,7 +232,7 @@ def test_registries(split: Split) -> None:
     wait_for("the snapshot", lambda: api.get("/snapshots/private").json()["state"] == "active")
     pending = split.background("POST", "/sandbox", json={"snapshot": "private"})
     assert split.manual.do("CREATE_SANDBOX")["payload"]["registry"] == expected, "another runner would have to pull it"
-    pending.result(10)
+    pending.result(PATIENCE)
     api.post("/snapshots", json={"name": "public", "imageName": "registry.test:5000/other/app:1"})
     assert "registry" not in split.manual.do("PULL_SNAPSHOT")["payload"], "the password is for its own project"
     api.post("/snapshots", json={"name": "built", "buildInfo": {"dockerfileContent": "FROM registry.test:5000/team/app:1\nRUN x\n"}})
@@ -262,7 +262,7 @@ def test_a_policy_is_in_force_before_a_warm_sandbox_is_handed_out(split: Split) 
     assert not pending.done()
     for job in seen:
         split.finish(str(job["id"]))
-    answer = pending.result(10)
+    answer = pending.result(PATIENCE)
     assert answer is not None
     made = answer.json()
     assert (made["id"], made["name"], made["state"], made["networkBlockAll"]) == (waiting, "guarded", "started", True)
@@ -286,7 +286,7 @@ def test_what_a_warm_sandbox_cannot_become_is_made_anew(split: Split) -> None:
         pending = split.background("POST", "/sandbox", json={"name": f"other-{number}", **wish})
         job = split.manual.do("CREATE_SANDBOX")
         assert job["resourceId"] != waiting
-        pending.result(10)
+        pending.result(PATIENCE)
 
 
 def test_a_warm_sandbox_that_does_not_take_its_policy_is_replaced(split: Split) -> None:
@@ -324,7 +324,7 @@ def test_a_warm_sandbox_has_its_environment_before_it_is_handed_out_and_after_ea
     job = split.manual.take("START_SANDBOX")
     assert toolbox.told == [told]
     split.finish(job["id"])
-    pending.result(10)
+    pending.result(PATIENCE)
     assert toolbox.told == [told, told], "its container was made without, so each start needs it again"
     split.control.kill()
     split.start_control()
@@ -363,7 +363,7 @@ def test_a_warm_sandbox_grows_to_what_was_asked_for(split: Split) -> None:
     assert json.loads(str(resize["payload"])) == {"cpu": 2, "memory": 4}
     for job in seen:
         split.finish(str(job["id"]))
-    answer = pending.result(10)
+    answer = pending.result(PATIENCE)
     assert answer is not None
     made = answer.json()
     assert (made["id"], made["cpu"], made["memory"], made["state"]) == (waiting, 2, 4, "started")
@@ -372,4 +372,4 @@ def test_a_warm_sandbox_grows_to_what_was_asked_for(split: Split) -> None:
     assert not any(job["type"] == "RESIZE_SANDBOX" for job in seen[2:]), "a started sandbox's disk cannot grow"
     for job in seen[2:]:
         split.finish(str(job["id"]))
-    pending.result(10)
+    pending.result(PATIENCE)

@@ -142,6 +142,7 @@ class Replay:
         self.later: list[dict[str, Any]] = []
         self.found: list[str] = []
         self.open: list[tuple[dict[str, Any], concurrent.futures.Future[httpx.Response]]] = []
+        self.waited: set[int] = set()
         url = split.control.info["url"]
         self.first = split.as_runner.get("/runners/me").json()["id"]
         self.callers = {"<RUNNER_TOKEN>": split.as_runner, "<USER_KEY>": split.api, "<UNKNOWN_KEY>": Api(url, "nonsense")}
@@ -215,7 +216,7 @@ class Replay:
                     self.found.append(f"{event['at']}: {job['type']} is only here")
             return None not in jobs
 
-        wait_for(f"{[job['type'] for job in expected]} of {event['at']}; so far: {self.found}", come, 5)
+        wait_for(f"{[job['type'] for job in expected]} of {event['at']}; so far: {self.found}", come)
         for theirs, here in zip(expected, jobs, strict=True):
             self.learn({"id": theirs["id"], "resourceId": theirs["resourceId"]}, here)
             what = f"{event['at']} {theirs['type']}"
@@ -231,9 +232,12 @@ class Replay:
         lines = [line for line in found if not any(f"{known} is missing" in line for known in LESS)]
         self.found += [line for line in lines if not (line.endswith("is only here") and also in line)]
 
-    def settle(self, wait: float) -> None:
+    def settle(self, wait: float = 0, at: float = 0) -> None:
+        """Compares what has been answered. A call whose answer came before this moment there gets a while for it here, once: it may have to wait for a job."""
         for event, future in list(self.open):
-            if concurrent.futures.wait([future], wait).done:
+            first = event["at"] < at and id(future) not in self.waited
+            self.waited |= {id(future)} if first else set()
+            if concurrent.futures.wait([future], 0.6 if first else wait).done:
                 self.open.remove((event, future))
                 self.compare(event, future.result())
 
@@ -264,10 +268,10 @@ class Replay:
                 if event["from"] == "sdk" and event["method"] != "GET":
                     self.open.append((event, POOL.submit(self.send, event)))
                 else:
-                    self.settle(0.2)
+                    self.settle(0.2, event["at"])
                     self.compare(event, self.send(event))
-            self.settle(0.03)
-        self.settle(5)
+            self.settle(0.03, event["at"])
+        self.settle(30)
         assert self.open == [], "every call is answered"
         return self.found
 
