@@ -17,7 +17,7 @@ from stack import free_port
 GIGABYTE = int(os.environ.get("PINFOLD_SSH_BULK", 1 << 30))
 
 
-def wait_for(what: str, condition, seconds: float = 20):
+def wait_for(what: str, condition, seconds: float = 60):
     until = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < until, f"waited in vain for {what}"
