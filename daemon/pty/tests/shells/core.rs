@@ -1,14 +1,12 @@
 //! The PTY core with real processes: sizes, end-of-file, exit statuses, and large input both ways.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::common::sandbox;
 use pinfold_pty::{Pty, PtyMaster, Size};
 use pinfold_spawn::{Exit, Process, Sandbox};
+use pinfold_testing::DEADLINE;
 use tokio::time::timeout;
-
-const DEADLINE: Duration = Duration::from_secs(10);
 
 fn sh(sandbox: &Sandbox, script: &str) -> (Process, PtyMaster) {
     let mut command = Command::new("sh");

@@ -1,5 +1,7 @@
 //! What a terminal's WebSocket client does and sees.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use pinfold_testing::WebSocket;
 pub(crate) use pinfold_testing::{DEADLINE, Server};
@@ -70,6 +72,22 @@ impl Socket {
             match self.frame(&format!("{wanted:?} after {text:?}")).await {
                 Message::Binary(bytes) => tail.extend_from_slice(&bytes),
                 other => panic!("{other:?} instead of {wanted:?} after {text:?}"),
+            }
+        }
+    }
+
+    /// Reads, and confirms with that, until nothing comes any more: the daemon asks for receipts 0.2 s after its last output.
+    pub(crate) async fn read_on(&mut self) {
+        while timeout(Duration::from_millis(1500), self.stream.next()).await.is_ok() {}
+    }
+
+    /// Reads so many bytes of output, and the rest of a frame.
+    pub(crate) async fn take(&mut self, wanted: usize) {
+        let mut taken = 0;
+        while taken < wanted {
+            match self.frame("more output").await {
+                Message::Binary(bytes) => taken += bytes.len(),
+                other => panic!("{other:?} after {taken} bytes of output"),
             }
         }
     }
