@@ -7,7 +7,7 @@ use axum::Router;
 use futures_util::{SinkExt, StreamExt};
 use pinfold_process::{Processes, Settings};
 use pinfold_testing::WebSocket;
-pub(crate) use pinfold_testing::{DEADLINE, commands_with};
+pub(crate) use pinfold_testing::{DEADLINE, commands_with, eventually};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -109,6 +109,15 @@ impl Socket {
 
     pub(crate) async fn close(&mut self, code: u16) {
         self.0.close(Some(CloseFrame { code: code.into(), reason: "".into() })).await.unwrap();
+    }
+
+    /// Waits until the server has read all that was sent: a pong comes behind it.
+    pub(crate) async fn has_been_read(&mut self) {
+        self.0.send(Message::Ping("read".into())).await.unwrap();
+        match timeout(DEADLINE, self.0.next()).await.expect("a pong") {
+            Some(Ok(Message::Pong(_))) => {}
+            other => panic!("{other:?} instead of a pong"),
+        }
     }
 
     /// Waits for a message that holds `wanted`.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, commands_with, processes, processes_on};
+use crate::harness::{Server, commands_with, eventually, processes, processes_on};
 
 async fn start() -> Server {
     Server::start(pinfold_interpreter::router(processes(), 8)).await
@@ -108,8 +108,8 @@ async fn a_timeout_kills_everything_and_is_408() {
     let (status, answer) = run(&server, json!({"code":code,"language":"python","timeout":1})).await;
     assert_eq!((status, &answer["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("PROCESS_EXECUTION_TIMEOUT")));
     assert!(answer["message"].as_str().unwrap().contains("timeout"));
-    assert!(began.elapsed() < Duration::from_secs(5));
-    assert_eq!(commands_with("sleep 4711"), [""; 0]);
+    assert!(began.elapsed() < Duration::from_secs(45));
+    eventually("everything to be killed", || commands_with("sleep 4711").is_empty()).await;
 }
 
 #[tokio::test]
