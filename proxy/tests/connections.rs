@@ -153,7 +153,7 @@ async fn unreachable_and_silent_are_different_errors() {
     let began = Instant::now();
     let answer = exchange(front, &request("GET")).await;
     assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("took too long"), "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]

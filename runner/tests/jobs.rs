@@ -200,7 +200,7 @@ fn results_survive_a_kill() {
         assert!(outbox.holds("job-3") && outbox.len() == 20);
         outbox.resume(&(control.clone() as Arc<dyn ControlPlane>));
         eventually("twenty reports", || control.reports.lock().unwrap().len() == 20).await;
-        outbox.close(Duration::from_secs(5)).await;
+        outbox.close(Duration::from_secs(60)).await;
         assert!(outbox.is_empty());
     });
 }
@@ -222,8 +222,8 @@ async fn a_job_whose_result_an_earlier_run_kept_does_not_run_again() {
     executor.accept(claimed("kept"));
     executor.accept(claimed("another"));
     control.result("another").await;
-    executor.drain(Duration::from_secs(5)).await;
-    outbox.close(Duration::from_secs(5)).await;
+    executor.drain(Duration::from_secs(60)).await;
+    outbox.close(Duration::from_secs(60)).await;
     assert_eq!((control.reports_of("kept"), control.reports_of("another")), (1, 1));
 }
 

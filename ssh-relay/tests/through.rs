@@ -209,9 +209,9 @@ fn keepalives_pass_through() {
             "-o",
             "ServerAliveInterval=1",
             "-o",
-            "ServerAliveCountMax=1",
+            "ServerAliveCountMax=3",
             "127.0.0.1",
-            "sleep 3; echo alive",
+            "sleep 5; echo alive",
         ])
         .output();
     assert_eq!(text(&output.unwrap().stdout), "alive\n");
@@ -227,7 +227,7 @@ fn the_user_is_told_why_not() {
     ] {
         let mut ssh = Command::new("timeout");
         ssh.args([
-            "20",
+            "60",
             "ssh",
             "-p",
             &server.port.to_string(),

@@ -194,7 +194,7 @@ mod tests {
         let id = heard(&mut messages).await["id"].clone();
         let cancel = heard(&mut messages).await;
         assert_eq!((&cancel["method"], &cancel["params"]["id"]), (&json!("$/cancelRequest"), &id));
-        let next = client.request("next", json!({}), Duration::from_secs(10));
+        let next = client.request("next", json!({}), Duration::from_secs(60));
         let answer = async {
             let request = heard(&mut messages).await;
             for (id, result) in [(id, "late"), (request["id"].clone(), "mine")] {
@@ -209,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_server_ends_every_wait() {
         let (client, mut input, output) = pair();
-        let requests = (0..3).map(|_| client.request("any", json!({}), Duration::from_secs(10)));
+        let requests = (0..3).map(|_| client.request("any", json!({}), Duration::from_secs(60)));
         let end = async {
             // The first has been sent, then.
             input.read_u8().await.expect("a request");
@@ -219,7 +219,7 @@ mod tests {
         assert!(results.iter().all(|result| matches!(result, Err(LspError::Ended))), "{results:?}");
         assert!(client.is_over());
         assert!(matches!(
-            client.request("any", json!({}), Duration::from_secs(10)).await,
+            client.request("any", json!({}), Duration::from_secs(60)).await,
             Err(LspError::Ended)
         ));
     }

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Fails, naming what was awaited, instead of hanging.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(10), future).await {
+    match tokio::time::timeout(Duration::from_secs(60), future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),
     }

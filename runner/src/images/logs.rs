@@ -223,7 +223,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         drop(writer);
-        let all = tokio::time::timeout(Duration::from_secs(5), follower)
+        let all = tokio::time::timeout(Duration::from_secs(60), follower)
             .await
             .expect("the follower ends")
             .unwrap()

@@ -33,7 +33,7 @@ pub const IMAGE: &str = "daytona-test:1";
 
 /// Waits for a condition; a panic names what was awaited.
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "still waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -145,8 +145,8 @@ pub fn config(dir: &Path, port: u16) -> Config {
     config.toolbox_port = port;
     // A stop lets the poll under way end.
     config.poll_timeout = Duration::from_millis(50);
-    config.drain_timeout = Duration::from_secs(2);
-    config.daemon_start_timeout = Duration::from_secs(3);
+    config.drain_timeout = Duration::from_secs(20);
+    config.daemon_start_timeout = Duration::from_secs(20);
     let binary = dir.join("daemon-file");
     std::fs::write(&binary, "a daemon").unwrap();
     config.daemon_binary = Some(binary);

@@ -221,7 +221,7 @@ async fn a_destroy_is_not_stuck_behind_a_slow_pull() {
     let create = tokio::spawn(async move { node.create(slow).await });
     let state = || bench.node.index.get(&id).map(|s| s.state);
     eventually("the pull to begin", || state() == Some(SandboxState::PullingSnapshot)).await;
-    tokio::time::timeout(Duration::from_secs(2), bench.node.destroy(&id))
+    tokio::time::timeout(Duration::from_secs(30), bench.node.destroy(&id))
         .await
         .expect("destroy is prompt")
         .unwrap();
@@ -269,7 +269,7 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
     eventually("the start", || bench.engine.calls("start") == 1).await;
     bench.engine.exit(id.as_str(), 127, false);
     let error =
-        tokio::time::timeout(Duration::from_secs(5), create).await.expect("prompt").unwrap().unwrap_err();
+        tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
     assert!(error.message.contains("code 127"), "{error}");
     stop.cancel();
     task.await.unwrap();

@@ -143,7 +143,7 @@ impl Control {
 }
 
 /// Long before the next round, which comes every ten seconds.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn a_container_that_someone_removes_is_reported_at_once_and_nothing_of_it_is_kept() {

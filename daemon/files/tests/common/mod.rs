@@ -95,7 +95,7 @@ impl Daemon {
             }
             Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.into(), complete }
         };
-        tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
+        tokio::time::timeout(Duration::from_secs(60), exchange).await.expect("an answer within a minute")
     }
 
     pub async fn ask(&self, method: &str, target: &str) -> Answer {
