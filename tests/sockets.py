@@ -79,7 +79,7 @@ class Raw:
     host: str = ""
 
     def __post_init__(self):
-        self.sock = socket.create_connection((self.address, self.port), 20)
+        self.sock = socket.create_connection((self.address, self.port), 60)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self.events = self._events()

@@ -45,7 +45,7 @@ class Daemon:
                 return self.http.get("/version", timeout=2).status_code == 200
             return False
 
-        eventually(answers, "the daemon to answer /version")
+        eventually(answers, "the daemon to answer /version", 60)
         return self
 
     def log(self) -> str:
@@ -102,7 +102,7 @@ class Session:
     def exit_code(self, command: str) -> int | None:
         return self.daemon.get(f"{self.path}/command/{command}").json().get("exitCode")
 
-    def ended(self, command: str, timeout: float = 20) -> int:
+    def ended(self, command: str, timeout: float = 60) -> int:
         eventually(lambda: self.exit_code(command) is not None, f"command {command} to end", timeout)
         return self.exit_code(command)
 

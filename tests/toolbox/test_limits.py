@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from conftest import SANDBOX, Daemon
@@ -28,7 +30,7 @@ def same_daemon(daemon):
     assert (after["Running"], after["StartedAt"], after["Pid"]) == (True, before["StartedAt"], before["Pid"])
 
 
-def answers_at_once(daemon: Daemon, limit: float = 3) -> None:
+def answers_at_once(daemon: Daemon, limit: float = 10) -> None:
     began = time.monotonic()
     assert daemon.get("/version", timeout=limit).status_code == 200
     assert time.monotonic() - began < limit
@@ -119,25 +121,28 @@ def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):
     session = daemon.session(name)
     storm = session.start(STORM)
     eventually(lambda: len(daemon.processes()) > TASKS * 3 // 4, "the storm to rise")
-    slowest, refused = 0.0, None
-    for _ in range(8):
+    slowest, refused, rounds = 0.0, None, 0
+    for _ in range(40):
         began = time.monotonic()
         assert daemon.get("/version").status_code == 200
         assert daemon.get("/files", params={"path": "/tmp"}).status_code == 200
         answer = daemon.post("/process/execute", {"command": "true", "timeout": 5})
         slowest = max(slowest, time.monotonic() - began)
+        rounds += 1
         if answer.status_code == 503:
             refused = answer
-    print(f"the slowest of 8 rounds took {slowest:.1f} s")
-    assert slowest < 10, f"an answer took {slowest:.1f} s"
+        if refused is not None and rounds >= 8:
+            break
+    print(f"the slowest of {rounds} rounds took {slowest:.1f} s")
+    assert slowest < 15, f"an answer took {slowest:.1f} s"
     assert refused is not None, "the storm left room for each command: it was no storm"
     assert refused.json()["code"] == "RESOURCES_EXHAUSTED" and refused.headers["retry-after"]
     assert re.search(rf"at most {TASKS} processes", refused.json()["message"]), refused.json()
-    eventually(lambda: re.search(rf"the sandbox is full.*at most {TASKS} processes", daemon.log()), "the log to say so", 5)
+    eventually(lambda: re.search(rf"the sandbox is full.*at most {TASKS} processes", daemon.log()), "the log to say so")
     assert session.exit_code(storm) is None
     began = time.monotonic()
     session.delete()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15
     eventually(lambda: len(daemon.processes()) < 10, "the storm to be over")
     assert daemon.execute("echo well")["result"] == "well\n"
 
@@ -147,6 +152,11 @@ def test_a_fork_storm_ends_with_its_timeout(daemon):
     assert (answer.status_code, answer.json()["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     eventually(lambda: len(daemon.processes()) < 10, "the storm to be over")
     assert daemon.execute("echo well")["result"] == "well\n"
+
+
+def refusal(daemon: Daemon, path: str, body: dict) -> httpx.Response | None:
+    answer = daemon.post(path, body)
+    return None if answer.status_code == 201 else answer
 
 
 def test_files_and_sockets_when_no_process_can_start(daemon, name):
@@ -160,8 +170,10 @@ def test_files_and_sockets_when_no_process_can_start(daemon, name):
     assert daemon.get("/files/download", params={"path": f"/tmp/{name}"}).content == content
     assert daemon.get("/files/find", params={"path": f"/tmp/{name}", "pattern": "y"}).json() == []
     assert daemon.get("/system/metrics").status_code == 200
-    for path, body in [("/process/session", {"sessionId": f"{name}-2"}), ("/process/pty", {"id": name})]:
-        refused = daemon.post(path, body)
+    for path, member in [("/process/session", "sessionId"), ("/process/pty", "id")]:
+        # A thread of the daemon's may have ended and left its place: then this takes it, and there is none for the next.
+        numbers = itertools.count()
+        refused = eventually(lambda path=path, member=member, numbers=numbers: refusal(daemon, path, {member: f"{name}-{next(numbers)}"}), f"{path} to be refused")
         assert (refused.status_code, refused.json()["code"]) == (503, "RESOURCES_EXHAUSTED"), refused.text
     session.delete()
     eventually(lambda: daemon.post("/process/execute", {"command": "true"}).status_code == 200, "room again")

@@ -358,9 +358,8 @@ def _(call):
 
 @case("GET /process/session/entrypoint/logs")
 def _(call):
-    eventually(lambda: "bad" in call(200)["stderr"], "the entrypoint's words")
-    logs = call(200)
-    assert (logs["stdout"], logs["stderr"]) == ("begun\n", "bad\n")
+    # Each stream in its own time.
+    eventually(lambda: [call(200)[stream] for stream in ("stdout", "stderr")] == ["begun\n", "bad\n"], "the entrypoint's words")
     # An offset that is no number is the only way to ask for it wrongly.
     call(400, params={"offset": "x"})
 

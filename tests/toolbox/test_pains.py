@@ -73,8 +73,8 @@ def test_pain_a1_an_accepted_command_runs_or_is_refused(make_daemon, tmp_path, n
     running, waiting = session.start("sleep 60"), session.start("echo never")
     shell = int(session.daemon.execute("pgrep -of '^/bin/zsh /proc'")["result"].split()[0])
     daemon.execute(f"kill -9 {shell}")
-    assert session.ended(running, 5) == 137
-    assert session.ended(waiting, 5) != 0
+    assert session.ended(running) == 137
+    assert session.ended(waiting) != 0
     assert "ended before" in session.logs(waiting)["stderr"]
     refused = daemon.post(f"{session.path}/exec", {"command": "echo never", "runAsync": True})
     assert (refused.status_code, refused.json()["code"]) == (410, "SESSION_ENDED")
@@ -157,10 +157,10 @@ def test_pain_a7_characters_split_between_writes_are_whole(daemon, name):
 def test_pain_a8_a_timeout_leaves_nobody(daemon):
     began = time.monotonic()
     script = "echo started; (setsid sleep 8801 &); nohup sleep 8802 & (sleep 8803 & ) ; trap '' TERM INT HUP; sleep 8804"
-    answer = daemon.post("/process/execute", {"command": script, "timeout": 1})
+    answer = daemon.post("/process/execute", {"command": script, "timeout": 2})
     assert (answer.status_code, answer.json()["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     # The SDK waits five seconds more than the timeout.
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 2 + 5
     assert "timeout" in answer.json()["message"].lower() and "started\n" in answer.json()["output"]
     left = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -x '880[1234]'; true"
     eventually(lambda: daemon.execute(left)["result"] == "", "all of them to be gone")
@@ -241,7 +241,7 @@ def test_pain_a11_standard_input_ends_when_it_should_and_not_before(daemon, name
     assert session.exit_code(command) is None
     assert daemon.post(tell, {"data": "two", "raw": True}).status_code == 204
     assert daemon.post(tell, {"eof": True}).status_code == 204
-    assert session.ended(command, 5) == 0
+    assert session.ended(command) == 0
     assert session.logs(command)["stdout"] == "one\ntwoover\n"
     # The command ends of what is delivered, at once; that is no reason to say that it was not.
     for _ in range(100):
@@ -250,7 +250,7 @@ def test_pain_a11_standard_input_ends_when_it_should_and_not_before(daemon, name
         for body in ({"data": "more", "raw": True}, {"eof": True}):
             answer = daemon.post(tell, body)
             assert answer.status_code == 204, answer.text
-        assert session.ended(command, 5) == 0
+        assert session.ended(command) == 0
     session.delete()
 
 
@@ -271,7 +271,7 @@ def test_pain_a12_many_write_to_one_socket(daemon, name):
     for size in range(60, 100):
         assert daemon.post(f"/process/pty/{name}/resize", {"cols": size, "rows": 24}).status_code == 200
     for thread in threads:
-        thread.join(30)
+        thread.join()
     clients[0].send(frame(BINARY, b"\n"), frame(BINARY, b"exit 4\n"))
     for stream in streams:
         # wsproto refuses torn frames, and text beside the one control message would be one.
@@ -328,7 +328,7 @@ def test_pain_a15_streams_are_apart_when_asked_for(daemon):
 def test_pain_a16_a_client_that_goes_away_kills_only_if_it_said_so(daemon):
     def leave(number: int, **members: object) -> None:
         with pytest.raises(httpx.ReadTimeout):
-            daemon.post("/process/execute", {"command": f"sleep {number}"} | members, timeout=0.5)
+            daemon.post("/process/execute", {"command": f"sleep {number}"} | members, timeout=httpx.Timeout(60, read=0.5))
 
     def runs(number: int) -> bool:
         return daemon.execute(f"pgrep -x -f 'sleep {number}'")["exitCode"] == 0
@@ -336,7 +336,7 @@ def test_pain_a16_a_client_that_goes_away_kills_only_if_it_said_so(daemon):
     leave(8601)
     leave(8602, cancelOnDisconnect=True)
     eventually(lambda: not runs(8602), "the cancelled command to be killed")
-    assert runs(8601)
+    eventually(lambda: runs(8601), "the other to run")
     daemon.execute("pkill -9 -x -f 'sleep 8601'")
 
 

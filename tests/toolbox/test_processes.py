@@ -65,8 +65,8 @@ def test_pain_a3_thousands_of_commands_leave_nothing(make_daemon):
         # Threads of the runtime come and go with the load; its pool for blocking work shrinks in ten seconds.
         return now["zombies"] == 0 and now["processes"] <= before["processes"] and now["descriptors"] <= before["descriptors"] + 4
 
-    eventually(settled, f"everything to be as before ({before})")
-    eventually(lambda: counts(daemon)["threads"] <= before["threads"] + 2, "the threads to go", 30)
+    eventually(settled, f"everything to be as before ({before})", 60)
+    eventually(lambda: counts(daemon)["threads"] <= before["threads"] + 2, "the threads to go", 60)
 
 
 def test_every_exit_code(daemon, name):
@@ -214,14 +214,14 @@ def test_detached_processes(daemon, name, how):
     assert eventually(lambda: alive(daemon, numbers[2]), "the process to live on in its session")
     session.delete()
     eventually(lambda: not alive(daemon, numbers[2]), "the process to die with its session")
-    eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the dead to be reaped", 5)
+    eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the dead to be reaped")
 
 
 def test_orphans_are_reaped(daemon):
     """A thousand orphans end after their parents did."""
     answer = daemon.execute("for i in $(seq 1000); do (true &) ; done; echo started")
     assert answer["result"] == "started\n"
-    eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the orphans to be reaped", 10)
+    eventually(lambda: not [p for p in daemon.processes() if p["state"].startswith("Z")], "the orphans to be reaped")
 
 
 def test_the_end_is_bounded(make_daemon, name):
@@ -453,10 +453,10 @@ def test_pain_a2_interactive_shells_do_not_hang(shell, name):
     command = session.start(f"{program} -i", suppressInputEcho=True)
     for line in ["echo typed-$((40+2))", "exit 6"]:
         assert daemon.post(f"{session.path}/command/{command}/input", {"data": line}).status_code == 204
-    assert session.ended(command, 10) == 6
+    assert session.ended(command) == 6
     assert "typed-42\n" in session.logs(command)["stdout"]
     session.delete()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
 
 def test_terminals_in_every_shell(shell, name):
