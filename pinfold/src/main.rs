@@ -139,7 +139,9 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         }
         Command::Doctor { json } => runtime.block_on(doctor::run(json)).map(|()| 0),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "pinfold", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pinfold", &mut script);
+            table::print_line(String::from_utf8_lossy(&script).trim_end());
             Ok(0)
         }
     }

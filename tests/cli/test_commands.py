@@ -55,6 +55,17 @@ def test_a_sandboxs_life(pinfold: Run):
     assert pinfold("sandbox", "exec", name, "true").returncode == 13
 
 
+@pytest.mark.parametrize("arguments", [("completion", "bash"), ("key", "ls"), ("key", "ls", "--json")])
+def test_who_reads_no_further_is_no_failure(stack, arguments: tuple[str, ...]):
+    """As `pinfold key ls | head -1` does, when it is quick."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | stack.client_environment()
+    ended = subprocess.run([BINARY, *arguments], env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=90, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_keys(pinfold: Run):
     name = f"key-{uuid.uuid4()}"
     made = pinfold("key", "create", name)
