@@ -36,3 +36,4 @@ pub mod volumes;
 pub use config::{Config, ObjectStore, SshGateway};
 pub use error::RunError;
 pub use run::{run, serve};
+pub use services::has_project_quota;

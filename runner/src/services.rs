@@ -57,16 +57,19 @@ fn no_quota(node: &Node) -> Option<String> {
             "unavailable: it needs overlay2 on xfs, and this engine has {driver} on {filesystem}"
         ));
     }
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    match has_project_quota(&mountinfo, &node.info.data_root) {
+    match has_project_quota(&node.info.data_root) {
         Some(false) => Some("unavailable: the engine's xfs is not mounted with pquota".to_owned()),
         // In a container of our own the engine's mount may be out of sight; the engine decides then.
         Some(true) | None => None,
     }
 }
 
-/// Whether the filesystem that holds `path` keeps project quotas; `None` when its mount is not to be seen (proc(5)).
-fn has_project_quota(mountinfo: &str, path: &Path) -> Option<bool> {
+/// Whether the XFS that holds `path` keeps project quotas; `None` when it is no XFS, or its mount is not to be seen (proc(5)).
+pub fn has_project_quota(path: &Path) -> Option<bool> {
+    project_quota(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), path)
+}
+
+fn project_quota(mountinfo: &str, path: &Path) -> Option<bool> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let (point, mut kind) = (mount.split(' ').nth(4)?, filesystem.split(' '));
@@ -90,9 +93,9 @@ mod tests {
             )
         };
         let data = Path::new("/var/lib/docker");
-        assert_eq!(has_project_quota(&info("rw,attr2,prjquota"), data), Some(true));
-        assert_eq!(has_project_quota(&info("rw,noquota"), data), Some(false));
-        assert_eq!(has_project_quota(&info("rw"), Path::new("/srv")), None);
-        assert_eq!(has_project_quota("nonsense", data), None);
+        assert_eq!(project_quota(&info("rw,attr2,prjquota"), data), Some(true));
+        assert_eq!(project_quota(&info("rw,noquota"), data), Some(false));
+        assert_eq!(project_quota(&info("rw,prjquota"), Path::new("/var/lib/docker2")), None);
+        assert_eq!(project_quota("nonsense", data), None);
     }
 }

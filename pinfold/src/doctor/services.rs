@@ -69,9 +69,7 @@ fn runtime(info: &EngineInfo) -> Option<Finding> {
 
 fn quota(info: &EngineInfo) -> Finding {
     let xfs = info.backing_filesystem.as_deref() == Some("xfs");
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let options = mount_options(&mounts, &info.data_root).unwrap_or_default();
-    if xfs && options.split(',').any(|o| o == "prjquota" || o == "pquota") {
+    if xfs && pinfold_runner::has_project_quota(&info.data_root) == Some(true) {
         Finding::ok("disk quota", "XFS with project quotas: each sandbox's disk is limited")
     } else {
         let detail = format!(
@@ -80,19 +78,6 @@ fn quota(info: &EngineInfo) -> Finding {
         );
         Finding::warning("disk quota", detail, "put the engine's data directory on XFS mounted with prjquota")
     }
-}
-
-/// The options of the mount that holds `path`: the longest mount point that is a prefix of it.
-fn mount_options<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
-    let entries = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        let point = fields.nth(1)?;
-        Some((point, fields.nth(1)?))
-    });
-    entries
-        .filter(|(point, _)| path.starts_with(point))
-        .max_by_key(|(point, _)| point.len())
-        .map(|(_, options)| options)
 }
 
 fn disk(data_root: &Path) -> Finding {
@@ -207,17 +192,5 @@ fn clock(theirs: Option<(&str, SystemTime)>) -> Finding {
         Finding::warning(NAME, format!("{} s apart from the {whose}'s", skew.as_secs()), remedy)
     } else {
         Finding::ok(NAME, format!("agrees with the {whose}'s"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_innermost_mount_counts() {
-        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /var xfs rw,prjquota 0 0\n/dev/c /variable xfs rw,x 0 0\n";
-        assert_eq!(mount_options(mounts, Path::new("/var/lib/docker")), Some("rw,prjquota"));
-        assert_eq!(mount_options(mounts, Path::new("/srv")), Some("rw"));
     }
 }
