@@ -154,7 +154,7 @@ def test_the_python_sdk_uploads_local_files(tmp_path: Path) -> None:
         inside = f'mount --bind {bundle} {trusted} && exec "$@"'
         told = [process.info["apiKey"], process.info["url"], str(local)]
         command = ["unshare", "--mount", *user, "sh", "-c", inside, "sh", sys.executable, str(script), *told]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.split() == ["started", "started", "1"]
         objects = list((tmp_path / "data").rglob("context.tar"))

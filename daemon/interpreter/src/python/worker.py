@@ -31,28 +31,33 @@ import types
 
 FILE = "<stdin>"
 PID = os.getpid()
+# How long a stream may take to be read before the other one is written, in seconds: while it is, and once it was not.
+PATIENT, HASTY = 0.5, 0.005
 
 
 class Pipe(io.FileIO):
     """A standard stream's raw end.
 
     Output and error are two pipes, so nothing but timing orders them against each other. When the program turns from one to the other, the first
-    is given a moment to be read, which the daemon does at once unless its client is slow.
+    is given time to be read, which the daemon does as soon as it has a processor, unless its client is slow: that is waited for once, and not at each turn.
     """
 
     last = None
+    patience = PATIENT
 
     def write(self, data):
         before = Pipe.last
         if before is not None and before is not self:
             unread = array.array("i", [0])
-            deadline = time.monotonic() + 0.005
+            began = time.monotonic()
             try:
-                while time.monotonic() < deadline:
+                while True:
                     fcntl.ioctl(before.fileno(), termios.FIONREAD, unread)
-                    if not unread[0]:
+                    waited = time.monotonic() - began
+                    if not unread[0] or waited >= Pipe.patience:
+                        Pipe.patience = HASTY if unread[0] else PATIENT
                         break
-                    time.sleep(0)
+                    time.sleep(0 if waited < 0.001 else 0.0005)
             except (OSError, ValueError):
                 # The code has closed it.
                 pass

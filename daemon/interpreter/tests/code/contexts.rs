@@ -215,7 +215,7 @@ async fn contexts_are_listed_deleted_and_refused() {
     let path = format!("/process/interpreter/context/{id}");
     let (status, answer) = server.call("DELETE", &path, "").await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    eventually("its children to go with it", || commands_with("sleep 4712").is_empty()).await;
+    eventually("its children to go with it", || commands_with("sleep 4712 ").is_empty()).await;
     assert_eq!(running.finish().await.code(), 1001);
     assert_eq!(waiting.finish().await.code(), 1008);
     assert_eq!(server.execute(&json!({"code":"1","contextId":id})).await.code(), 1008);

@@ -109,7 +109,7 @@ async fn a_timeout_kills_everything_and_is_408() {
     assert_eq!((status, &answer["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("PROCESS_EXECUTION_TIMEOUT")));
     assert!(answer["message"].as_str().unwrap().contains("timeout"));
     assert!(began.elapsed() < Duration::from_secs(45));
-    eventually("everything to be killed", || commands_with("sleep 4711").is_empty()).await;
+    eventually("everything to be killed", || commands_with("sleep 4711 ").is_empty()).await;
 }
 
 #[tokio::test]
