@@ -502,8 +502,7 @@ async fn a_client_that_does_not_read_is_dropped_as_slow_and_the_session_goes_on(
     let mut quick = Socket::open(&server, "/process/pty/slow/connect", EXIT).await.unwrap();
     quick.control().await;
     quick.type_in("\n").await;
-    // More than the ring and the kernel hold for the first, from which nothing is read: it has been given up by then.
-    quick.take(14 << 20).await;
+    quick.outlast().await;
     // What it still holds ends with the verdict, which a client has ten seconds to take.
     let (transcript, _) = tokio::join!(stuck.into_end(), quick.until("THE-END"));
     assert_eq!(transcript.close, Some((1008, "slow consumer".to_owned())));
