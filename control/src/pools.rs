@@ -294,7 +294,7 @@ pub(crate) async fn create(core: &Arc<Core>, snapshot: &str, size: u32) -> ApiRe
         created_at: at,
         updated_at: at,
     };
-    core.pools.all.put(pool.clone()).await.map_err(store_failed)?;
+    core.pools.all.insert(pool.clone()).await.map_err(store_failed)?;
     fill(core);
     Ok(pool)
 }

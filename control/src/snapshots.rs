@@ -1,6 +1,7 @@
 //! Snapshots: named and sized templates of sandboxes.
 //!
-//! A snapshot that waits for its image has a task that watches the image at one runner; at the next start the task is there again.
+//! A snapshot that waits for its image has a task that watches the image at one runner; at the next start the task is there again. Changes come one
+//! after the other, each of the snapshot as the one before has left it: none undoes another or brings back what was removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ use crate::time::{iso, now};
 pub(crate) struct Snapshots {
     store: Store,
     all: Mutex<HashMap<String, Snapshot>>,
+    /// Held from the look at a snapshot until its change is seen.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Snapshots {
@@ -67,7 +70,7 @@ impl Snapshots {
         table::put(&mut tx, &row).await?;
         tx.commit().await?;
         all.insert(row.id.clone(), row);
-        Ok(Self { store: store.clone(), all: Mutex::new(all) })
+        Ok(Self { store: store.clone(), all: Mutex::new(all), changing: Default::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Snapshot>> {
@@ -92,8 +95,32 @@ impl Snapshots {
         all
     }
 
+    /// Stores a new snapshot, unless its name is taken.
+    pub(crate) async fn insert(&self, core: &Core, snapshot: Snapshot) -> Result<bool> {
+        let _changing = self.changing.lock().await;
+        let free = self.find(&snapshot.name).is_none();
+        if free {
+            self.save(core, snapshot).await?;
+        }
+        Ok(free)
+    }
+
+    /// Changes a snapshot, and returns it; none if it has been removed.
+    pub(crate) async fn change(
+        &self,
+        core: &Core,
+        id: &str,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> Result<Option<Snapshot>> {
+        let _changing = self.changing.lock().await;
+        let Some(mut snapshot) = self.lock().get(id).cloned() else { return Ok(None) };
+        change(&mut snapshot);
+        self.save(core, snapshot.clone()).await?;
+        Ok(Some(snapshot))
+    }
+
     /// Stores a snapshot and tells the event sockets.
-    pub(crate) async fn save(&self, core: &Core, snapshot: Snapshot) -> Result<()> {
+    async fn save(&self, core: &Core, snapshot: Snapshot) -> Result<()> {
         let mut tx = self.store.begin().await?;
         table::put(&mut tx, &snapshot).await?;
         tx.commit().await?;
@@ -116,6 +143,7 @@ impl Snapshots {
 
     /// Removes a snapshot.
     pub(crate) async fn delete(&self, core: &Core, id: &str) -> Result<()> {
+        let _changing = self.changing.lock().await;
         let mut tx = self.store.begin().await?;
         table::delete(&mut tx, id).await?;
         // An image that a user has put there is the user's.
@@ -134,17 +162,13 @@ impl Snapshots {
     }
 
     /// Notes a use.
-    pub(crate) async fn used(&self, id: &str) -> Result<()> {
-        let Some(mut snapshot) = self.lock().get(id).cloned() else { return Ok(()) };
+    pub(crate) async fn used(&self, core: &Core, id: &str) -> Result<()> {
+        let at = now();
         // The list's order is all that depends on it, so minutes are enough.
-        if snapshot.last_used_at.is_some_and(|at| now() - at < 60_000) {
-            return Ok(());
+        let noted = self.find(id).and_then(|s| s.last_used_at).is_some_and(|noted| at - noted < 60_000);
+        if !noted {
+            self.change(core, id, |s| s.last_used_at = Some(at)).await?;
         }
-        snapshot.last_used_at = Some(now());
-        let mut tx = self.store.begin().await?;
-        table::put(&mut tx, &snapshot).await?;
-        tx.commit().await?;
-        self.lock().insert(snapshot.id.clone(), snapshot);
         Ok(())
     }
 
@@ -208,39 +232,44 @@ pub(crate) fn recipe(core: &Core, snapshot: &Snapshot) -> Recipe {
 /// Brings a snapshot's image to a runner and makes the snapshot active, or says why not.
 pub(crate) async fn bring(core: Arc<Core>, id: String) {
     let work = async {
-        let Some(mut snapshot) = core.snapshots.find(&id) else { return Ok(()) };
+        let Some(snapshot) = core.snapshots.find(&id) else { return Ok(()) };
         let recipe = recipe(&core, &snapshot);
-        let runner = match &snapshot.runner_id {
-            Some(runner) => runner.clone(),
+        let runner = match snapshot.runner_id {
+            Some(runner) => runner,
             None => core.runners.wait_for(&Need::any(&core.config.region)).await.id,
         };
         let building = !matches!(recipe, Recipe::Pull(_));
         let local = matches!(recipe, Recipe::Build(_));
-        snapshot.state = if building { SnapshotState::Building } else { SnapshotState::Pulling };
-        snapshot.runner_id = Some(runner.clone());
-        snapshot.updated_at = now();
-        core.snapshots.save(&core, snapshot.clone()).await?;
+        let begin = |s: &mut Snapshot| {
+            s.state = if building { SnapshotState::Building } else { SnapshotState::Pulling };
+            s.runner_id = Some(runner.clone());
+            s.updated_at = now();
+        };
+        if core.snapshots.change(&core, &id, begin).await?.is_none() {
+            return Ok(());
+        }
         let mut image = core.images.ensure(&runner, &recipe, &core.org_id).await?;
         let Ok(image) = image.wait_for(|image| image.state != ImageState::Working).await.map(|i| i.clone())
         else {
             return Ok(());
         };
-        let Some(mut snapshot) = core.snapshots.find(&id) else { return Ok(()) };
-        snapshot.updated_at = now();
-        if image.state == ImageState::Ready {
-            snapshot.state = SnapshotState::Active;
-            snapshot.error_reason = None;
-            snapshot.size_gib = image.size_gib;
-            snapshot.image_entrypoint = image.entrypoint;
-            // What a registry has can run anywhere.
-            if !local {
-                snapshot.runner_id = None;
+        let end = |s: &mut Snapshot| {
+            s.updated_at = now();
+            if image.state == ImageState::Ready {
+                s.state = SnapshotState::Active;
+                s.error_reason = None;
+                s.size_gib = image.size_gib;
+                s.image_entrypoint = image.entrypoint;
+                // What a registry has can run anywhere.
+                if !local {
+                    s.runner_id = None;
+                }
+            } else {
+                s.state = if building { SnapshotState::BuildFailed } else { SnapshotState::Error };
+                s.error_reason = image.error;
             }
-        } else {
-            snapshot.state = if building { SnapshotState::BuildFailed } else { SnapshotState::Error };
-            snapshot.error_reason = image.error;
-        }
-        core.snapshots.save(&core, snapshot).await
+        };
+        core.snapshots.change(&core, &id, end).await.map(drop)
     };
     tokio::select! {
         result = work => if let Err(error) = result {

@@ -108,12 +108,10 @@ fn idle_snapshots(core: &Core, before: i64) -> Vec<Snapshot> {
     idle
 }
 
-async fn deactivate(core: &Core, mut snapshot: Snapshot) -> Result<(), sqlx::Error> {
+async fn deactivate(core: &Core, snapshot: Snapshot) -> Result<(), sqlx::Error> {
     tracing::info!(snapshot = snapshot.name, "nobody used the snapshot for long; it is inactive now");
-    snapshot.state = SnapshotState::Inactive;
-    snapshot.updated_at = now();
-    let (reference, pulled) = (snapshot.reference.clone(), snapshot.image_name.is_some());
-    core.snapshots.save(core, snapshot).await?;
+    core.snapshots.change(core, &snapshot.id, Snapshot::rest).await?;
+    let (reference, pulled) = (snapshot.reference, snapshot.image_name.is_some());
     // What came from a registry comes again; what was made here would be lost.
     let needed = |s: &Snapshot| s.reference == reference && s.state == SnapshotState::Active;
     if pulled && !core.snapshots.list().iter().any(needed) {

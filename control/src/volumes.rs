@@ -3,7 +3,7 @@
 //! A volume has a row before it has a bucket, and until its bucket is gone, so that nothing of it is forgotten when the process ends in between. One
 //! that is being deleted is no volume any more for users; its name is free at once.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pinfold_http::{ApiError, ApiResult};
@@ -15,7 +15,7 @@ use crate::api::store_failed;
 use crate::core::Core;
 use crate::events;
 use crate::store::jobs::{self as job_table, JobRow};
-use crate::store::mirror::{Mirror, Row};
+use crate::store::mirror::Mirror;
 use crate::store::volumes::{Volume, VolumeState};
 use crate::store::{Result, Store};
 use crate::time::{iso, now};
@@ -23,14 +23,13 @@ use crate::time::{iso, now};
 /// All volumes.
 #[derive(Debug)]
 pub(crate) struct Volumes {
-    store: Store,
     all: Mirror<Volume>,
 }
 
 impl Volumes {
     /// Loads all volumes.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        Ok(Self { store: store.clone(), all: Mirror::load(store).await? })
+        Ok(Self { all: Mirror::load(store).await? })
     }
 
     /// All volumes but those that are being deleted, oldest first.
@@ -62,49 +61,60 @@ impl Volumes {
             updated_at: at,
             last_used_at: None,
         };
-        let mut tx = self.store.begin().await.map_err(store_failed)?;
-        // Under the writer's lock, so two creates of one name cannot both pass.
-        if self.all.lock().values().any(|v| v.name == volume.name) {
+        let named = |other: &Volume| other.name == volume.name;
+        if !self.all.insert_unless(volume.clone(), named).await.map_err(store_failed)? {
             return Err(ApiError::conflict(format_args!("a volume named {:?} exists already", volume.name)));
         }
-        volume.put(&mut tx).await.map_err(store_failed)?;
-        tx.commit().await.map_err(store_failed)?;
-        self.all.lock().insert(volume.id.clone(), volume.clone());
         if let Some(s3) = &core.s3 {
             if let Err(error) = s3.make_volume(&volume.id).await {
                 self.all.remove(&volume.id).await.map_err(store_failed)?;
                 return Err(ApiError::unavailable(format_args!("the volume could not be made: {error}"))
                     .code("OBJECT_STORE_UNAVAILABLE"));
             }
-            volume.state = VolumeState::Ready;
-            self.all.put(volume.clone()).await.map_err(store_failed)?;
+            let made = self.all.change(&volume.id, |volume| {
+                if volume.state == VolumeState::Creating {
+                    volume.state = VolumeState::Ready;
+                }
+            });
+            volume = made.await.map_err(store_failed)?.unwrap_or(volume);
         }
         core.events.emit("volume.created", || json(core, &volume));
         Ok(volume)
     }
 
     /// Takes a volume from its users; what is in it is removed in the background.
-    pub(crate) async fn delete(&self, core: &Arc<Core>, volume: Volume) -> Result<()> {
-        let volume = Volume {
-            name: volume.id.clone(),
-            state: VolumeState::Deleting,
-            error_reason: None,
-            updated_at: now(),
-            ..volume
-        };
-        self.save(core, volume.clone()).await?;
-        core.tasks.spawn(settle(core.clone(), volume));
+    pub(crate) async fn delete(&self, core: &Arc<Core>, id: &str) -> Result<()> {
+        let deleting = self.change(core, id, |volume| {
+            volume.name = volume.id.clone();
+            volume.state = VolumeState::Deleting;
+            volume.error_reason = None;
+        });
+        if let Some(volume) = deleting.await? {
+            core.tasks.spawn(settle(core.clone(), volume));
+        }
         Ok(())
     }
 
-    /// Stores a volume and tells the event sockets of its state if that is another.
-    async fn save(&self, core: &Core, volume: Volume) -> Result<()> {
-        let old = self.all.get(&volume.id).map_or(volume.state, |old| old.state);
-        self.all.put(volume.clone()).await?;
-        if old != volume.state {
-            tell_state(core, &volume, old.as_str(), volume.state.as_str());
+    /// Changes a volume, and tells the event sockets of its state if that is another.
+    async fn change(
+        &self,
+        core: &Core,
+        id: &str,
+        change: impl FnOnce(&mut Volume),
+    ) -> Result<Option<Volume>> {
+        let mut old = None;
+        let changed = self.all.change(id, |volume| {
+            old = Some(volume.state);
+            change(volume);
+            volume.updated_at = now();
+        });
+        let changed = changed.await?;
+        if let (Some(old), Some(volume)) = (old, &changed)
+            && old != volume.state
+        {
+            tell_state(core, volume, old.as_str(), volume.state.as_str());
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Checks the mounts of a create and puts ids in the place of names.
@@ -134,23 +144,13 @@ impl Volumes {
 
     /// Notes that volumes were mounted, and tells the event sockets.
     pub(crate) async fn used(&self, core: &Core, mounts: &[VolumeMount]) -> Result<()> {
-        if mounts.is_empty() {
-            return Ok(());
-        }
-        // Looked up under the writer's lock, so that a delete beside this is not undone.
-        let mut tx = self.store.begin().await?;
-        let at = now();
-        let mut used: BTreeMap<String, Volume> = BTreeMap::new();
-        for volume in mounts.iter().filter_map(|mount| self.find(&mount.volume_id)) {
-            used.insert(volume.id.clone(), Volume { last_used_at: Some(at), ..volume });
-        }
-        for volume in used.values() {
-            volume.put(&mut tx).await?;
-        }
-        tx.commit().await?;
-        self.all.lock().extend(used.clone());
-        for volume in used.values() {
-            core.events.emit("volume.last-used-at.updated", || json(core, volume));
+        let used: BTreeSet<String> =
+            mounts.iter().filter_map(|mount| self.find(&mount.volume_id)).map(|volume| volume.id).collect();
+        for id in used {
+            let changed = self.all.change(&id, |volume| volume.last_used_at = Some(now())).await?;
+            if let Some(volume) = changed {
+                core.events.emit("volume.last-used-at.updated", || json(core, &volume));
+            }
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ pub(crate) fn resume(core: &Arc<Core>) {
 }
 
 /// Makes a volume's bucket, or removes what is in a volume.
-async fn settle(core: Arc<Core>, mut volume: Volume) {
+async fn settle(core: Arc<Core>, volume: Volume) {
     let gone = volume.state == VolumeState::Deleting;
     let work = async {
         match &core.s3 {
@@ -185,13 +185,17 @@ async fn settle(core: Arc<Core>, mut volume: Volume) {
             tell_state(&core, &volume, VolumeState::Deleting.as_str(), DELETED);
         }),
         outcome => {
-            volume.state = if outcome.is_ok() { VolumeState::Ready } else { VolumeState::Error };
-            volume.error_reason = outcome.err();
-            volume.updated_at = now();
-            if let Some(reason) = &volume.error_reason {
+            if let Err(reason) = &outcome {
                 tracing::warn!(volume = volume.id, reason, "a volume could not be made or removed");
             }
-            core.volumes.save(&core, volume).await
+            let change = |now: &mut Volume| {
+                // A delete that has come meanwhile has a task of its own.
+                if now.state == volume.state {
+                    now.state = if outcome.is_ok() { VolumeState::Ready } else { VolumeState::Error };
+                    now.error_reason = outcome.err();
+                }
+            };
+            core.volumes.change(&core, &volume.id, change).await.map(drop)
         }
     };
     if let Err(error) = stored {

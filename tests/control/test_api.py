@@ -9,7 +9,7 @@ import uuid
 import httpx
 import pytest
 
-from control_harness import Api, Process, wait_for
+from control_harness import POOL, Api, Process, wait_for
 
 
 @pytest.mark.parametrize("header", [None, "Bearer nonsense", "Bearer", "Basic abc", "Bearer a b", "Bearer " + "x" * 4000])
@@ -87,6 +87,31 @@ def test_a_name_is_taken_once(api: Api) -> None:
     second = api.post("/sandbox", json={"name": "unique"})
     assert second.status_code == 200, "a name is free as soon as delete was asked"
     api("DELETE", "/sandbox/unique")
+
+
+def test_a_snapshot_that_was_deleted_stays_so(api: Api) -> None:
+    """Whatever else happens to it meanwhile: its image comes, and others deactivate and activate it."""
+
+    def ask(call: tuple[str, str]) -> int:
+        return api(*call).status_code
+
+    for n in range(20):
+        name = f"doomed-{n}"
+        assert api.post("/snapshots", json={"name": name, "imageName": f"doomed:{n}"}).status_code == 200
+        others = [("POST", f"/snapshots/{name}/{verb}") for verb in ("deactivate", "activate")]
+        asked = [others[0], ("DELETE", f"/snapshots/{name}"), *others]
+        ended = list(POOL.map(ask, asked))
+        assert ended[1] == 200, ended
+        found = api.get("/snapshots", params={"name": name, "limit": 200}).json()["items"]
+        assert found == [], f"round {n}: {found}"
+
+
+def test_one_of_many_creates_of_a_snapshot_wins(api: Api) -> None:
+    def make(n: int) -> int:
+        return api.post("/snapshots", json={"name": "wanted", "imageName": f"wanted:{n}"}).status_code
+
+    assert sorted(POOL.map(make, range(8))) == [200] + [409] * 7
+    assert api("DELETE", "/snapshots/wanted").status_code == 200
 
 
 def test_ten_thousand_labels(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""The daemon's promises that do not depend on the machine's mood: a wide goal, judged on the median of many starts."""
+"""The daemon's promises that do not depend on the machine's mood: a wide goal, judged on many starts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def measured() -> dict[str, list[float]]:
 
 
 def test_starts_within_ten_milliseconds_of_a_bare_process(measured):
-    """A busy machine slows both: the goal is 10 ms beyond what it takes to run nothing at all."""
-    ready, spawn = sorted(measured["ready"]), sorted(measured["spawn"])
-    assert ready[len(ready) // 2] <= spawn[len(spawn) // 2] + 10
+    """The goal is 10 ms beyond what it takes to run nothing at all. A busy machine only adds to either, so each is judged by the fastest quarter of its starts."""
+    ready, spawn = (sorted(measured[what]) for what in ("ready", "spawn"))
+    assert ready[len(ready) // 4] <= spawn[len(spawn) // 4] + 10
 
 
 def test_rests_in_eight_mebibytes(measured):

@@ -83,7 +83,7 @@ async fn create(
     let pending = building.then(|| record.clone());
     let handle = sandbox::create(&core, record, reservation).await?;
     if let Some(snapshot) = snapshot {
-        core.snapshots.used(&snapshot.id).await.map_err(store_failed)?;
+        core.snapshots.used(&core, &snapshot.id).await.map_err(store_failed)?;
     }
     if let Some(pending) = pending {
         // Exactly this state makes clients ask for the build's log.

@@ -66,10 +66,13 @@ async fn resize(
     JsonBody(body): JsonBody<Body>,
 ) -> ApiResult<Json<Value>> {
     user.may("write:sandboxes")?;
-    let mut pool = core.pools.all.get(&id).ok_or_else(|| missing(&id))?;
-    pool.pool = size(body.pool)?;
-    pool.updated_at = now();
-    core.pools.all.put(pool.clone()).await.map_err(store_failed)?;
+    core.pools.all.get(&id).ok_or_else(|| missing(&id))?;
+    let size = size(body.pool)?;
+    let changed = core.pools.all.change(&id, |pool| {
+        pool.pool = size;
+        pool.updated_at = now();
+    });
+    let pool = changed.await.map_err(store_failed)?.ok_or_else(|| missing(&id))?;
     pools::fill(&core);
     Ok(Json(dto(&core, &pool)))
 }

@@ -108,7 +108,7 @@ async fn create(
     };
     take(&core, &mut registry, body)?;
     let shown = dto(&registry);
-    core.registries.all.put(registry).await.map_err(store_failed)?;
+    core.registries.all.insert(registry).await.map_err(store_failed)?;
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
@@ -123,8 +123,8 @@ async fn update(
     take(&core, &mut registry, body)?;
     registry.updated_at = now();
     let shown = dto(&registry);
-    core.registries.all.put(registry).await.map_err(store_failed)?;
-    Ok(Json(shown))
+    let changed = core.registries.all.change(&id, |known| *known = registry).await.map_err(store_failed)?;
+    changed.map(|_| Json(shown)).ok_or_else(|| missing(&id))
 }
 
 async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>) -> ApiResult<StatusCode> {

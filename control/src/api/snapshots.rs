@@ -57,9 +57,11 @@ async fn list(
 }
 
 fn find(core: &Core, id_or_name: &str) -> ApiResult<Snapshot> {
-    core.snapshots
-        .find(id_or_name)
-        .ok_or_else(|| ApiError::not_found(format_args!("no snapshot {id_or_name}")))
+    core.snapshots.find(id_or_name).ok_or_else(|| missing(id_or_name))
+}
+
+fn missing(id_or_name: &str) -> ApiError {
+    ApiError::not_found(format_args!("no snapshot {id_or_name}"))
 }
 
 async fn one(State(core): State<Arc<Core>>, _user: User, Path(id): Path<String>) -> ApiResult<Json<Dto>> {
@@ -103,6 +105,10 @@ fn check_image(image: &str) -> ApiResult<()> {
     Ok(())
 }
 
+fn taken(name: &str) -> ApiError {
+    ApiError::conflict(format_args!("a snapshot named {name:?} exists already"))
+}
+
 async fn create(
     State(core): State<Arc<Core>>,
     user: User,
@@ -118,7 +124,7 @@ async fn create(
         return Err(ApiError::not_found(format_args!("no region {:?}", body.region_id.unwrap_or_default())));
     }
     if core.snapshots.find(&name).is_some() {
-        return Err(ApiError::conflict(format_args!("a snapshot named {name:?} exists already")));
+        return Err(taken(&name));
     }
     let size = |what: &str, value: Option<i64>, default: u32, least: u32| match value {
         None => Ok(default),
@@ -179,7 +185,9 @@ async fn create(
             return Err(ApiError::bad_request("give either imageName or buildInfo with a dockerfileContent"));
         }
     }
-    core.snapshots.save(&core, snapshot.clone()).await.map_err(store_failed)?;
+    if !core.snapshots.insert(&core, snapshot.clone()).await.map_err(store_failed)? {
+        return Err(taken(&snapshot.name));
+    }
     core.tasks.spawn(bring(core.clone(), snapshot.id.clone()));
     Ok(Json(dto(&snapshot, &core)))
 }
@@ -201,7 +209,7 @@ async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String
 
 async fn activate(State(core): State<Arc<Core>>, user: User, Path(id): Path<String>) -> ApiResult<Json<Dto>> {
     user.may("write:snapshots")?;
-    let mut snapshot = find(&core, &id)?;
+    let snapshot = find(&core, &id)?;
     match snapshot.state {
         SnapshotState::Active => return Ok(Json(dto(&snapshot, &core))),
         SnapshotState::Inactive | SnapshotState::Error | SnapshotState::BuildFailed => {}
@@ -211,10 +219,13 @@ async fn activate(State(core): State<Arc<Core>>, user: User, Path(id): Path<Stri
             )));
         }
     }
-    snapshot.state = SnapshotState::Pending;
-    snapshot.error_reason = None;
-    snapshot.updated_at = now();
-    core.snapshots.save(&core, snapshot.clone()).await.map_err(store_failed)?;
+    let wait = |s: &mut Snapshot| {
+        s.state = SnapshotState::Pending;
+        s.error_reason = None;
+        s.updated_at = now();
+    };
+    let changed = core.snapshots.change(&core, &snapshot.id, wait).await.map_err(store_failed)?;
+    let snapshot = changed.ok_or_else(|| missing(&id))?;
     core.tasks.spawn(bring(core.clone(), snapshot.id.clone()));
     Ok(Json(dto(&snapshot, &core)))
 }
@@ -225,13 +236,9 @@ async fn deactivate(
     Path(id): Path<String>,
 ) -> ApiResult<StatusCode> {
     user.may("write:snapshots")?;
-    let mut snapshot = find(&core, &id)?;
-    if snapshot.state == SnapshotState::Active {
-        snapshot.state = SnapshotState::Inactive;
-        snapshot.updated_at = now();
-        core.snapshots.save(&core, snapshot).await.map_err(store_failed)?;
-    }
-    Ok(StatusCode::NO_CONTENT)
+    let snapshot = find(&core, &id)?;
+    let changed = core.snapshots.change(&core, &snapshot.id, Snapshot::rest).await.map_err(store_failed)?;
+    changed.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| missing(&id))
 }
 
 #[cfg(test)]

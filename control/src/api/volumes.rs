@@ -73,6 +73,6 @@ async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String
             volume.name, user.name
         )));
     }
-    core.volumes.delete(&core, volume).await.map_err(store_failed)?;
+    core.volumes.delete(&core, &volume.id).await.map_err(store_failed)?;
     Ok(StatusCode::OK)
 }

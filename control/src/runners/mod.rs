@@ -75,12 +75,6 @@ impl Runners {
         })
     }
 
-    async fn save(&self, runner: Runner) -> Result<()> {
-        self.all.put(runner).await?;
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
     /// Registers a runner, or gives the one of this name the token.
     pub(crate) async fn register(
         &self,
@@ -89,28 +83,33 @@ impl Runners {
         tags: Vec<String>,
         token: &str,
     ) -> Result<Runner> {
-        let known = self.all.lock().values().find(|r| r.name == name).cloned();
         let at = now();
-        let runner = match known {
-            Some(known) => {
-                Runner { token: token.to_owned(), token_hash: token::hash(token), updated_at: at, ..known }
+        let known = self.all.lock().values().find(|r| r.name == name).map(|r| r.id.clone());
+        if let Some(id) = known {
+            let take = |r: &mut Runner| {
+                r.token = token.to_owned();
+                r.token_hash = token::hash(token);
+            };
+            if let Some(runner) = self.change(&id, take).await? {
+                return Ok(runner);
             }
-            None => Runner {
-                id: uuid::Uuid::new_v4().to_string(),
-                name: name.to_owned(),
-                region: region.to_owned(),
-                token: token.to_owned(),
-                token_hash: token::hash(token),
-                tags,
-                unschedulable: false,
-                draining: false,
-                health: None,
-                last_checked: None,
-                created_at: at,
-                updated_at: at,
-            },
+        }
+        let runner = Runner {
+            id: uuid::Uuid::new_v4().to_string(),
+            name: name.to_owned(),
+            region: region.to_owned(),
+            token: token.to_owned(),
+            token_hash: token::hash(token),
+            tags,
+            unschedulable: false,
+            draining: false,
+            health: None,
+            last_checked: None,
+            created_at: at,
+            updated_at: at,
         };
-        self.save(runner.clone()).await?;
+        self.all.insert(runner.clone()).await?;
+        self.changed.notify_waiters();
         Ok(runner)
     }
 
@@ -132,19 +131,23 @@ impl Runners {
 
     /// Takes a healthcheck in.
     pub(crate) async fn healthcheck(&self, id: &str, mut health: Healthcheck) -> Result<()> {
-        let Some(mut runner) = self.get(id) else { return Ok(()) };
-        if let Some(previous) = runner.health.take() {
-            let kept = |new: Option<String>, old: Option<String>| new.filter(|text| !text.is_empty()).or(old);
-            health.domain = kept(health.domain, previous.domain);
-            health.api_url = kept(health.api_url, previous.api_url);
-            health.proxy_url = kept(health.proxy_url, previous.proxy_url);
-            health.metrics = health.metrics.or(previous.metrics);
+        if self.get(id).is_none() {
+            return Ok(());
         }
-        runner.health = Some(health);
-        runner.last_checked = Some(now());
-        runner.updated_at = now();
         self.heard().insert(id.to_owned(), Heard { at: steady(), placed: Vec::new() });
-        self.save(runner).await
+        let take = |runner: &mut Runner| {
+            if let Some(previous) = runner.health.take() {
+                let kept =
+                    |new: Option<String>, old: Option<String>| new.filter(|text| !text.is_empty()).or(old);
+                health.domain = kept(health.domain, previous.domain);
+                health.api_url = kept(health.api_url, previous.api_url);
+                health.proxy_url = kept(health.proxy_url, previous.proxy_url);
+                health.metrics = health.metrics.or(previous.metrics);
+            }
+            runner.health = Some(health);
+            runner.last_checked = Some(now());
+        };
+        self.change(id, take).await.map(drop)
     }
 
     fn heard(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
@@ -161,13 +164,15 @@ impl Runners {
         self.last_heard(id) + self.silence + 1
     }
 
-    /// Changes flags of a runner.
+    /// Changes a runner, and returns it; none if it has been removed.
     pub(crate) async fn change(&self, id: &str, change: impl FnOnce(&mut Runner)) -> Result<Option<Runner>> {
-        let Some(mut runner) = self.get(id) else { return Ok(None) };
-        change(&mut runner);
-        runner.updated_at = now();
-        self.save(runner.clone()).await?;
-        Ok(Some(runner))
+        let changed = self.all.change(id, |runner| {
+            change(runner);
+            runner.updated_at = now();
+        });
+        let changed = changed.await?;
+        self.changed.notify_waiters();
+        Ok(changed)
     }
 
     /// Forgets a runner.

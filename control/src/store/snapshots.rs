@@ -4,6 +4,7 @@ use pinfold_proto::control::snapshot::SnapshotState;
 use sqlx::Row;
 
 use super::{Conn, Result, from_json, json, small};
+use crate::time::now;
 
 /// A snapshot.
 #[derive(Debug, Clone)]
@@ -33,6 +34,16 @@ pub(crate) struct Snapshot {
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
     pub(crate) last_used_at: Option<i64>,
+}
+
+impl Snapshot {
+    /// Nobody can make sandboxes of it until it is activated.
+    pub(crate) fn rest(&mut self) {
+        if self.state == SnapshotState::Active {
+            self.state = SnapshotState::Inactive;
+            self.updated_at = now();
+        }
+    }
 }
 
 /// Inserts or replaces a snapshot.
