@@ -40,13 +40,13 @@ async fn a_host_of_the_original_runner_is_taken_over() {
     let bridge = format!("br-{}", &shell(&format!("docker network inspect -f '{{{{.Id}}}}' {link}"))[..12]);
     shell(&format!(
         "set -e
-         iptables -N {first}; iptables -A {first} -d 203.0.113.0/24 -j RETURN; iptables -A {first} -j DROP
-         iptables -N {second}; iptables -A {second} -j DROP
-         iptables -N {GONE}
-         iptables -I DOCKER-USER 1 -s {address}/32 -j {first}
-         iptables -I DOCKER-USER 1 -i {bridge} -o {bridge} -j ACCEPT
-         iptables -t mangle -N {first}; iptables -t mangle -A {first} -j MARK --set-mark 999
-         iptables -t mangle -A PREROUTING -s {address}/32 -j {first}"
+         iptables -w -N {first}; iptables -w -A {first} -d 203.0.113.0/24 -j RETURN; iptables -w -A {first} -j DROP
+         iptables -w -N {second}; iptables -w -A {second} -j DROP
+         iptables -w -N {GONE}
+         iptables -w -I DOCKER-USER 1 -s {address}/32 -j {first}
+         iptables -w -I DOCKER-USER 1 -i {bridge} -o {bridge} -j ACCEPT
+         iptables -w -t mangle -N {first}; iptables -w -t mangle -A {first} -j MARK --set-mark 999
+         iptables -w -t mangle -A PREROUTING -s {address}/32 -j {first}"
     ));
     assert_eq!([first.as_str(), &second, GONE].map(rules), [7, 2, 1], "the fabricated state is there");
 

@@ -415,7 +415,7 @@ async fn a_change_of_policy_has_no_moment_in_between() {
 #[ignore = "needs root and nftables: make test-network"]
 async fn pain_42_published_ports_are_the_hosts() {
     let _world = World::new();
-    let published = "iptables -t nat -A PREROUTING -d 10.213.77.1 -p tcp --dport 8765 -j DNAT --to-destination 203.0.113.2:80";
+    let published = "iptables -w -t nat -A PREROUTING -d 10.213.77.1 -p tcp --dport 8765 -j DNAT --to-destination 203.0.113.2:80";
     assert!(sh(published));
     let open = reaches("pfnet-a", "10.213.77.1", 8765);
     let firewall = Firewall::install(bridge()).await.unwrap();

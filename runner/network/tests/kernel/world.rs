@@ -49,7 +49,7 @@ impl World {
              ip addr add 203.0.113.1/24 dev pfneti; ip link set pfneti up
              ip -n pfnet-i addr add {INTERNET}/24 dev eth0; ip -n pfnet-i link set lo up; ip -n pfnet-i link set eth0 up; ip -n pfnet-i route add default via 203.0.113.1
              sysctl -qw net.ipv4.ip_forward=1
-             iptables -I FORWARD -i {BRIDGE} -j ACCEPT; iptables -I FORWARD -o {BRIDGE} -j ACCEPT",
+             iptables -w -I FORWARD -i {BRIDGE} -j ACCEPT; iptables -w -I FORWARD -o {BRIDGE} -j ACCEPT",
             sandbox("pfnet-a", A),
             sandbox("pfnet-b", B)
         );
@@ -97,7 +97,9 @@ impl World {
         for ns in ["pfnet-a", "pfnet-b", "pfnet-i"] {
             sh(&format!("ip netns del {ns}"));
         }
-        sh(&format!("iptables -D FORWARD -i {BRIDGE} -j ACCEPT; iptables -D FORWARD -o {BRIDGE} -j ACCEPT"));
+        sh(&format!(
+            "iptables -w -D FORWARD -i {BRIDGE} -j ACCEPT; iptables -w -D FORWARD -o {BRIDGE} -j ACCEPT"
+        ));
         sh(&format!("ip link del {BRIDGE}"));
     }
 }
