@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pinfold_engine::{ContainerStatus, Event, EventKind};
+use pinfold_engine::{Container, ContainerStatus, Event, EventKind};
 use pinfold_proto::id::SandboxId;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ const SYNC: Duration = Duration::from_secs(120);
 const RECONNECT: Duration = Duration::from_secs(2);
 /// Containers inspected at the same time during a full listing.
 const PARALLEL: usize = 8;
+/// How often an answer of the engine may be overtaken before it is believed all the same.
+const LOOKS: u32 = 5;
 
 /// Follows the engine until `stop`.
 pub(crate) async fn follow(node: Arc<Node>, stop: CancellationToken) {
@@ -98,14 +100,16 @@ async fn apply(node: &Arc<Node>, event: Event) {
         }
         "destroy" if !busy && known.is_some() => {
             tracing::warn!(sandbox = %id, "a sandbox was removed by someone else");
-            node.forget(&id).await;
-            node.news.vanished(&id);
+            let node = node.clone();
+            tokio::spawn(async move {
+                if node.let_go(&id, Some(event.id)).await {
+                    node.news.vanished(&id);
+                }
+            });
         }
         "create" if !busy && node.was_destroyed(&id) => {
-            tracing::warn!(sandbox = %id, "a create that was cut off made its container after all; removing it");
-            if let Err(error) = node.remove_container(id.as_str()).await {
-                tracing::error!(sandbox = %id, %error, "could not remove a container that nobody owns");
-            }
+            let node = node.clone();
+            tokio::spawn(async move { node.remove_unowned(&id, event.id).await });
         }
         "start" if !busy && node.late_starts.expects(&id) => {
             let node = node.clone();
@@ -131,11 +135,11 @@ async fn apply(node: &Arc<Node>, event: Event) {
 async fn died(node: &Node, id: &SandboxId, event: &Event) {
     let Some(known) = node.index.get(id) else { return };
     let oom = known.ending.as_ref().is_some_and(|e| e.oom);
-    match node.engine.inspect(id.as_str()).await {
-        Ok(found) if found.id == event.id && found.status == ContainerStatus::Running => return,
-        Ok(found) => node.learn(id, &found),
-        Err(error) => {
-            tracing::debug!(sandbox = %id, %error, "could not look at an ended sandbox; its event has to do");
+    match look(node, id).await {
+        Ok(Some(found)) if found.id == event.id && found.status == ContainerStatus::Running => return,
+        Ok(Some(found)) => node.learn(id, &found),
+        unseen => {
+            tracing::debug!(sandbox = %id, error = ?unseen.err(), "could not look at an ended sandbox; its event has to do");
             node.index.change_known(id, |s| {
                 s.status = ContainerStatus::Exited;
                 s.ending = Some(Ending { code: event.exit_code.unwrap_or(0), ..Ending::default() });
@@ -161,9 +165,21 @@ async fn died(node: &Node, id: &SandboxId, event: &Event) {
     }
 }
 
+/// What the engine says of a sandbox. An answer during which the index learned something may be older than that, so the question is put again.
+async fn look(node: &Node, id: &SandboxId) -> OpResult<Option<Container>> {
+    for _ in 1..LOOKS {
+        let before = node.index.get(id);
+        let found = node.find(id).await;
+        if node.index.get(id) == before {
+            return found;
+        }
+    }
+    node.find(id).await
+}
+
 /// Reads one sandbox from the engine into the index.
 pub(crate) async fn refresh(node: &Node, id: &SandboxId) -> OpResult<()> {
-    let found = node.find(id).await?;
+    let found = look(node, id).await?;
     // Between the question and the answer an operation may have begun; it knows better.
     if node.index.get(id).is_some_and(|s| s.busy) {
         return Ok(());

@@ -166,12 +166,12 @@ impl Node {
     }
 
     /// Forgets, from time to time, what will not be asked for any more.
-    pub(crate) async fn tidy(&self) {
+    pub(crate) fn tidy(self: &Arc<Self>) {
         let recent = |_: &SandboxId, at: &mut Instant| at.elapsed() < DESTROYED_FOR;
         self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).retain(recent);
         self.images.tidy();
         self.backups.tidy(self.config.backup_retention);
-        self.forget_expired_starts().await;
+        self.forget_expired_starts();
     }
 
     /// Everything that grows with sandboxes, images and operations, and how many entries it has. All of it shrinks again.

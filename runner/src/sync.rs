@@ -82,7 +82,7 @@ pub async fn run(node: Arc<Node>, control: Arc<dyn ControlPlane>, stop: Cancella
         }
         push(&node, &*control, &mut missing, ticked).await;
         if ticked {
-            node.tidy().await;
+            node.tidy();
             if round.is_multiple_of(SWEEP_EVERY) {
                 sweep(&node, &*control).await;
             }
@@ -118,12 +118,12 @@ async fn push(
             // The engine has the last word: "not found", and nothing else, is gone.
             let gone = matches!(node.engine.inspect(id.as_str()).await, Err(error) if error.is_not_found());
             if gone && (known || looks >= CONFIRM) {
-                // The event of its removal may have been missed. A create may have begun meanwhile.
+                // The event of its removal may have been missed.
+                node.let_go(&id, None).await;
                 if node.index.get(&id).is_none() {
-                    node.forget(&id).await;
+                    let reason = "the sandbox's container no longer exists on its runner";
+                    report(control, &id, "error", Some(reason)).await;
                 }
-                report(control, &id, "error", Some("the sandbox's container no longer exists on its runner"))
-                    .await;
             } else if gone {
                 still_missing.insert(id, looks);
             }
@@ -138,7 +138,10 @@ async fn push(
             SandboxState::Error if runs => {
                 let reason = sandbox.trouble().unwrap_or_else(|| "the sandbox failed".to_owned());
                 let output = crate::sandbox::last_output(node, &id).await;
-                report(control, &id, "error", Some(&format!("{reason}{output}"))).await;
+                // It may have been started again while its output was read.
+                if node.index.get(&id).is_some_and(|now| !now.busy && now.state == SandboxState::Error) {
+                    report(control, &id, "error", Some(&format!("{reason}{output}"))).await;
+                }
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use pinfold_otlp::TraceContext;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::job::{Job, JobKind, JobStatus, StatusUpdate};
 use pinfold_proto::runner::payload::StopSandbox;
-use pinfold_proto::runner::recovery::error_message;
+use pinfold_proto::runner::recovery::{error_message, is_recoverable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -235,7 +235,7 @@ impl Executor {
                         | JobKind::CreateBackup
                         | JobKind::SnapshotSandbox
                 );
-                if recoverable {
+                if recoverable && is_recoverable(&error.message) {
                     failed(&error_message(&error.message))
                 } else {
                     failed(&plain(&error.message))
@@ -299,7 +299,7 @@ fn failed(message: &str) -> StatusUpdate {
     StatusUpdate { status: JobStatus::Failed, error_message: Some(message.to_owned()), result_metadata: None }
 }
 
-/// Text for jobs whose errors are never parsed: not empty, and not by accident JSON (runner contract 0.4).
+/// Text for errors that nobody can recover from: not empty, and not by accident JSON (runner contract 0.4).
 fn plain(message: &str) -> String {
     let text: String = message.chars().take(9000).collect();
     match text.trim() {
@@ -368,6 +368,35 @@ mod tests {
         ] {
             let ours = deadline(&kind).as_secs_f64() / 60.0;
             assert!(ours < minutes && ours > minutes * 0.9, "{}: {ours} of {minutes} minutes", kind.as_str());
+        }
+    }
+
+    /// Contract 0.4: an API parses what it is told, so text that means nothing to it must not look as if it did.
+    #[test]
+    fn plain_text_is_neither_empty_nor_json() {
+        assert_eq!(plain("  "), "failed without a reason");
+        for accident in ["null", "7", "\"x\"", " {\"recoverable\": true} "] {
+            assert!(serde_json::from_str::<Value>(&plain(accident)).is_err(), "{accident}");
+        }
+        assert_eq!(plain("could not: 7"), "could not: 7");
+        assert!(plain(&"x".repeat(20_000)).len() < 10_000);
+    }
+
+    #[test]
+    fn what_is_remembered_against_repeated_deliveries_is_bounded() {
+        let mut seen = Seen::default();
+        for n in 0..REMEMBERED + 10 {
+            seen.finish(n.to_string());
+        }
+        assert_eq!((seen.finished.len(), seen.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(!seen.finished.contains("9") && seen.finished.contains("10"), "the oldest are forgotten");
+    }
+
+    /// A resize that was reported to have failed must not happen after all: its data are copied within its job's time, with room for the rest.
+    #[test]
+    fn a_copy_of_data_ends_before_its_job() {
+        for kind in [JobKind::ResizeSandbox, JobKind::RecoverSandbox] {
+            assert!(crate::sandbox::COPY_LIMIT + Duration::from_secs(60) < deadline(&kind));
         }
     }
 }

@@ -67,6 +67,38 @@ impl Node {
         Ok(())
     }
 
+    /// Forgets a sandbox whose container was found to be gone, unless the index knows another one than `container`: a create of the same sandbox may have begun meanwhile, which is
+    /// why this is done in its turn. True when it was forgotten.
+    pub(crate) async fn let_go(self: &Arc<Self>, id: &SandboxId, container: Option<String>) -> bool {
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move {
+            let is_gone = node.index.get(&owned).map(|known| known.container_id) == container;
+            if is_gone {
+                node.forget(&owned).await;
+            }
+            Ok(is_gone)
+        };
+        self.owners.run(id, Urgency::InTurn, work).await.unwrap_or_else(|error| {
+            tracing::warn!(sandbox = %id, %error, "could not forget a sandbox whose container is gone");
+            false
+        })
+    }
+
+    /// Removes a container that a cut-off create made after its sandbox was destroyed. In its turn: a sandbox that is wanted again has that container.
+    pub(crate) async fn remove_unowned(self: &Arc<Self>, id: &SandboxId, container: String) {
+        let (node, owned) = (self.clone(), id.clone());
+        let work = async move {
+            if !node.was_destroyed(&owned) {
+                return Ok(());
+            }
+            tracing::warn!(sandbox = %owned, "a create that was cut off made its container after all; removing it");
+            Ok(node.remove_container(&container).await?)
+        };
+        if let Err(error) = self.owners.run(id, Urgency::InTurn, work).await {
+            tracing::error!(sandbox = %id, %error, "could not remove a container that nobody owns");
+        }
+    }
+
     /// Forgets a sandbox whose container is gone: policy, address, record, index entry, in that order, so that its address is not given out
     /// while rules for it exist.
     pub(crate) async fn forget(&self, id: &SandboxId) {

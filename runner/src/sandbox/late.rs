@@ -146,11 +146,19 @@ impl Node {
     }
 
     /// Forgets the starts that no engine will finish any more.
-    pub(crate) async fn forget_expired_starts(&self) {
+    pub(crate) fn forget_expired_starts(self: &Arc<Self>) {
         for id in self.late_starts.expired() {
-            if let Err(error) = self.want(&id).await {
-                tracing::warn!(sandbox = %id, %error, "could not record that a start is no longer expected");
-            }
+            let node = self.clone();
+            // In its turn: nobody else may write its record meanwhile.
+            tokio::spawn(async move {
+                let (owner, owned) = (node.clone(), id.clone());
+                let work = async move {
+                    if node.late_starts.expects(&owned) { Ok(()) } else { node.want(&owned).await }
+                };
+                if let Err(error) = owner.owners.run(&id, Urgency::InTurn, work).await {
+                    tracing::warn!(sandbox = %id, %error, "could not record that a start is no longer expected");
+                }
+            });
         }
     }
 

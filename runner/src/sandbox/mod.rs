@@ -24,5 +24,7 @@ pub(crate) use owner::panic_text;
 pub use owner::{Owners, Urgency};
 pub use readiness::daemon_version;
 pub(crate) use readiness::last_output;
+#[cfg(test)]
+pub(crate) use recreate::COPY_LIMIT;
 
 pub use crate::images::Backups;

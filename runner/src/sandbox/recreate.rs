@@ -15,7 +15,8 @@ use super::definition;
 use crate::error::{Class, OpError, OpResult};
 use crate::node::Node;
 
-const COPY_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long data may be copied: less than the deadline of a resize job, so that one which was reported to have failed does not happen after all.
+pub(crate) const COPY_LIMIT: Duration = Duration::from_secs(8 * 60);
 
 fn failed(message: impl Into<String>) -> OpError {
     OpError::new(Class::Internal, message)

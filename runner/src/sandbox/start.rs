@@ -234,12 +234,17 @@ impl Node {
         }
         // A sandbox whose only network is its owner's is guarded there.
         let Some(address) = address.filter(|address| self.is_on_our_network(*address)) else { return Ok(()) };
-        // Nobody knows what a lost record said.
-        let policy = match self.records.get(id) {
-            Some(record) => policy::parse(&record.network)?,
-            None => Policy::block_all(),
-        };
-        self.policy.apply(id, Endpoint::new(address), policy).await
+        let mut wanted = self.records.get(id).map(|record| record.network);
+        loop {
+            // Nobody knows what a lost record said.
+            let policy = wanted.as_ref().map_or_else(|| Ok(Policy::block_all()), policy::parse)?;
+            self.policy.apply(id, Endpoint::new(address), policy).await?;
+            // Recorded meanwhile, another policy may have been put in force before this one.
+            match self.records.get(id) {
+                Some(now) if Some(&now.network) != wanted.as_ref() => wanted = Some(now.network),
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Ties a sandbox that runs to its port of the bridge. Its policy holds without that: what it keeps out is a neighbour that can forge frames and takes both its

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pinfold_engine::{Engine, Image, Simulated};
+use pinfold_engine::{ContainerStatus, Engine, Image, Simulated};
 use pinfold_network::{Endpoint, Policy};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::health::Healthcheck;
@@ -26,6 +26,7 @@ use pinfold_runner::node::{Node, Parts, sandbox_network};
 use pinfold_runner::policy::NetworkPolicy;
 use pinfold_runner::volumes::HostVolumes;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "runner-token";
@@ -85,6 +86,25 @@ pub struct RecordingPolicy {
     pub refused: Mutex<u32>,
     /// The guarded bridges of link networks.
     pub links: Mutex<HashSet<String>>,
+    /// The next call of this name waits before it takes effect.
+    pub held: Mutex<HashMap<&'static str, Arc<Notify>>>,
+    /// Why the rules cannot be put back.
+    pub lost: Mutex<Option<String>>,
+    /// For each time that a sandbox's port was let go: whether the sandbox was already running.
+    pub unpinned: Mutex<Vec<bool>>,
+}
+
+impl RecordingPolicy {
+    async fn wait(&self, name: &'static str) {
+        let held = self.held.lock().unwrap().remove(name);
+        if let Some(gate) = held {
+            gate.notified().await;
+        }
+    }
+
+    fn runs(&self, sandbox: &SandboxId) -> bool {
+        self.engine.container(sandbox.as_str()).is_some_and(|c| c.status == ContainerStatus::Running)
+    }
 }
 
 #[async_trait]
@@ -94,6 +114,7 @@ impl NetworkPolicy for RecordingPolicy {
             *self.refused.lock().unwrap() += 1;
             return Err(OpError::new(Class::Internal, "nft says no"));
         }
+        self.wait("apply").await;
         let running = self.engine.log().iter().any(|line| *line == format!("start {sandbox}"));
         self.late.lock().unwrap().push(running);
         self.applied.lock().unwrap().insert(sandbox.to_string(), (endpoint, policy));
@@ -101,6 +122,7 @@ impl NetworkPolicy for RecordingPolicy {
     }
 
     async fn remove(&self, sandbox: &SandboxId) -> OpResult<()> {
+        self.wait("remove").await;
         self.applied.lock().unwrap().remove(sandbox.as_str());
         Ok(())
     }
@@ -120,8 +142,14 @@ impl NetworkPolicy for RecordingPolicy {
         Ok(())
     }
 
+    async fn unpin(&self, sandbox: &SandboxId) -> OpResult<()> {
+        self.unpinned.lock().unwrap().push(self.runs(sandbox));
+        Ok(())
+    }
+
     async fn restore(&self) -> OpResult<bool> {
-        Ok(false)
+        let lost = self.lost.lock().unwrap().clone();
+        lost.map_or(Ok(false), |reason| Err(OpError::new(Class::Internal, reason)))
     }
 
     /// So nobody looks at this host's own rules.
@@ -177,6 +205,9 @@ impl Bench {
             fail: Mutex::default(),
             refused: Mutex::default(),
             links: Mutex::default(),
+            held: Mutex::default(),
+            lost: Mutex::default(),
+            unpinned: Mutex::default(),
         });
         Self::under(engine, dir, policy, adjust).await
     }
@@ -255,6 +286,21 @@ pub struct Control {
     pub repeats: Mutex<usize>,
     /// Polls sleep for their whole time, for measurements of a node at rest.
     pub calm: Mutex<bool>,
+    /// When each report began.
+    pub asked: Mutex<Vec<tokio::time::Instant>>,
+    /// Reports take this long.
+    pub slow_reports: Mutex<Duration>,
+    /// The next listings of claimed jobs fail.
+    pub refuse_lists: Mutex<u32>,
+    /// How many listings there were.
+    pub lists: Mutex<u32>,
+    /// The next healthchecks fail, or are never answered.
+    pub refuse_health: Mutex<u32>,
+    pub hang_health: Mutex<u32>,
+    /// When each healthcheck began.
+    pub health_at: Mutex<Vec<tokio::time::Instant>>,
+    /// Whether the last state that was told of a sandbox can be recovered from.
+    pub recoverable: Mutex<HashMap<String, bool>>,
 }
 
 impl Control {
@@ -301,6 +347,14 @@ impl Control {
     }
 }
 
+/// Counts one down, if there is one.
+fn take_one(count: &Mutex<u32>) -> bool {
+    let mut count = count.lock().unwrap();
+    let is_one = *count > 0;
+    *count = count.saturating_sub(1);
+    is_one
+}
+
 fn lost() -> ApiCallError {
     ApiCallError::Transport("the answer was lost".to_owned())
 }
@@ -345,6 +399,10 @@ impl ControlPlane for Control {
     }
 
     async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
+        *self.lists.lock().unwrap() += 1;
+        if take_one(&self.refuse_lists) {
+            return Err(lost());
+        }
         // Two jobs a page, so that paging is exercised.
         let all: Vec<Value> = self.claimed.lock().unwrap().values().cloned().collect();
         let items = all.iter().skip((page as usize - 1) * 2).take(2).cloned().collect();
@@ -357,6 +415,11 @@ impl ControlPlane for Control {
     }
 
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
+        self.asked.lock().unwrap().push(tokio::time::Instant::now());
+        let slow = *self.slow_reports.lock().unwrap();
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         if let Some(status) = self.refuse_reports.lock().unwrap().pop_front() {
             return Err(ApiCallError::Status { status, message: "no".to_owned() });
         }
@@ -373,6 +436,13 @@ impl ControlPlane for Control {
     }
 
     async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
+        self.health_at.lock().unwrap().push(tokio::time::Instant::now());
+        if take_one(&self.hang_health) {
+            std::future::pending::<()>().await;
+        }
+        if take_one(&self.refuse_health) {
+            return Err(lost());
+        }
         self.health.lock().unwrap().push(body.clone());
         Ok(())
     }
@@ -388,8 +458,9 @@ impl ControlPlane for Control {
         sandbox: &str,
         state: &str,
         reason: Option<&str>,
-        _r: bool,
+        recoverable: bool,
     ) -> Result<(), ApiCallError> {
+        self.recoverable.lock().unwrap().insert(sandbox.to_owned(), recoverable);
         let mut remote = self.remote.lock().unwrap();
         if let Some(known) = remote.iter_mut().find(|s| s.id == sandbox) {
             known.state = state.to_owned();

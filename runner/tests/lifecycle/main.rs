@@ -9,8 +9,10 @@ mod android;
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;
+mod health;
 mod images;
 mod late;
+mod races;
 mod reports;
 mod runtimes;
 mod tables;

@@ -63,6 +63,11 @@ impl Engine for Simulated {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container> {
+        let asked = self.with("inspect container", name, |c| Ok(c.clone()));
+        if self.is_late("inspect") {
+            self.enter("inspect", name).await?;
+            return asked;
+        }
         self.enter("inspect", name).await?;
         self.with("inspect container", name, |c| Ok(c.clone()))
     }

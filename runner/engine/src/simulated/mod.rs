@@ -26,6 +26,8 @@ pub enum Fault {
     Held(Arc<Notify>),
     /// Takes effect, but the caller sees this error: an answer that was lost.
     Lost(EngineError),
+    /// Of `inspect` alone: answers as it was when it was asked, but only when it is told to.
+    Late(Arc<Notify>),
 }
 
 #[derive(Debug, Default)]
@@ -234,11 +236,17 @@ impl Simulated {
             Some(Fault::Error(error)) => Err(error),
             Some(Fault::Lost(error)) => Ok(Some(error)),
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Held(gate)) => {
+            Some(Fault::Held(gate) | Fault::Late(gate)) => {
                 gate.notified().await;
                 Ok(None)
             }
         }
+    }
+
+    /// Whether the next call of `kind` answers late.
+    fn is_late(&self, kind: &str) -> bool {
+        let state = self.state();
+        matches!(state.faults.get(kind).and_then(VecDeque::front), Some(Fault::Late(_)))
     }
 
     fn with<T>(&self, what: &str, name: &str, change: impl FnOnce(&mut Container) -> Result<T>) -> Result<T> {
