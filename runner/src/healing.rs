@@ -126,3 +126,35 @@ impl Node {
         users
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Class, OpError};
+
+    fn failure() -> OpResult<usize> {
+        Err(OpError::new(Class::Internal, "the store is away"))
+    }
+
+    /// A store that is away is asked again after one second, and then ever more rarely, but never less than twice a minute.
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_healed_is_tried_again_with_growing_pauses() {
+        let (mut healing, volume) = (Healing::default(), VolumeId::random());
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            healing.under_way.insert(volume.clone(), false);
+            assert_eq!(healing.due(), None, "it is being tried");
+            assert!(!healing.ended(volume.clone(), &failure()), "not at once");
+            assert_eq!(healing.due(), Some(Instant::now() + Duration::from_secs(seconds)));
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+        }
+        healing.under_way.insert(volume.clone(), false);
+        assert!(!healing.ended(volume.clone(), &Ok(1)), "nothing has happened since");
+        assert_eq!(healing.due(), None);
+        // The next failure is a first one; and what happens during a look is looked at again.
+        healing.under_way.insert(volume.clone(), true);
+        assert!(!healing.ended(volume.clone(), &failure()));
+        assert_eq!(healing.due(), Some(Instant::now() + FIRST_PAUSE));
+        healing.under_way.insert(volume.clone(), true);
+        assert!(healing.ended(volume, &Ok(0)));
+    }
+}

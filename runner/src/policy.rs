@@ -147,3 +147,19 @@ pub fn parse(settings: &NetworkSettings) -> OpResult<Policy> {
     );
     parsed.map_err(|e| OpError::new(Class::BadRequest, e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails closed: where nothing is enforced, a sandbox that asks for walls is refused.
+    #[tokio::test]
+    async fn without_rules_a_closed_network_is_refused() {
+        let (id, endpoint) = (SandboxId::random(), Endpoint::new(std::net::Ipv4Addr::LOCALHOST));
+        let settings =
+            |closed| NetworkSettings { network_block_all: Some(closed), ..NetworkSettings::default() };
+        let apply = |closed| async move { Unenforced.apply(&id, endpoint, parse(&settings(closed))?).await };
+        assert_eq!(apply.clone()(true).await.unwrap_err().class, Class::BadRequest);
+        apply(false).await.unwrap();
+    }
+}

@@ -163,7 +163,9 @@ mod tests {
         let network = NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() };
         records.change(&id, |r| r.network = network.clone()).await.unwrap();
         std::fs::write(dir.path().join(format!("{broken}.json")), "{").unwrap();
+        std::fs::write(dir.path().join("cut-short.tmp"), "{").unwrap();
         let again = Records::open(dir.path()).unwrap();
+        assert!(!dir.path().join("cut-short.tmp").exists());
         assert_eq!(again.get(&id).unwrap().network, network);
         assert!(again.is_unreadable(&broken) && !again.is_unreadable(&SandboxId::random()));
         // A change that could not be written did not happen.

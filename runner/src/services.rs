@@ -27,22 +27,26 @@ pub(crate) fn all(
 ) -> Vec<ServiceHealth> {
     let unenforced = (!node.policy.is_enforced())
         .then(|| "PINFOLD_NETWORK_POLICY=off: sandboxes are not isolated".to_owned());
-    let disk = match disk_used {
-        Some(used) if used >= SCARCE => {
-            Some(format!("less than {:.0} % of the disk is free", 100.0 - SCARCE))
-        }
-        Some(_) => None,
-        None => Some(format!("the filesystem of {} cannot be measured", node.info.data_root.display())),
-    };
     vec![
         entry("docker", engine.is_none(), engine),
         entry("container-runtime", runtime.is_none(), runtime),
         entry("network-policy", policy.is_none(), policy.or(unenforced)),
         entry("volumes", true, node.volumes.problem()),
-        entry("disk", true, disk),
+        entry("disk", true, no_room(disk_used, &node.info.data_root)),
         entry("disk-quota", true, no_quota(node)),
         entry("registry", true, node.images.registry_problem()),
     ]
+}
+
+/// Why creates will soon fail for want of room.
+fn no_room(used: Option<f64>, data_root: &Path) -> Option<String> {
+    match used {
+        Some(used) if used >= SCARCE => {
+            Some(format!("less than {:.0} % of the disk is free", 100.0 - SCARCE))
+        }
+        Some(_) => None,
+        None => Some(format!("the filesystem of {} cannot be measured", data_root.display())),
+    }
 }
 
 /// Why disk limits are not kept on this node.
@@ -83,6 +87,14 @@ fn project_quota(mountinfo: &str, path: &Path) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_named_in_time() {
+        let root = Path::new("/var/lib/docker");
+        assert_eq!(no_room(Some(94.9), root), None);
+        assert!(no_room(Some(95.0), root).unwrap().contains("less than 5 %"));
+        assert!(no_room(None, root).unwrap().contains("/var/lib/docker"));
+    }
 
     #[test]
     fn pain_33_quotas_are_those_of_the_filesystem_that_holds_the_data() {

@@ -15,6 +15,8 @@ mod late;
 mod races;
 mod reports;
 mod runtimes;
+mod spec;
+mod steps;
 mod tables;
 mod weaknesses;
 
@@ -272,7 +274,7 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
     bench.engine.exit(id.as_str(), 127, false);
     let error =
         tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
-    assert!(error.message.contains("code 127"), "{error}");
+    assert!(error.message.contains("code 127") && error.message.contains("last output: "), "{error}");
     stop.cancel();
     task.await.unwrap();
 }

@@ -52,6 +52,32 @@ async fn a_resized_and_a_recovered_sandbox_keep_address_networks_and_policy() {
     assert_eq!(bench.policy.applied.lock().unwrap()[id.as_str()], watched);
 }
 
+/// 14.3, rows 1 and 3: what cannot be finished is undone, and a destroy finds both containers.
+#[tokio::test]
+async fn a_resize_that_fails_gives_the_old_container_back_and_a_destroy_finds_both() {
+    let bench = on_xfs().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    std::fs::write(layer(&bench, &id).join("work"), "precious").unwrap();
+    let before = bench.engine.container(id.as_str()).unwrap().id;
+    let disk = || ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
+    for fault in [Fault::Error(broken()), Fault::Lost(broken())] {
+        bench.engine.fail_next("duplicate", fault);
+        let error = bench.node.resize(&id, disk()).await.unwrap_err();
+        assert!(error.message.starts_with("resizing the disk failed after "), "{error}");
+        assert_eq!(bench.engine.container_names(), [id.to_string()]);
+        assert_eq!(bench.engine.container(id.as_str()).unwrap().id, before);
+        assert_eq!(std::fs::read_to_string(layer(&bench, &id).join("work")).unwrap(), "precious");
+        assert_eq!(bench.node.records.get(&id).unwrap().replacing, None);
+    }
+    let aside = format!("{id}-resize-1");
+    bench.engine.rename(id.as_str(), &aside).await.unwrap();
+    bench.node.records.change(&id, |r| r.replacing = Some(aside)).await.unwrap();
+    bench.node.destroy(&id).await.unwrap();
+    assert!(bench.engine.container_names().is_empty());
+}
+
 /// Pain D32, the loop: storage is expanded by a twentieth at a time, a tenth at most, and then the refusal says so in the contract's words.
 #[tokio::test]
 async fn pain_32_recovery_of_a_full_disk_has_an_end() {

@@ -371,7 +371,7 @@ impl Engine for Simulated {
             name: spec.name.clone(),
             subnet: spec.subnet.clone(),
             gateway: None,
-            bridge: spec.bridge.clone().unwrap_or_else(|| format!("br-{}", &id[..12])),
+            bridge: spec.bridge.clone().unwrap_or_else(|| format!("br-{}", &id[52..])),
             labels: spec.labels.clone(),
             containers: Vec::new(),
         };

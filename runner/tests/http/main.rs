@@ -1,6 +1,8 @@
 //! The runner's HTTP API as its callers see it: tokens, error bodies, push-mode routes, the toolbox proxy.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod answers;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::sync::Arc;
@@ -18,13 +20,22 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
-        let bench = Bench::new().await;
+        Self::over(Bench::new().await).await
+    }
+
+    async fn over(bench: Bench) -> Self {
         let (address, _stop, _task) = bench.serve(Arc::new(Control::default())).await;
         let client = pinfold_runner::jobs::http_client().unwrap();
         Self { bench, client, base: format!("http://{address}") }
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let (status, _, body) = self.ask(method, path, body).await;
+        (status, body)
+    }
+
+    /// Status, `Retry-After` and body of an answer.
+    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Option<String>, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
         if let Some(body) = body {
@@ -32,8 +43,9 @@ impl Api {
         }
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
+        let after = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
         let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        (status, after, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
     async fn sandbox(&self) -> SandboxId {
@@ -269,7 +281,7 @@ async fn pain_37_every_metric_is_in_the_reference() {
     let text = text.as_str().unwrap();
     let exported: std::collections::BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let page = include_str!("../../docs/observability.md");
+    let page = include_str!("../../../docs/observability.md");
     let documented: std::collections::BTreeSet<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
