@@ -1,4 +1,5 @@
-//! The end of a session: the last byte, end-of-file, the status or the signal, the close; always in this order.
+//! The end of a session: the last byte, the status or the signal, end-of-file, the close; always in this order. Dropbear's client closes at the end-of-file,
+//! and then hears no status any more.
 
 use pinfold_spawn::Exit;
 
@@ -13,7 +14,6 @@ const NOT_STARTED: i32 = 126;
 /// Ends the channel with how the process ended. All output must have been written.
 pub(crate) async fn exited(channel: &Channel, exit: Exit) {
     // A channel that is closed already has nobody left to tell.
-    let _ = channel.eof().await;
     let _ = match exit {
         Exit::Code(code) => {
             channel.request("exit-status", Writer::default().u32(code.unsigned_abs()).finish()).await
@@ -25,6 +25,7 @@ pub(crate) async fn exited(channel: &Channel, exit: Exit) {
             channel.request("exit-signal", extra.finish()).await
         }
     };
+    let _ = channel.eof().await;
     channel.close().await;
 }
 
