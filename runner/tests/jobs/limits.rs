@@ -61,6 +61,7 @@ async fn a_node_with_hundreds_of_jobs_claims_no_more() {
     for n in 0..400 {
         executor.accept(json!({"id": format!("{n}"), "type": "DESTROY_SANDBOX", "status": "IN_PROGRESS", "resourceId": SandboxId::random()}));
     }
+    eventually("as many removals as there are places", || bench.engine.calls("remove") == 64).await;
     let stop = CancellationToken::new();
     let time = Duration::from_millis(50);
     let polling = tokio::spawn(poll(control.clone(), executor.clone(), time, 10, time, stop.clone()));
