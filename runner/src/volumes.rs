@@ -63,7 +63,7 @@ impl HostVolumes {
                     secret_key: store.secret_key.clone(),
                 };
                 let theirs = if config.environment == "development" { "/tmp" } else { "/mnt" };
-                let base = config.bucket_dir.as_deref().map_or_else(|| PathBuf::from(theirs), real);
+                let base = real(config.bucket_dir.as_deref().unwrap_or(Path::new(theirs)));
                 Arc::new(S3Volumes::new(base, credentials, config.volume_cleanup_exclusion))
             }
             None => Arc::new(LocalVolumes::new(config.data_dir.join("volumes"))),
@@ -85,7 +85,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 fn staging(data_dir: &Path) -> PathBuf {
-    data_dir.join("volume-mounts")
+    real(data_dir).join("volume-mounts")
 }
 
 fn failure(error: &VolumeError) -> OpError {
@@ -171,5 +171,15 @@ mod tests {
         for bad in [mount("../etc", "/data"), mount(id, "data"), mount(id, "/proc/x")] {
             assert_eq!(volumes.mount(&sandbox, &[bad]).await.unwrap_err().class, Class::BadRequest);
         }
+    }
+    /// An anchor that is looked for by another name than the kernel's would not be found, and stay behind its sandbox.
+    #[test]
+    fn mounts_are_staged_where_the_kernel_says_that_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, link) = (dir.path().canonicalize().unwrap().join("there"), dir.path().join("link"));
+        std::fs::create_dir(&there).unwrap();
+        std::os::unix::fs::symlink(&there, &link).unwrap();
+        assert_eq!(staging(&link), there.join("volume-mounts"));
+        assert_eq!(staging(&link.join("new")), there.join("new/volume-mounts"), "it is made");
     }
 }
