@@ -22,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox  # noqa: E402
 
 from stack import STATE, Background, Stack, StackError, tables  # noqa: E402
+from support import eventually  # noqa: E402
 
 # A run in the background of a script, or under nohup, ignores these signals, and so would everything that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,7 +90,17 @@ def _deleting(daytona: Daytona) -> Iterator[Callable[..., Sandbox]]:
     finally:
         for sandbox in made:
             with contextlib.suppress(DaytonaNotFoundError):
-                daytona.delete(sandbox, wait=True)
+                daytona.delete(sandbox)
+                eventually(lambda sandbox=sandbox: _is_gone(daytona, sandbox), f"{sandbox.id} to be deleted", 60)
+
+
+def _is_gone(daytona: Daytona, sandbox: Sandbox) -> bool:
+    """By the server's word: an SDK that waits for its delete by events takes a late one, of the failure that a test was about, for the delete's own."""
+    try:
+        daytona.get(sandbox.id)
+    except DaytonaNotFoundError:
+        return True
+    return False
 
 
 @pytest.fixture

@@ -16,12 +16,16 @@ AWS = {
     "AWS_ENDPOINT_URL": f"http://{NOWHERE}", "AWS_REGION": "us-east-1", "AWS_DEFAULT_BUCKET": "contexts",
     "AWS_ACCESS_KEY_ID": "hush-access", "AWS_SECRET_ACCESS_KEY": "hush-s3",
 }  # fmt: skip
+TELEMETRY = {
+    "OTEL_TRACING_ENABLED": "true", "OTEL_LOGGING_ENABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{NOWHERE}",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer hush-telemetry,a header=hush-that-is-none",
+}  # fmt: skip
 ACCOUNT = {"url": NOWHERE, "project": "p", "username": "pf", "password": "hush-registry"}
 
 
 @pytest.fixture(scope="module")
 def node(stack) -> Iterator[Node]:
-    with in_place_of(stack, LOG_LEVEL="debug", API_LOG_REQUESTS="true", **AWS) as node:
+    with in_place_of(stack, LOG_LEVEL="debug", API_LOG_REQUESTS="true", **AWS, **TELEMETRY) as node:
         node.start()
         yield node
 
@@ -62,5 +66,6 @@ def test_no_secret_of_any_kind_is_logged(node):
     assert f"/sandboxes/{sandbox}/start" in log, "requests are logged"
     assert "BUILD_SNAPSHOT" in log
     assert "DEBUG" in log
+    assert "telemetry could not be sent" in log
     told = [str(job.get(member)) for job in node.plane.jobs.values() for member in ("errorMessage", "resultMetadata")]
     assert [line for line in [*log.splitlines(), *told] if "hush" in line or TOKEN in line] == []

@@ -185,7 +185,7 @@ fn the_agent_comes_along() {
     let socket = server.path("agent");
     let mut agent =
         Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-    wait_for("the agent", || socket.exists().then_some(()));
+    wait_for("the agent", || UnixStream::connect(&socket).ok());
     let add = Command::new("ssh-add")
         .arg(server.path("key"))
         .env("SSH_AUTH_SOCK", &socket)
