@@ -172,6 +172,7 @@ mod tests {
             assert_eq!(volumes.mount(&sandbox, &[bad]).await.unwrap_err().class, Class::BadRequest);
         }
     }
+
     /// An anchor that is looked for by another name than the kernel's would not be found, and stay behind its sandbox.
     #[test]
     fn mounts_are_staged_where_the_kernel_says_that_they_are() {

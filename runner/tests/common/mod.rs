@@ -6,7 +6,7 @@
     reason = "each test file uses its part, and includes this file as a module"
 )]
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,18 +16,19 @@ use async_trait::async_trait;
 use pinfold_engine::{ContainerStatus, Engine, Image, Simulated};
 use pinfold_network::{Endpoint, Policy};
 use pinfold_proto::id::{SandboxId, Secret};
-use pinfold_proto::runner::health::Healthcheck;
-use pinfold_proto::runner::job::{JobPage, JobStatus, StatusUpdate};
 use pinfold_runner::Config;
 use pinfold_runner::daemon::InstalledDaemon;
 use pinfold_runner::error::{Class, OpError, OpResult};
-use pinfold_runner::jobs::{ApiCallError, ControlPlane, RemoteSandbox};
 use pinfold_runner::node::{Node, Parts, sandbox_network};
 use pinfold_runner::policy::NetworkPolicy;
 use pinfold_runner::volumes::HostVolumes;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+mod control;
+
+pub use control::Control;
 
 pub const TOKEN: &str = "runner-token";
 pub const IMAGE: &str = "daytona-test:1";
@@ -53,7 +54,7 @@ pub async fn daemon() -> (Arc<Daemon>, u16) {
     let seen = Arc::new(Daemon::default());
     let (init, echo) = (seen.clone(), seen.clone());
     let app = axum::Router::new()
-        .route("/version", axum::routing::get(|| async { axum::Json(json!({"version": "9.9.9"})) }))
+        .route("/version", axum::routing::get(version))
         .route(
             "/init",
             axum::routing::post(move |axum::Json(body): axum::Json<Value>| async move {
@@ -68,10 +69,23 @@ pub async fn daemon() -> (Arc<Daemon>, u16) {
             echo.requests.lock().unwrap().push((format!("{} {target}", request.method()), headers));
             request.into_body()
         });
+    (seen, serve(app).await.0)
+}
+
+/// Serves daemons on every loopback address. Returns their port, and the task that they end with.
+pub async fn serve(app: axum::Router) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    (seen, port)
+    (port, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
+}
+
+/// Daemons that only say that they are there, and end with the task.
+pub async fn mortal_daemons() -> (u16, tokio::task::JoinHandle<()>) {
+    serve(axum::Router::new().route("/version", axum::routing::get(version))).await
+}
+
+async fn version() -> axum::Json<Value> {
+    axum::Json(json!({"version": "9.9.9"}))
 }
 
 /// Records the order of policy calls beside the engine's, and fails on demand.
@@ -260,213 +274,6 @@ pub fn image() -> Image {
         cmd: vec!["sh".to_owned()],
         size: 1 << 30,
         ..Image::default()
-    }
-}
-
-/// A control plane in memory. What it does wrong is settable.
-#[derive(Debug, Default)]
-pub struct Control {
-    pub jobs: Mutex<VecDeque<Value>>,
-    pub claimed: Mutex<HashMap<String, Value>>,
-    pub reports: Mutex<Vec<(String, StatusUpdate)>>,
-    pub health: Mutex<Vec<Healthcheck>>,
-    pub pushed: Mutex<Vec<(String, String, Option<String>)>>,
-    pub remote: Mutex<Vec<RemoteSandbox>>,
-    /// The next polls claim and then lose their answer.
-    pub lose_polls: Mutex<u32>,
-    /// The next polls fail at once.
-    pub refuse_polls: Mutex<u32>,
-    /// When each poll began.
-    pub polls: Mutex<Vec<tokio::time::Instant>>,
-    /// The next reports fail after being stored.
-    pub lose_reports: Mutex<u32>,
-    /// The next reports fail with this status.
-    pub refuse_reports: Mutex<VecDeque<u16>>,
-    /// Every claimed job is delivered this many times.
-    pub repeats: Mutex<usize>,
-    /// Polls sleep for their whole time, for measurements of a node at rest.
-    pub calm: Mutex<bool>,
-    /// When each report began.
-    pub asked: Mutex<Vec<tokio::time::Instant>>,
-    /// Reports take this long.
-    pub slow_reports: Mutex<Duration>,
-    /// The next listings of claimed jobs fail.
-    pub refuse_lists: Mutex<u32>,
-    /// How many listings there were.
-    pub lists: Mutex<u32>,
-    /// The next healthchecks fail, or are never answered.
-    pub refuse_health: Mutex<u32>,
-    pub hang_health: Mutex<u32>,
-    /// When each healthcheck began.
-    pub health_at: Mutex<Vec<tokio::time::Instant>>,
-    /// Whether the last state that was told of a sandbox can be recovered from.
-    pub recoverable: Mutex<HashMap<String, bool>>,
-}
-
-impl Control {
-    pub fn push(&self, kind: &str, resource: &str, payload: Option<Value>) -> String {
-        let id = uuid::Uuid::new_v4().to_string();
-        self.push_with_id(&id, kind, resource, payload);
-        id
-    }
-
-    pub fn push_with_id(&self, id: &str, kind: &str, resource: &str, payload: Option<Value>) {
-        let mut job = json!({"id": id, "type": kind, "status": "IN_PROGRESS", "resourceType": "SANDBOX", "resourceId": resource});
-        if let Some(payload) = payload {
-            job["payload"] = Value::String(payload.to_string());
-        }
-        self.jobs.lock().unwrap().push_back(job);
-    }
-
-    /// A job with a trace context.
-    pub fn push_traced(&self, kind: &str, resource: &str, payload: Option<Value>, context: &Value) -> String {
-        let id = self.push(kind, resource, payload);
-        if let Some(job) = self.jobs.lock().unwrap().back_mut() {
-            job["traceContext"] = context.clone();
-        }
-        id
-    }
-
-    /// Waits for a job's result.
-    pub async fn result(&self, job: &str) -> StatusUpdate {
-        let found = || {
-            self.reports
-                .lock()
-                .unwrap()
-                .iter()
-                .rev()
-                .find(|(id, _)| id == job)
-                .map(|(_, update)| update.clone())
-        };
-        eventually(&format!("the result of job {job}"), || found().is_some()).await;
-        found().unwrap()
-    }
-
-    pub fn reports_of(&self, job: &str) -> usize {
-        self.reports.lock().unwrap().iter().filter(|(id, _)| id == job).count()
-    }
-}
-
-/// Counts one down, if there is one.
-fn take_one(count: &Mutex<u32>) -> bool {
-    let mut count = count.lock().unwrap();
-    let is_one = *count > 0;
-    *count = count.saturating_sub(1);
-    is_one
-}
-
-fn lost() -> ApiCallError {
-    ApiCallError::Transport("the answer was lost".to_owned())
-}
-
-#[async_trait]
-impl ControlPlane for Control {
-    async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError> {
-        self.polls.lock().unwrap().push(tokio::time::Instant::now());
-        {
-            let mut refuse = self.refuse_polls.lock().unwrap();
-            if *refuse > 0 {
-                *refuse -= 1;
-                return Err(lost());
-            }
-        }
-        let deadline = Instant::now() + timeout;
-        loop {
-            let taken: Vec<Value> = {
-                let mut jobs = self.jobs.lock().unwrap();
-                let count = jobs.len().min(limit as usize);
-                jobs.drain(..count).collect()
-            };
-            if !taken.is_empty() {
-                let mut claimed = self.claimed.lock().unwrap();
-                for job in &taken {
-                    claimed.insert(job["id"].as_str().unwrap_or_default().to_owned(), job.clone());
-                }
-                let mut lose = self.lose_polls.lock().unwrap();
-                if *lose > 0 {
-                    *lose -= 1;
-                    return Err(lost());
-                }
-                let repeats = (*self.repeats.lock().unwrap()).max(1);
-                return Ok(taken.iter().cycle().take(taken.len() * repeats).cloned().collect());
-            }
-            if Instant::now() >= deadline {
-                return Ok(Vec::new());
-            }
-            let pause = if *self.calm.lock().unwrap() { timeout } else { Duration::from_millis(2) };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
-        *self.lists.lock().unwrap() += 1;
-        if take_one(&self.refuse_lists) {
-            return Err(lost());
-        }
-        // Two jobs a page, so that paging is exercised.
-        let all: Vec<Value> = self.claimed.lock().unwrap().values().cloned().collect();
-        let items = all.iter().skip((page as usize - 1) * 2).take(2).cloned().collect();
-        Ok(JobPage {
-            items,
-            total: all.len() as u64,
-            page: u64::from(page),
-            total_pages: all.len().div_ceil(2) as u64,
-        })
-    }
-
-    async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
-        self.asked.lock().unwrap().push(tokio::time::Instant::now());
-        let slow = *self.slow_reports.lock().unwrap();
-        if !slow.is_zero() {
-            tokio::time::sleep(slow).await;
-        }
-        if let Some(status) = self.refuse_reports.lock().unwrap().pop_front() {
-            return Err(ApiCallError::Status { status, message: "no".to_owned() });
-        }
-        self.reports.lock().unwrap().push((job.to_owned(), update.clone()));
-        if matches!(update.status, JobStatus::Completed | JobStatus::Failed) {
-            self.claimed.lock().unwrap().remove(job);
-        }
-        let mut lose = self.lose_reports.lock().unwrap();
-        if *lose > 0 {
-            *lose -= 1;
-            return Err(lost());
-        }
-        Ok(())
-    }
-
-    async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
-        self.health_at.lock().unwrap().push(tokio::time::Instant::now());
-        if take_one(&self.hang_health) {
-            std::future::pending::<()>().await;
-        }
-        if take_one(&self.refuse_health) {
-            return Err(lost());
-        }
-        self.health.lock().unwrap().push(body.clone());
-        Ok(())
-    }
-
-    async fn sandboxes(&self, settled: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
-        let remote = self.remote.lock().unwrap();
-        let rests = |s: &RemoteSandbox| matches!(s.state.as_str(), "started" | "stopped");
-        Ok(remote.iter().filter(|s| !settled || rests(s)).cloned().collect())
-    }
-
-    async fn push_state(
-        &self,
-        sandbox: &str,
-        state: &str,
-        reason: Option<&str>,
-        recoverable: bool,
-    ) -> Result<(), ApiCallError> {
-        self.recoverable.lock().unwrap().insert(sandbox.to_owned(), recoverable);
-        let mut remote = self.remote.lock().unwrap();
-        if let Some(known) = remote.iter_mut().find(|s| s.id == sandbox) {
-            known.state = state.to_owned();
-        }
-        self.pushed.lock().unwrap().push((sandbox.to_owned(), state.to_owned(), reason.map(str::to_owned)));
-        Ok(())
     }
 }
 

@@ -226,10 +226,10 @@ async fn a_job_whose_result_an_earlier_run_kept_does_not_run_again() {
     let executor = Executor::new(bench.node.clone(), control.clone(), outbox.clone());
     outbox.resume(&(control.clone() as Arc<dyn ControlPlane>));
     eventually("the result to be acknowledged", || outbox.is_empty()).await;
-    let claimed = |id| json!({"id": id, "type": "STOP_SANDBOX", "resourceId": SandboxId::random()});
+    let claimed = |id| json!({"id": id, "type": "STOP_SANDBOX", "status": "IN_PROGRESS", "resourceId": SandboxId::random()});
     executor.accept(claimed("kept"));
     executor.accept(claimed("another"));
-    control.result("another").await;
+    assert_eq!(control.result("another").await.status, JobStatus::Completed);
     executor.drain(Duration::from_secs(60)).await;
     outbox.close(Duration::from_secs(60)).await;
     assert_eq!((control.reports_of("kept"), control.reports_of("another")), (1, 1));

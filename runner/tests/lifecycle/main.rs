@@ -23,7 +23,7 @@ mod weaknesses;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Bench, Control, IMAGE, create_payload, eventually};
+use common::{Bench, Control, IMAGE, create_payload, eventually, mortal_daemons, serve};
 use pinfold_engine::{ContainerStatus, Engine, EngineError, Fault};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{
@@ -32,7 +32,6 @@ use pinfold_proto::runner::payload::{
 };
 use pinfold_runner::error::Class;
 use pinfold_runner::index::SandboxState;
-use pinfold_runner::jobs::RemoteSandbox;
 
 fn request(id: &SandboxId) -> CreateSandbox {
     serde_json::from_value(create_payload(id)).unwrap()
@@ -281,11 +280,7 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
 
 #[tokio::test]
 async fn a_daemon_that_dies_with_its_sandbox_does_not_hide_the_sandboxs_own_end() {
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let version = axum::routing::get(|| async { axum::Json(serde_json::json!({"version": "9.9.9"})) });
-    let app = axum::Router::new().route("/version", version);
-    let daemon = tokio::spawn(async move { axum::serve(listener, app).await });
+    let (port, daemon) = mortal_daemons().await;
     let bench = Bench::with(|c| (c.use_snapshot_entrypoint, c.toolbox_port) = (true, port)).await;
     let (_, stop, task) = bench.serve(std::sync::Arc::new(Control::default())).await;
     let id = SandboxId::random();

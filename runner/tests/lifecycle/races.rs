@@ -26,10 +26,7 @@ async fn silent_daemons() -> (watch::Sender<bool>, u16) {
             axum::Json(serde_json::json!({"version": "9.9.9"}))
         }
     });
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let app = axum::Router::new().route("/version", version);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let (port, _) = serve(axum::Router::new().route("/version", version)).await;
     (answer, port)
 }
 
@@ -131,12 +128,7 @@ async fn a_crash_is_not_told_of_a_sandbox_that_was_started_since() {
     let (crashed, last) = (SandboxId::random(), SandboxId::random());
     for id in [&crashed, &last] {
         bench.node.create(request(id)).await.unwrap();
-        let state = || "started".to_owned();
-        control.remote.lock().unwrap().push(RemoteSandbox {
-            id: id.to_string(),
-            state: state(),
-            desired_state: state(),
-        });
+        control.believes(id, "started", "started");
     }
     let (gate, read) = (Arc::new(Notify::new()), bench.engine.calls("logs"));
     bench.engine.fail_next("logs", Fault::Held(gate.clone()));

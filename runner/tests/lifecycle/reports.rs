@@ -10,12 +10,7 @@ async fn crashes_and_disappearances_are_reported_with_reasons() {
     let (crashed, oom, quiet) = (SandboxId::random(), SandboxId::random(), SandboxId::random());
     for id in [&crashed, &oom, &quiet] {
         bench.node.create(request(id)).await.unwrap();
-        let remote = RemoteSandbox {
-            id: id.to_string(),
-            state: "started".to_owned(),
-            desired_state: "started".to_owned(),
-        };
-        control.remote.lock().unwrap().push(remote);
+        control.believes(id, "started", "started");
     }
     bench.engine.exit(quiet.as_str(), 0, false);
     bench.engine.exit(crashed.as_str(), 3, false);
@@ -50,12 +45,7 @@ async fn sandboxes_deleted_in_error_are_removed_without_being_asked() {
     }
     let control = std::sync::Arc::new(Control::default());
     for (id, desired) in [(&left, "destroyed"), (&kept, "started")] {
-        let remote = RemoteSandbox {
-            id: id.to_string(),
-            state: "error".to_owned(),
-            desired_state: desired.to_owned(),
-        };
-        control.remote.lock().unwrap().push(remote);
+        control.believes(id, "error", desired);
     }
     let (_, stop, task) = bench.serve(control).await;
     eventually("the sweep", || bench.engine.container(left.as_str()).is_none()).await;
@@ -124,9 +114,7 @@ async fn believed(count: usize, state: &str) -> (Bench, Arc<Control>, Vec<Sandbo
     let ids: Vec<SandboxId> = (0..count).map(|_| SandboxId::random()).collect();
     for id in &ids {
         bench.node.create(request(id)).await.unwrap();
-        let remote =
-            RemoteSandbox { id: id.to_string(), state: state.to_owned(), desired_state: state.to_owned() };
-        control.remote.lock().unwrap().push(remote);
+        control.believes(id, state, state);
     }
     (bench, control, ids)
 }
@@ -178,11 +166,7 @@ async fn a_container_that_only_seems_to_be_gone_is_not_given_up() {
     }
     let crashed = SandboxId::random();
     bench.node.create(request(&crashed)).await.unwrap();
-    control.remote.lock().unwrap().push(RemoteSandbox {
-        id: crashed.to_string(),
-        state: "started".to_owned(),
-        desired_state: "started".to_owned(),
-    });
+    control.believes(&crashed, "started", "started");
     bench.engine.exit(crashed.as_str(), 3, false);
     eventually("a round of reports", || control.told(&crashed).is_some()).await;
     assert!(ids.iter().all(|id| control.told(id).is_none()), "{:?}", control.pushed.lock().unwrap());

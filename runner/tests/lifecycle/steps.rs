@@ -284,12 +284,7 @@ async fn pain_18_the_event_of_a_want_of_memory_is_enough() {
     let (_, stop, task) = bench.serve(control.clone()).await;
     let id = SandboxId::random();
     bench.node.create(request(&id)).await.unwrap();
-    let state = || "started".to_owned();
-    control.remote.lock().unwrap().push(RemoteSandbox {
-        id: id.to_string(),
-        state: state(),
-        desired_state: state(),
-    });
+    control.believes(&id, "started", "started");
     bench.engine.tell("oom", id.as_str());
     bench.engine.exit(id.as_str(), 137, false);
     let told = || control.pushed.lock().unwrap().iter().find(|(told, ..)| told == id.as_str()).cloned();
@@ -312,12 +307,7 @@ async fn a_crash_that_can_be_recovered_from_is_told_as_such_and_at_once() {
     let (full, other) = (SandboxId::random(), SandboxId::random());
     for (id, error) in [(&full, "no space left on device"), (&other, "segfault")] {
         bench.node.create(request(id)).await.unwrap();
-        let state = || "started".to_owned();
-        control.remote.lock().unwrap().push(RemoteSandbox {
-            id: id.to_string(),
-            state: state(),
-            desired_state: state(),
-        });
+        control.believes(id, "started", "started");
         bench.engine.alter(id.as_str(), |c| c.error = error.to_owned());
         let began = std::time::Instant::now();
         bench.engine.exit(id.as_str(), 3, false);
@@ -336,11 +326,7 @@ async fn a_crash_that_can_be_recovered_from_is_told_as_such_and_at_once() {
 /// A daemon that cannot be launched again is a sandbox in error, with the reason.
 #[tokio::test]
 async fn a_daemon_that_stays_dead_is_told() {
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let version = axum::routing::get(|| async { axum::Json(serde_json::json!({"version": "9.9.9"})) });
-    let app = axum::Router::new().route("/version", version);
-    let daemon = tokio::spawn(async move { axum::serve(listener, app).await });
+    let (port, daemon) = mortal_daemons().await;
     let bench = Bench::with(|c| (c.use_snapshot_entrypoint, c.toolbox_port) = (true, port)).await;
     let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
     let id = SandboxId::random();

@@ -182,11 +182,7 @@ async fn dead_containers_are_removed_and_told() {
     }
     bench.node.destroy(&asked).await.unwrap();
     assert_eq!(bench.engine.container_names(), [forgotten.to_string()]);
-    control.remote.lock().unwrap().push(RemoteSandbox {
-        id: forgotten.to_string(),
-        state: "started".to_owned(),
-        desired_state: "started".to_owned(),
-    });
+    control.believes(&forgotten, "started", "started");
     let (_, stop, task) = bench.serve(control.clone()).await;
     eventually("the removal", || bench.engine.container_names().is_empty()).await;
     let told = || {
