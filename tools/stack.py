@@ -20,10 +20,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -70,6 +71,28 @@ def process_birth(pid: int) -> str | None:
         return None
 
 
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """A Ctrl-C during the block comes at its end: what was begun is known by then, and can be ended. Only the main thread hears of any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def remember(*_: object) -> None:
+        nonlocal came
+        came = True
+
+    # A handler, and not a mask, which a process that is started in the block would inherit.
+    handler = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 class Stack:
     """One instance of `pinfold up` with a data directory, a key and ports of its own."""
 
@@ -81,7 +104,7 @@ class Stack:
         ssh_port: int | None = None,
         image: str | None = None,
         environment: Mapping[str, str] | None = None,
-        lives_on: bool = False,
+        pid_file: Path | None = None,
     ):
         self.directory = directory
         self.log = directory / "logs" / "pinfold.log"
@@ -91,8 +114,8 @@ class Stack:
         self.ssh_port = ssh_port or free_port()
         self.image = image or default_image()
         self.extra = dict(environment or {})
-        #: Whether it outlives the process that started it, as `make up` wants it.
-        self.lives_on = lives_on
+        #: Where its pid and birth are kept, if it outlives the process that started it, as `make up` wants it.
+        self.pid_file = pid_file
         self.key_file = directory / "key"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -150,8 +173,12 @@ class Stack:
         self.shown.touch(mode=0o600)
         with self.log.open("ab") as log, self.shown.open("ab") as shown:
             # A session of its own: a Ctrl-C at the terminal is for whoever started us, who then ends it in order.
-            command = [*(() if self.lives_on else TIED), BINARY, "up"]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=self.environment(), start_new_session=True)
+            command = [*(() if self.pid_file else TIED), BINARY, "up"]
+            environment = self.environment()
+            with interrupts_held_back():
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=shown, stderr=log, env=environment, start_new_session=True)
+                if self.pid_file:
+                    self.pid_file.write_text(f"{self.process.pid} {process_birth(self.process.pid)}\n")
         return self.process
 
     def start(self, timeout: float = 60) -> None:
@@ -160,9 +187,9 @@ class Stack:
         Raises StackError with the process's own last words, and its exit status, if it ends or is not ready in time.
         """
         offset = self.log.stat().st_size if self.log.exists() else 0
-        process = self.spawn()
         deadline = time.monotonic() + timeout
         try:
+            process = self.spawn()
             # It says that it is up when its runner has registered; the API answers before that.
             while not (self.shown.read_bytes() and self.ready()):
                 if (status := process.poll()) is not None:
@@ -292,7 +319,7 @@ class Background:
             port=int(os.environ.get("PINFOLD_BIND", ":3000").rpartition(":")[2]),
             ssh_port=int(os.environ.get("PINFOLD_SSH_PORT", "2222")),
             environment={k: v for k, v in os.environ.items() if k.startswith("PINFOLD_") and k not in OURS},
-            lives_on=True,
+            pid_file=self.pid_file,
         )
 
     def up(self) -> None:
@@ -302,8 +329,6 @@ class Background:
                 return
             raise StackError(f"pinfold runs as pid {self.pid()} but does not answer; see {stack.log}, or make down")
         stack.start()
-        assert stack.process is not None
-        self.pid_file.write_text(f"{stack.process.pid} {process_birth(stack.process.pid)}\n")
         self.env_file.touch(mode=0o600)
         self.env_file.write_text("".join(f"{k}={v}\n" for k, v in stack.client_environment().items()))
 

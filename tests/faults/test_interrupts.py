@@ -234,6 +234,29 @@ def test_ctrl_c_while_it_comes_up(elsewhere):
     assert left_of(state) == []
 
 
+def test_ctrl_c_in_the_moment_of_its_start(tmp_path):
+    """The process is there and nobody knows it yet, when the interrupt comes: it ends as well. What is started here is a sleep in pinfold's place."""
+    (tmp_path / "pinfold").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "pinfold").chmod(0o755)
+    run = """
+import signal, subprocess, sys, stack
+class Interrupted(subprocess.Popen):
+    def __init__(self, command, **keywords):
+        super().__init__(command, **keywords)
+        if command[-1] == "up":
+            print(self.pid, flush=True)
+            signal.raise_signal(signal.SIGINT)
+subprocess.Popen = Interrupted
+sys.argv[1:] = ["up"]
+sys.exit(stack.main())
+"""
+    paths = {"PINFOLD_BINARY": str(tmp_path / "pinfold"), "PINFOLD_STATE": str(tmp_path / "state"), "PYTHONPATH": str(REPO / "tools")}
+    environment = os.environ | paths | {"PINFOLD_SNAPSHOT_IMAGE": "none"}
+    up = subprocess.run([sys.executable, "-c", run], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert up.returncode == 130, up.stderr
+    assert not Path(f"/proc/{int(up.stdout)}").exists()
+
+
 @pytest.mark.parametrize("instance", ["stack.Stack(pathlib.Path(sys.argv[1]), image='none')", "node.Node()"])
 def test_an_instance_ends_with_the_run_that_started_it(tmp_path, instance):
     """A test that runs into its time ends the whole run at once, with no fixture's end. What the harness starts, here a sleep in pinfold's place, ends too."""
