@@ -182,19 +182,20 @@ impl Node {
             tracing::info!(reference, "the image was made on this host and stays");
             return Ok(());
         }
-        if self.retire(&reference).await? {
-            tracing::info!(reference, "sandboxes need the image; it goes with the last of them");
-            return Ok(());
-        }
         let force = self.config.force_snapshot_removal;
-        let result = match self.engine.remove_image(&reference, force).await {
+        let result = match self.retire(&reference).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                tracing::info!(reference, "sandboxes need the image; it goes with the last of them");
+                Ok(())
+            }
             Err(error) if error.is_not_found() || (error.is_conflict() && !force) => Ok(()),
             // The engine refuses even a forced removal while a container runs from the image; the last sandbox's end frees it.
             Err(error) if error.is_conflict() => {
                 tracing::info!(reference, %error, "the image is in use and stays until its last sandbox is gone");
                 Ok(())
             }
-            other => Ok(other?),
+            Err(error) => Err(error.into()),
         };
         self.images.invalidate();
         result

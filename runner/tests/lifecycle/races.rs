@@ -164,3 +164,29 @@ async fn a_policy_that_was_read_before_a_change_does_not_stay_in_force() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_image_that_is_wanted_again_while_it_is_removed_is_brought_again() {
+    let bench = Bench::new().await;
+    let (id, reference) = (SandboxId::random(), "reg.test/p/daytona-1:daytona");
+    let image = pinfold_engine::Image { digests: vec![format!("{reference}@sha256:01")], ..common::image() };
+    bench.engine.add_image(reference, image);
+    bench.node.create(CreateSandbox { snapshot: reference.to_owned(), ..request(&id) }).await.unwrap();
+    bench.node.remove_snapshot(reference).await.unwrap();
+    bench.node.destroy(&id).await.unwrap();
+    let gate = Arc::new(Notify::new());
+    bench.engine.fail_next("remove_image", Fault::Held(gate.clone()));
+    let (node, removals) = (bench.node.clone(), bench.engine.calls("remove_image"));
+    let removal = tokio::spawn(async move { node.reclaim().await });
+    eventually("the removal", || bench.engine.calls("remove_image") > removals).await;
+    let wanted = PullSnapshot { snapshot: reference.to_owned(), ..PullSnapshot::default() };
+    let node = bench.node.clone();
+    let mut pull = tokio::spawn(async move { node.pull_snapshot(wanted).await });
+    let early = tokio::time::timeout(CHANCE, &mut pull).await;
+    gate.notify_one();
+    removal.await.unwrap().unwrap();
+    if early.is_err() {
+        pull.await.unwrap().unwrap();
+    }
+    assert!(bench.engine.image_names().contains(&reference.to_owned()));
+}
