@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{Server, text};
-use pinfold_testing::wait_for;
+use pinfold_testing::{free_port, wait_for};
 
 /// A client that only forwards, ended when dropped.
 struct Forward(Child);
@@ -56,10 +56,6 @@ impl Drop for Forward {
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Answers one connection: all it hears, backwards, once the other side has finished.

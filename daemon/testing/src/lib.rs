@@ -1,12 +1,13 @@
 //! What the tests of the daemon's crates have in common: a process core, routes to call, a server for WebSockets, and a
-//! sandbox to do it all in. A dev-dependency of theirs, and of
-//! nothing else.
+//! sandbox to do it all in. A dev-dependency, theirs and the runner's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod routes;
 mod server;
 mod world;
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -33,6 +34,15 @@ pub fn spawner() -> Spawner {
         (runtime, spawner)
     });
     REAPER.1.clone()
+}
+
+/// A TCP port that nobody uses, below those that the kernel gives to connections: it is still free when a server is started on it.
+pub fn free_port() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let port =
+        |attempt: u64| u16::try_from(first - 1 - RandomState::new().hash_one(attempt) % 12_000).unwrap();
+    (0..).map(port).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
 }
 
 /// How often a condition is looked at.

@@ -8,6 +8,7 @@ use pinfold_proto::id::VolumeId;
 use pinfold_proto::runner::payload::{PullSnapshot, Registry, VolumeMount};
 use pinfold_runner::ObjectStore;
 use pinfold_runner::error::Class;
+use pinfold_testing::free_port;
 use pinfold_volumes::{Binder, Health, S3Credentials, S3Volumes, VolumeStore, health};
 
 use super::*;
@@ -37,10 +38,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn listening(port: u16) {
