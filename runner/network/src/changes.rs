@@ -1,10 +1,11 @@
 //! What changes with a sandbox, as transactions: its chain, its names' addresses, and its entry in the map by which packets find the chain.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
-use crate::netlink::{Ask, Attributes, Batch, TABLE};
+use crate::netlink::{Ask, Attributes, Batch, TABLE, attributes_of};
 use crate::ports::Port;
-use crate::{Cidr, Endpoint, Policy};
+use crate::{Cidr, Domain, Endpoint, Policy};
 
 const LIST_ELEMENT: u16 = 1;
 /// `NFT_SET_TIMEOUT`.
@@ -96,6 +97,32 @@ fn origin(mac: [u8; 6], port: &Port) -> Vec<u8> {
     key
 }
 
+/// `NFTA_RULE_USERDATA`.
+const RULE_REMARK: u16 = 7;
+
+/// A comment as `nft` shows it: its kind, its length, its text (libnftnl's `udata.h`).
+fn remark_of(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    bytes.extend(text.bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// What the rule for resolved addresses says of the list that opens them, so that the next run knows whether it is still the same. Nothing without names.
+pub(crate) fn mark_of(domains: &[Domain]) -> Option<String> {
+    let mut hasher = DefaultHasher::new();
+    domains.iter().for_each(|domain| domain.to_string().hash(&mut hasher));
+    (!domains.is_empty()).then(|| format!("names {:016x}", hasher.finish()))
+}
+
+/// The key of the sandbox that a listed rule belongs to, and the mark on it.
+pub(crate) fn marked(rule: &[u8]) -> Option<(String, String)> {
+    let text = |bytes: &[u8]| Some(std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').to_owned());
+    let value = |wanted| attributes_of(rule.get(4..)?).find(|(kind, _)| *kind == wanted).map(|(_, v)| v);
+    let key = text(value(2)?)?.strip_prefix("sb_")?.to_owned();
+    Some((key, text(value(RULE_REMARK)?.get(2..)?)?))
+}
+
 struct Change(Batch);
 
 impl Change {
@@ -111,9 +138,14 @@ impl Change {
         self.ask(Ask::DelRule, attributes().text(1, TABLE).text(2, &chain_of(key)));
     }
 
-    fn rule(&mut self, key: &str, expressions: Vec<Attributes>) {
+    fn rule(&mut self, key: &str, expressions: Vec<Attributes>, remark: Option<&str>) {
         let list = expressions.into_iter().fold(attributes(), |list, e| list.nested(LIST_ELEMENT, e));
-        self.ask(Ask::NewRule, attributes().text(1, TABLE).text(2, &chain_of(key)).nested(4, list));
+        let rule = attributes().text(1, TABLE).text(2, &chain_of(key)).nested(4, list);
+        let rule = match remark {
+            Some(remark) => rule.bytes(RULE_REMARK, &remark_of(remark)),
+            None => rule,
+        };
+        self.ask(Ask::NewRule, rule);
     }
 
     fn names(&mut self, key: &str) {
@@ -139,13 +171,15 @@ fn jump(key: &str, endpoint: &Endpoint) -> Attributes {
     value(1, &place(endpoint)).nested(2, attributes().nested(2, target))
 }
 
-/// The whole policy of one sandbox, replacing what it had; `moved_from` is where it was before, if that was elsewhere.
+/// The whole policy of one sandbox, replacing what it had; `moved_from` is where it was before, if that was elsewhere. What names have opened stays open with
+/// `same_names` alone: another list may not have opened it.
 pub(crate) fn sandbox(
     key: &str,
     endpoint: &Endpoint,
     policy: &Policy,
     moved_from: Option<&Endpoint>,
     names_for_all: bool,
+    same_names: bool,
 ) -> Batch {
     let mut change = Change(Batch::new());
     change.chain(Ask::NewChain, key);
@@ -165,18 +199,19 @@ pub(crate) fn sandbox(
     } else {
         change.delete_element("resolving", &place, place.clone());
     }
-    if policy.domains.is_empty() {
+    if !same_names {
         change.ask(Ask::DelElement, attributes().text(1, TABLE).text(2, &names_of(key)));
-    } else {
-        change.rule(key, to_resolved(&names_of(key)));
+    }
+    if let Some(mark) = mark_of(&policy.domains) {
+        change.rule(key, to_resolved(&names_of(key)), Some(&mark));
     }
     match &policy.networks {
-        None => change.rule(key, vec![verdict(ACCEPT)]),
+        None => change.rule(key, vec![verdict(ACCEPT)], None),
         Some(networks) => {
             for network in networks {
-                change.rule(key, to_network(network));
+                change.rule(key, to_network(network), None);
             }
-            change.rule(key, vec![verdict(DROP)]);
+            change.rule(key, vec![verdict(DROP)], None);
         }
     }
     change.element(Ask::NewElement, "sandboxes", jump(key, endpoint));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::netlink::{Batch, Kernel};
+use crate::netlink::{Attributes, Batch, Kernel, TABLE};
 use crate::nft::Known;
 use crate::ports::{self, Port};
 use crate::{Cidr, Endpoint, NftError, Policy, changes, nft, ruleset};
@@ -73,6 +73,8 @@ struct Installed {
     applied: HashMap<String, (Endpoint, Policy)>,
     /// Sandboxes of earlier runs, by the part of their chain's name that stands for them.
     inherited: HashMap<String, Endpoint>,
+    /// By which list of names each of them, by that part, has opened addresses; of this run and of earlier ones.
+    names: HashMap<String, String>,
     /// Hardware addresses that come from one port alone.
     pins: HashMap<[u8; 6], Port>,
     /// Bridges of link networks.
@@ -95,6 +97,7 @@ impl Installed {
     /// Removes what the kernel has for a sandbox.
     fn forget(&mut self, sandbox: &str, key: &str, endpoint: &Endpoint) -> Result<(), FirewallError> {
         self.commit(sandbox, changes::removal(key, endpoint))?;
+        self.names.remove(key);
         self.unpin(sandbox, endpoint.mac)
     }
 
@@ -138,8 +141,12 @@ impl Firewall {
         let fixed = install_fixed(&bridge, &kernel).await?;
         let known = nft::known().await.map_err(FirewallError::Install)?;
         let inherited = known.iter().filter_map(Known::place).collect();
+        let mut names = HashMap::new();
+        let ours = Attributes::default().text(1, TABLE);
+        let listed = kernel.each_rule(ours, |rule| names.extend(changes::marked(rule)));
+        listed.map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
         let (applied, pins, links) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        let mut installed = Installed { kernel, applied, inherited, pins, links, fixed };
+        let mut installed = Installed { kernel, applied, inherited, names, pins, links, fixed };
         installed.take_pins().await.map_err(FirewallError::Install)?;
         Ok(Self { bridge, installed: Arc::new(Mutex::new(installed)) })
     }
@@ -164,8 +171,13 @@ impl Firewall {
                 return Ok(());
             }
             let moved_from = installed.place_of(&sandbox, &key).filter(|old| *old != endpoint);
-            let batch = changes::sandbox(&key, &endpoint, &policy, moved_from.as_ref(), names_for_all);
+            let mark = changes::mark_of(&policy.domains);
+            let same_names = installed.names.get(&key) == mark.as_ref();
+            let moved = moved_from.as_ref();
+            let batch = changes::sandbox(&key, &endpoint, &policy, moved, names_for_all, same_names);
             installed.commit(&sandbox, batch)?;
+            installed.names.remove(&key);
+            installed.names.extend(mark.map(|mark| (key.clone(), mark)));
             installed.inherited.remove(&key);
             if let Some(old) = moved_from {
                 installed.unpin(&sandbox, old.mac)?;
@@ -310,7 +322,7 @@ impl Firewall {
         }
         for (sandbox, (endpoint, policy)) in &installed.applied {
             let names_for_all = self.bridge.names_for_all;
-            let batch = changes::sandbox(&key_of(sandbox)?, endpoint, policy, None, names_for_all);
+            let batch = changes::sandbox(&key_of(sandbox)?, endpoint, policy, None, names_for_all, true);
             installed.commit(sandbox, batch)?;
         }
         for (mac, port) in &installed.pins {
@@ -320,20 +332,25 @@ impl Firewall {
         Ok(true)
     }
 
-    /// Allows a sandbox's domain-listed address for `seconds`, after its name was looked up.
+    /// Allows a sandbox's domain-listed address for `seconds`, after its name was looked up under `policy`. False, and nothing is allowed, when another
+    /// list of names is in force by now.
     pub async fn allow_resolved(
         &self,
         sandbox: &str,
+        policy: &Policy,
         addresses: &[Ipv4Addr],
         seconds: u32,
-    ) -> Result<(), FirewallError> {
+    ) -> Result<bool, FirewallError> {
         let key = key_of(sandbox)?;
-        let (sandbox, addresses) = (sandbox.to_owned(), addresses.to_vec());
+        let (sandbox, addresses, domains) = (sandbox.to_owned(), addresses.to_vec(), policy.domains.clone());
         self.change(move |installed| {
-            if addresses.is_empty() || !installed.applied.contains_key(&sandbox) {
-                return Ok(());
+            if installed.applied.get(&sandbox).is_none_or(|(_, now)| now.domains != domains) {
+                return Ok(false);
             }
-            installed.commit(&sandbox, changes::resolved(&key, &addresses, seconds))
+            if !addresses.is_empty() {
+                installed.commit(&sandbox, changes::resolved(&key, &addresses, seconds))?;
+            }
+            Ok(true)
         })
         .await
     }

@@ -230,12 +230,18 @@ impl Kernel {
 
     /// How many rules a chain of our table has; none where there is no such chain.
     pub(crate) fn rules(&self, chain: &str) -> io::Result<usize> {
-        let mut batch = Batch { bytes: Vec::new(), family: INET, sequence: 1, last: 0 };
-        batch.ask(Ask::GetRule, Attributes::default().text(1, TABLE).text(2, chain));
         let mut count = 0;
-        match self.0.list(&batch.bytes, |_| count += 1) {
-            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(0),
-            listed => listed.map(|()| count),
+        self.each_rule(Attributes::default().text(1, TABLE).text(2, chain), |_| count += 1)?;
+        Ok(count)
+    }
+
+    /// Hands each rule of our table, or of the one chain that `wanted` names, to `each`: the family's header and its attributes.
+    pub(crate) fn each_rule(&self, wanted: Attributes, each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut batch = Batch { bytes: Vec::new(), family: INET, sequence: 1, last: 0 };
+        batch.ask(Ask::GetRule, wanted);
+        match self.0.list(&batch.bytes, each) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
+            listed => listed,
         }
     }
 }

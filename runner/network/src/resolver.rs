@@ -160,12 +160,14 @@ impl Resolver {
                         tracing::warn!(sandbox, address = %own, "a listed name leads to an address that is not of the internet; refused");
                         return reply(&request, ResponseCode::Refused);
                     }
-                    let opened = self.firewall.allow_resolved(&sandbox, &addresses, lifetime).await;
-                    if let Err(error) = opened {
-                        tracing::warn!(sandbox, %error, "a resolved address could not be allowed");
-                        return reply(&request, ResponseCode::ServFail);
+                    match self.firewall.allow_resolved(&sandbox, &policy, &addresses, lifetime).await {
+                        Ok(true) => return Some(answer),
+                        Ok(false) => tracing::debug!(sandbox, "the list of names changed during a lookup"),
+                        Err(error) => {
+                            tracing::warn!(sandbox, %error, "a resolved address could not be allowed");
+                        }
                     }
-                    return Some(answer);
+                    return reply(&request, ResponseCode::ServFail);
                 }
                 reply(&request, ResponseCode::ServFail)
             }

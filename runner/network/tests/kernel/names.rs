@@ -1,12 +1,12 @@
 //! Domain allow lists: what a listed name opens, for how long, and what it must not open.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinfold_network::{Bridge, Endpoint, Firewall, Policy, Resolver};
+use pinfold_network::{Bridge, Endpoint, Firewall, FirewallError, Policy, Resolver};
 use tokio::task::JoinHandle;
 
 use crate::world::*;
@@ -58,6 +58,12 @@ impl Names {
         names
     }
 
+    /// What the resolver does with an answer for the sandbox `a`, under its policy of this moment.
+    async fn open(&self, addresses: &[Ipv4Addr], seconds: u32) -> Result<bool, FirewallError> {
+        let (_, policy) = self.firewall.applied(&self.a).await.unwrap();
+        self.firewall.allow_resolved(&self.a, &policy, addresses, seconds).await
+    }
+
     /// The names that reached the server.
     fn asked(&self) -> String {
         std::fs::read_to_string(self.asked.path().join("names")).unwrap_or_default()
@@ -102,9 +108,8 @@ async fn a_listed_name_opens_what_it_resolves_to() {
         [("*.example.org", vec!["a.b.example.org"]), ("alias.example.net", vec!["alias.example.net"])]
     {
         let policy = Policy::parse(None, None, Some(list), false).unwrap();
-        names.firewall.remove(&names.a).await.unwrap();
         names.firewall.apply(&names.a, Endpoint::new(A), policy).await.unwrap();
-        assert!(!internet());
+        assert!(!internet(), "{list} has opened nothing yet");
         for name in ways {
             assert!(look_up("pfnet-a", &[name, "tcp"]).starts_with("0 "), "{name} over TCP");
         }
@@ -174,12 +179,36 @@ async fn a_listed_name_opens_neither_the_host_nor_its_network() {
 #[ignore = "needs root and nftables: make test-network"]
 async fn what_a_name_opened_closes_when_its_time_is_over() {
     let names = Names::new("example.com", None).await;
-    names.firewall.allow_resolved(&names.a, &[INTERNET.parse().unwrap()], 2).await.unwrap();
+    assert!(names.open(&[INTERNET.parse().unwrap()], 2).await.unwrap());
     assert!(internet());
     let deadline = Instant::now() + Duration::from_secs(10);
     while internet() {
         assert!(Instant::now() < deadline, "the address stays open after its time");
     }
+}
+
+/// A list that is replaced takes along what it opened, also when a runner of before had put it in force; one that stays, or is said again, cuts nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn only_another_list_closes_what_a_list_has_opened() {
+    let names = Names::new("example.com", None).await;
+    let listed = |domains| Policy::parse(None, None, Some(domains), false).unwrap();
+    let address = [INTERNET.parse().unwrap()];
+    assert!(names.open(&address, 600).await.unwrap() && internet());
+    let wider = Policy::parse(None, Some("192.0.2.0/24"), Some("example.com"), true).unwrap();
+    names.firewall.apply(&names.a, Endpoint::new(A), wider).await.unwrap();
+    assert!(internet(), "the names are the same");
+    let next = Firewall::install(bridge()).await.unwrap();
+    next.apply(&names.a, Endpoint::new(A), listed("example.com")).await.unwrap();
+    assert!(internet(), "a restart does not interrupt");
+    let next = Firewall::install(bridge()).await.unwrap();
+    next.apply(&names.a, Endpoint::new(A), listed("example.org")).await.unwrap();
+    assert!(!internet(), "recorded while the runner was away, the new list has opened nothing");
+    // The answer to a question that was put under the old list comes late.
+    let late = next.allow_resolved(&names.a, &listed("example.com"), &address, 600).await;
+    assert!(!late.unwrap() && !internet());
+    assert!(next.allow_resolved(&names.a, &listed("example.org"), &address, 600).await.unwrap());
+    assert!(internet());
 }
 
 /// A sandbox that asks for a great many names, or holds connections and asks nothing, takes neither the others' share nor the kernel's memory.
@@ -189,7 +218,7 @@ async fn one_sandbox_cannot_use_the_resolver_up() {
     let names = Names::new("*.example.com", None).await;
     let b = uuid::Uuid::new_v4().to_string();
     let policy = Policy::parse(None, None, Some("example.com"), false).unwrap();
-    names.firewall.apply(&b, Endpoint::new(B), policy).await.unwrap();
+    names.firewall.apply(&b, Endpoint::new(B), policy.clone()).await.unwrap();
     let mut holding = python("pfnet-a", &["hold", "400"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(holding.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -197,9 +226,9 @@ async fn one_sandbox_cannot_use_the_resolver_up() {
     holding.kill().unwrap();
     holding.wait().unwrap();
     assert_eq!((line.trim(), answered.as_str()), ("held", "0 1"));
-    let many = |from: u32| (from..from + 2048).map(std::net::Ipv4Addr::from_bits).collect::<Vec<_>>();
-    names.firewall.allow_resolved(&names.a, &many(0x0b00_0000), 60).await.unwrap();
-    names.firewall.allow_resolved(&names.a, &many(0x0c00_0000), 60).await.unwrap();
-    names.firewall.allow_resolved(&names.a, &many(0x0d00_0000), 60).await.unwrap_err();
-    assert!(names.firewall.allow_resolved(&b, &[INTERNET.parse().unwrap()], 60).await.is_ok());
+    let many = |from: u32| (from..from + 2048).map(Ipv4Addr::from_bits).collect::<Vec<_>>();
+    names.open(&many(0x0b00_0000), 60).await.unwrap();
+    names.open(&many(0x0c00_0000), 60).await.unwrap();
+    names.open(&many(0x0d00_0000), 60).await.unwrap_err();
+    assert!(names.firewall.allow_resolved(&b, &policy, &[INTERNET.parse().unwrap()], 60).await.unwrap());
 }
