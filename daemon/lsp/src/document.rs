@@ -31,17 +31,21 @@ const PATH: &AsciiSet = &CONTROLS
 const LARGEST: u64 = 16 << 20;
 
 /// The file that a client's URI or path names.
-pub(crate) fn path(sandbox: &Sandbox, uri: &str) -> PathBuf {
+pub(crate) async fn path(sandbox: &Sandbox, uri: &str) -> PathBuf {
     let text = uri.strip_prefix("file://").unwrap_or(uri);
     let plain = normal(&sandbox.resolve(text));
-    if !plain.exists() && text.contains('%') {
+    if text.contains('%') && !exists(&plain).await {
         let decoded = percent_decode_str(text).decode_utf8_lossy();
         let decoded = normal(&sandbox.resolve(&*decoded));
-        if decoded.exists() {
+        if exists(&decoded).await {
             return decoded;
         }
     }
     plain
+}
+
+async fn exists(path: &Path) -> bool {
+    tokio::fs::try_exists(path).await.unwrap_or(false)
 }
 
 /// Without `.` and `..`, which servers take for other files.

@@ -38,9 +38,9 @@ impl Registry {
         Self { sandbox, slots: Arc::default(), max, places: Arc::new(Semaphore::new(max)) }
     }
 
-    fn key(&self, language: &str, project: &str) -> Result<(&'static Language, Key), LspError> {
+    async fn key(&self, language: &str, project: &str) -> Result<(&'static Language, Key), LspError> {
         let language = Language::find(language)?;
-        Ok((language, (language.id, document::path(&self.sandbox, project))))
+        Ok((language, (language.id, document::path(&self.sandbox, project).await)))
     }
 
     fn slot(&self, key: &Key) -> Option<Slot> {
@@ -49,7 +49,7 @@ impl Registry {
 
     /// Starts the server unless it runs.
     pub(crate) async fn start(&self, language: &str, project: &str) -> Result<(), LspError> {
-        let (language, key) = self.key(language, project)?;
+        let (language, key) = self.key(language, project).await?;
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(slots.entry(key.clone()).or_default())
@@ -70,7 +70,7 @@ impl Registry {
 
     /// Stops the server.
     pub(crate) async fn stop(&self, language: &str, project: &str) -> Result<(), LspError> {
-        let (language, key) = self.key(language, project)?;
+        let (language, key) = self.key(language, project).await?;
         let server = match self.slot(&key) {
             Some(slot) => slot.lock().await.take(),
             None => None,
@@ -81,7 +81,7 @@ impl Registry {
 
     /// The running server. One that has died is started again, and gets its documents.
     pub(crate) async fn server(&self, language: &str, project: &str) -> Result<Arc<Server>, LspError> {
-        let (language, key) = self.key(language, project)?;
+        let (language, key) = self.key(language, project).await?;
         let slot = self.slot(&key).ok_or_else(|| not_started(language, &key))?;
         let mut place = slot.lock().await;
         let running = place.as_mut().ok_or_else(|| not_started(language, &key))?;

@@ -55,7 +55,7 @@ async fn did_open(
     let DocumentRequest { language_id, path_to_project, uri } = request;
     required(&[("languageId", &language_id), ("pathToProject", &path_to_project), ("uri", &uri)])?;
     let server = registry.server(&language_id, &path_to_project).await?;
-    Ok(server.open(&document::path(&registry.sandbox, &uri)).await?)
+    Ok(server.open(&document::path(&registry.sandbox, &uri).await).await?)
 }
 
 async fn did_close(
@@ -65,7 +65,7 @@ async fn did_close(
     let DocumentRequest { language_id, path_to_project, uri } = request;
     required(&[("languageId", &language_id), ("pathToProject", &path_to_project), ("uri", &uri)])?;
     let server = registry.server(&language_id, &path_to_project).await?;
-    Ok(server.close(&document::path(&registry.sandbox, &uri)).await?)
+    Ok(server.close(&document::path(&registry.sandbox, &uri).await).await?)
 }
 
 async fn completions(
@@ -79,13 +79,13 @@ async fn completions(
     if let Some(context) = context {
         params["context"] = json!(context);
     }
-    let path = document::path(&registry.sandbox, &uri);
+    let path = document::path(&registry.sandbox, &uri).await;
     Ok(Json(answer::completions(server.ask("textDocument/completion", &path, params).await?)))
 }
 
 async fn document_symbols(State(registry): State<Registry>, query: Query) -> ApiResult<Json<Vec<Symbol>>> {
     let (language, project) = (query.required("languageId")?, query.required("pathToProject")?);
-    let path = document::path(&registry.sandbox, query.required("uri")?);
+    let path = document::path(&registry.sandbox, query.required("uri")?).await;
     let server = registry.server(language, project).await?;
     let found = server.ask("textDocument/documentSymbol", &path, json!({})).await?;
     Ok(Json(answer::symbols(&found, &document::uri(&path))))
@@ -95,6 +95,6 @@ async fn workspace_symbols(State(registry): State<Registry>, query: Query) -> Ap
     let (language, project) = (query.required("languageId")?, query.required("pathToProject")?);
     let name = query.required("query")?;
     let server = registry.server(language, project).await?;
-    let project = document::path(&registry.sandbox, project);
+    let project = document::path(&registry.sandbox, project).await;
     Ok(Json(workspace::symbols(&server, &project, name).await?))
 }

@@ -56,6 +56,7 @@ impl Server {
         sandbox.environment.apply(&mut command, []);
         command.args(&language.command[1..]).current_dir(&sandbox.work_dir).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        sandbox.spawner.look(&sandbox.work_dir).await?;
         let mut process = sandbox.spawner.spawn(command)?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(LspError::Start("it has no pipes".to_owned()));

@@ -66,7 +66,7 @@ async fn run(
     disconnected: Option<watch::Receiver<()>>,
 ) -> ApiResult<Response> {
     let _place = processes.place()?;
-    let running = match Running::start(&processes, &request) {
+    let running = match Running::start(&processes, &request).await {
         Ok(running) => running,
         Err(Refusal::Text(text)) => return Ok(not_started(text)),
         Err(Refusal::NoRoom(error)) => return Err(error),
@@ -99,6 +99,11 @@ impl Processes {
     pub async fn run(&self, program: Program) -> ApiResult<Result<Ended, SpawnError>> {
         let _place = self.place()?;
         let Program { mut command, limit } = program;
+        if let Some(directory) = command.get_current_dir()
+            && let Err(error) = self.sandbox.spawner.look(directory).await
+        {
+            return Ok(Err(error));
+        }
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         mark.apply(&mut command);
         command.process_group(0);
@@ -242,10 +247,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(processes: &Processes, request: &Execute) -> Result<Self, Refusal> {
+    async fn start(processes: &Processes, request: &Execute) -> Result<Self, Refusal> {
         let began = Instant::now();
         let sandbox = &processes.sandbox;
         let directory = sandbox.resolve(request.cwd.as_deref().unwrap_or_default());
+        let hangs = |error| Refusal::Text(launch::explain(&error, &directory));
+        sandbox.spawner.look(&directory).await.map_err(hangs)?;
         let (mut command, file) = launch::script(&processes.shell(), &request.command)?;
         sandbox.environment.apply(&mut command, &request.envs);
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());

@@ -55,12 +55,15 @@ pub(crate) fn exhausted(error: &std::io::Error) -> Option<ApiError> {
 pub(crate) fn no_room(error: &SpawnError) -> Option<ApiError> {
     match error {
         SpawnError::NoRoom { .. } => Some(ApiError::exhausted(error)),
-        SpawnError::Start { .. } | SpawnError::Watch(_) => None,
+        SpawnError::Start { .. } | SpawnError::Hangs { .. } | SpawnError::Watch(_) => None,
     }
 }
 
 /// What to tell about a process that did not start. The system only says "no such file": whether it meant the directory is found out here.
 pub(crate) fn explain(error: &SpawnError, directory: &Path) -> String {
+    if let SpawnError::Hangs { .. } = error {
+        return format!("the command could not start: {error}");
+    }
     match std::fs::metadata(directory) {
         Err(cause) => {
             format!("the command could not start: working directory {}: {cause}", directory.display())

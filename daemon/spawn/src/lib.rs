@@ -6,6 +6,7 @@
 //! use ([`shell`]), the sandbox's users ([`users`]) and the process tree ([`tree`]).
 
 mod any_signal;
+mod directory;
 mod environment;
 mod exit;
 pub mod oom;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use pinfold_cgroup::Kernel;
 use tokio::sync::watch;
 
+use crate::directory::Directories;
 use crate::oom::Kills;
 use crate::reaper::{self, Registry};
 use crate::tree::{Mark, Scope};
@@ -33,6 +35,14 @@ pub enum SpawnError {
         directory: String,
         /// The system's word on it.
         source: std::io::Error,
+    },
+    /// The working directory does not answer: its file system hangs. Nothing has run.
+    #[error("working directory {directory} has not answered for {waited:?}: its file system hangs")]
+    Hangs {
+        /// Where it was to be run.
+        directory: String,
+        /// How long was waited, for this directory or by who looked at it before.
+        waited: Duration,
     },
     /// The sandbox is full: its limit of processes, of memory or of descriptors is reached. Nothing has run, and it may be tried again.
     #[error("could not start {program:?}: {}: {source}", full(source, *tasks))]
@@ -87,6 +97,7 @@ fn tasks() -> Option<(u64, u64)> {
 pub struct Spawner {
     registry: Arc<Registry>,
     childrens_oom_score: Option<i32>,
+    directories: Arc<Directories>,
 }
 
 impl Spawner {
@@ -103,12 +114,19 @@ impl Spawner {
         let registry = Arc::new(Registry::new());
         let signals = reaper::child_signals().map_err(SpawnError::Watch)?;
         tokio::spawn(reaper::run(Arc::clone(&registry), signals));
-        Ok(Self { registry, childrens_oom_score: oom::childrens_score() })
+        let directories = Arc::new(Directories::new());
+        Ok(Self { registry, childrens_oom_score: oom::childrens_score(), directories })
     }
 
     /// What the kernel killed here for want of memory.
     pub fn oom_kills(&self) -> &Kills {
         self.registry.kills()
+    }
+
+    /// Waits until `directory` answers, but not for long. Call it before a process is started in a directory of somebody else's choosing: where a file
+    /// system hangs, [`Spawner::spawn`] hangs too, and everybody with it.
+    pub async fn look(&self, directory: &Path) -> Result<(), SpawnError> {
+        self.directories.look(directory).await
     }
 
     /// Starts `command`. Its `stdin`, `stdout` and `stderr` are whatever the caller set; piped ones come back in the [`Process`].
@@ -130,7 +148,7 @@ impl Spawner {
                 say(&error);
                 return error;
             }
-            let directory = command.get_current_dir().unwrap_or(std::path::Path::new("."));
+            let directory = command.get_current_dir().unwrap_or(Path::new("."));
             SpawnError::Start { program, directory: directory.display().to_string(), source }
         })?;
         Ok(Process {

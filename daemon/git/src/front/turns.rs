@@ -16,14 +16,15 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Waits until those before are done with what is at `path`.
+    /// Waits until those before are done with what is at `path`, however that is spelled.
     pub(super) async fn wait(&self, path: &Path) -> Turn {
+        let real = tokio::fs::canonicalize(path).await;
+        let path = real.unwrap_or_else(|_| path.components().collect());
         self.lock(path).lock_owned().await
     }
 
-    /// The lock of the repository, the same for every spelling of its path.
-    fn lock(&self, path: &Path) -> Arc<AsyncMutex<()>> {
-        let path = path.canonicalize().unwrap_or_else(|_| path.components().collect());
+    /// The lock of the repository at a path without links.
+    fn lock(&self, path: PathBuf) -> Arc<AsyncMutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = locks.get(&path).and_then(Weak::upgrade) {

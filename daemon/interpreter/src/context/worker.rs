@@ -92,6 +92,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts Python and waits until it is ready.
     pub(super) async fn start(sandbox: &Sandbox, directory: &Path) -> Result<Self, StartError> {
+        sandbox.spawner.look(directory).await.map_err(StartError::Spawn)?;
         if !tokio::fs::metadata(directory).await.is_ok_and(|m| m.is_dir()) {
             return Err(StartError::Directory(directory.display().to_string()));
         }

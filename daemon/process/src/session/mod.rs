@@ -25,6 +25,7 @@ use self::command::{Command, Job, Manner, State};
 use self::driver::Ended;
 use self::log::Log;
 use self::shell::Shell;
+use crate::launch::explain;
 use crate::{Processes, Settings};
 
 pub use self::entrypoint::{COMMAND_ID as ENTRYPOINT_COMMAND, log_path as entrypoint_log_path};
@@ -80,9 +81,11 @@ fn refuse_reserved(id: &str) -> ApiResult<()> {
 
 impl Processes {
     /// Starts a session.
-    fn create_session(&self, id: &str, at_home: bool) -> ApiResult<()> {
+    async fn create_session(&self, id: &str, at_home: bool) -> ApiResult<()> {
         check_id(id)?;
         let directory = if at_home { &self.sandbox.home } else { &self.sandbox.work_dir };
+        let hangs = |error| ApiError::internal(explain(&error, directory));
+        self.sandbox.spawner.look(directory).await.map_err(hangs)?;
         self.insert_session(id, directory).map(drop)
     }
 

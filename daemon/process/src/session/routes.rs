@@ -59,7 +59,7 @@ async fn create(
     headers: HeaderMap,
     JsonBody(body): JsonBody<wire::CreateSession>,
 ) -> ApiResult<StatusCode> {
-    processes.create_session(&body.session_id, profile(&headers).starts_at_home)?;
+    processes.create_session(&body.session_id, profile(&headers).starts_at_home).await?;
     Ok(StatusCode::CREATED)
 }
 

@@ -1,6 +1,7 @@
 //! The names of sessions. Each change is one step under one lock, so that names cannot be taken twice and a kill frees a name at once.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,7 +70,11 @@ impl Registry {
     }
 
     /// Makes a session and, unless it is lazy, starts its shell. On failure the name is free again.
-    pub(super) fn create(&self, plan: Plan) -> Result<Arc<Session>, CreateError> {
+    pub(super) async fn create(&self, plan: Plan) -> Result<Arc<Session>, CreateError> {
+        if !plan.lazy_start {
+            // Before the name is taken: who gives up meanwhile has left nothing.
+            self.look(&plan.id, &plan.cwd).await?;
+        }
         let session = {
             let mut sessions = self.sessions();
             if sessions.contains_key(&plan.id) {
@@ -83,7 +88,7 @@ impl Registry {
             session
         };
         if !session.is_lazy() {
-            self.start(&session)?;
+            self.start_now(&session)?;
         }
         if let Some(limit) = self.settings.idle {
             tokio::spawn(self.clone().end_when_idle(Arc::clone(&session), limit));
@@ -91,8 +96,20 @@ impl Registry {
         Ok(session)
     }
 
-    /// Starts a session's shell, unless it was started already.
-    pub(super) fn start(&self, session: &Arc<Session>) -> Result<(), CreateError> {
+    /// Starts a session's shell, unless it was started already. If its directory hangs the session stays, for a later client.
+    pub(super) async fn start(&self, session: &Arc<Session>) -> Result<(), CreateError> {
+        if session.is_waiting() {
+            self.look(session.id(), session.cwd()).await?;
+        }
+        self.start_now(session)
+    }
+
+    async fn look(&self, id: &str, directory: &Path) -> Result<(), CreateError> {
+        let hangs = |error| CreateError::Start { id: id.to_owned(), source: PtyError::Spawn(error) };
+        self.sandbox.spawner.look(directory).await.map_err(hangs)
+    }
+
+    fn start_now(&self, session: &Arc<Session>) -> Result<(), CreateError> {
         let registry = self.clone();
         let ended = Arc::clone(session);
         session.start(&self.sandbox, move || registry.forget(&ended)).map_err(|source| {

@@ -45,7 +45,7 @@ async fn create(
     JsonBody(request): JsonBody<CreateRequest>,
 ) -> ApiResult<Response> {
     let plan = plan(registry.sandbox(), request)?;
-    let session = registry.create(plan).map_err(refuse)?;
+    let session = registry.create(plan).await.map_err(refuse)?;
     Ok((StatusCode::CREATED, Json(Created { session_id: session.id().to_owned() })).into_response())
 }
 
@@ -102,7 +102,7 @@ async fn connect(
         };
         // The position is taken before the shell starts, so that nothing can be missed.
         let reader = session.log.reader(from);
-        if let Err(error) = registry.start(&session) {
+        if let Err(error) = registry.start(&session).await {
             return client.refuse(error.to_string()).await;
         }
         client.serve(session, reader, from != From::Unseen).await;
@@ -124,7 +124,7 @@ async fn create_connect(
         rows: query.parsed("rows")?.unwrap_or_default(),
         lazy_start: false,
     };
-    let session = registry.create(plan(registry.sandbox(), request)?).map_err(refuse)?;
+    let session = registry.create(plan(registry.sandbox(), request)?).await.map_err(refuse)?;
     let reader = session.log.reader(From::Oldest);
     Ok(upgrade.on_upgrade(move |client| client.serve(session, reader, false)))
 }

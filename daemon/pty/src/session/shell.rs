@@ -1,7 +1,7 @@
 //! One session: its facts, and its way from waiting over running to ended.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,6 +71,16 @@ impl Session {
 
     pub(super) fn id(&self) -> &str {
         &self.plan.id
+    }
+
+    /// Where its shell starts.
+    pub(super) fn cwd(&self) -> &Path {
+        &self.plan.cwd
+    }
+
+    /// Whether its shell has not been started yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(*self.stage(), Stage::Waiting)
     }
 
     pub(super) fn is_lazy(&self) -> bool {
