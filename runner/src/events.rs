@@ -315,5 +315,15 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
             node.news.vanished(&id);
         }
     }
+    release_unowned(node).await;
     node.reclaim().await
+}
+
+/// Releases the volumes of creates that were cut off before they recorded their sandbox.
+async fn release_unowned(node: &Node) {
+    for id in node.volumes.sandboxes() {
+        if node.index.get(&id).is_none() && matches!(node.find(&id).await, Ok(None)) {
+            node.release_unowned(&id).await;
+        }
+    }
 }

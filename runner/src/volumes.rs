@@ -22,6 +22,9 @@ pub trait Volumes: Send + Sync + 'static {
     /// Releases what was made for a sandbox that is gone.
     async fn release(&self, sandbox: &SandboxId);
 
+    /// The sandboxes that something was made for.
+    fn sandboxes(&self) -> Vec<SandboxId>;
+
     /// Why volumes would not work on this host, if they would not.
     fn problem(&self) -> Option<String>;
 
@@ -109,6 +112,10 @@ impl Volumes for HostVolumes {
         if let Err(error) = self.binder.release(sandbox).await {
             tracing::warn!(%sandbox, %error, "could not release a sandbox's volume mounts");
         }
+    }
+
+    fn sandboxes(&self) -> Vec<SandboxId> {
+        self.binder.sandboxes()
     }
 
     fn problem(&self) -> Option<String> {

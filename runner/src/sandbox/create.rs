@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinfold_engine::{Container, ContainerSpec, ContainerStatus, EngineError};
+use pinfold_engine::{Container, ContainerSpec, ContainerStatus, EngineError, Image};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
@@ -12,7 +12,7 @@ use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
 use super::links::link_attachment;
 use super::{Urgency, android, definition, start};
 use crate::error::{Class, OpError, OpResult};
-use crate::index::{SandboxState, state_of};
+use crate::index::{Sandbox, SandboxState, state_of};
 use crate::node::{Node, sandbox_id};
 use crate::policy;
 use crate::records::Record;
@@ -94,22 +94,24 @@ impl Node {
         let volumes = async {
             self.volumes.mount(id, &request.volumes).await.map_err(|e| e.during("mounting volumes", began))
         };
-        let (image, binds) = tokio::try_join!(image, volumes).inspect_err(|_| drop(self.index.remove(id)))?;
-        let arch = image.architecture.to_ascii_lowercase();
-        if !arch.is_empty()
-            && arch != self.info.architecture
-            && !(arch == "x86_64" && self.info.architecture == "amd64")
-        {
-            self.index.remove(id);
-            let message = format!(
-                "the image {} is built for {arch}, this node runs {}",
-                request.snapshot, self.info.architecture
-            );
-            return Err(OpError::new(Class::Conflict, message));
-        }
         // A linked device's only network is its owner's, where the engine gives the addresses.
         let alone_with = owner.clone().filter(|_| android::is_wanted(request));
-        let endpoint = if alone_with.is_none() { Some(self.take_address(id)?) } else { None };
+        let prepared = async {
+            // Both to their end: what is still being mounted cannot be released.
+            let (image, binds) = tokio::join!(image, volumes);
+            let (image, binds) = (image?, binds?);
+            self.check_architecture(&request.snapshot, &image)?;
+            let endpoint = if alone_with.is_none() { Some(self.take_address(id)?) } else { None };
+            OpResult::Ok((image, binds, endpoint))
+        };
+        let (image, binds, endpoint) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.release_unowned(id).await;
+                self.index.remove(id);
+                return Err(error);
+            }
+        };
         let record = wanted(request, endpoint.map(|endpoint| endpoint.ip));
         let mut gpu_turn = None;
         let gpu = match request.gpu_quota {
@@ -202,6 +204,22 @@ impl Node {
         }
     }
 
+    fn check_architecture(&self, reference: &str, image: &Image) -> OpResult<()> {
+        let (theirs, ours) = (image.architecture.to_ascii_lowercase(), &self.info.architecture);
+        if theirs.is_empty() || theirs == *ours || (theirs == "x86_64" && ours == "amd64") {
+            return Ok(());
+        }
+        let message = format!("the image {reference} is built for {theirs}, this node runs {ours}");
+        Err(OpError::new(Class::Conflict, message))
+    }
+
+    /// Releases the volumes that a create mounted before it came to record its sandbox: for that one no destroy may ever come.
+    pub(crate) async fn release_unowned(&self, id: &SandboxId) {
+        if self.records.get(id).is_none() {
+            self.volumes.release(id).await;
+        }
+    }
+
     /// An address for a new sandbox: the one it had, if it is recorded, so that a repeated create is not a second address.
     fn take_address(&self, id: &SandboxId) -> OpResult<Endpoint> {
         if let Some(address) = self.records.get(id).and_then(|r| r.address) {
@@ -239,6 +257,14 @@ impl Node {
     pub(crate) async fn adopt(&self, id: &SandboxId) -> OpResult<bool> {
         let found = self.find(id).await?;
         Ok(found.map(|found| self.learn(id, &found)).is_some())
+    }
+
+    /// What is known of a sandbox, by the engine where the index does not have it. None when the engine does not have it either.
+    pub(crate) async fn known(&self, id: &SandboxId) -> OpResult<Option<Sandbox>> {
+        if self.index.get(id).is_none() {
+            self.adopt(id).await?;
+        }
+        Ok(self.index.get(id))
     }
 
     /// Marks a sandbox as having an operation of ours under way, until the guard is dropped.

@@ -37,7 +37,12 @@ impl Node {
     pub(super) async fn stop_in_turn(&self, id: &SandboxId, force: bool) -> OpResult<()> {
         let began = Instant::now();
         self.backups.cancel(id);
-        let Some(known) = self.index.get(id) else { return Ok(()) };
+        let looked = self.known(id).await.map_err(|e| e.during("inspecting", began))?;
+        let Some(known) = looked else {
+            // A create that this cut off may have mounted some.
+            self.release_unowned(id).await;
+            return Ok(());
+        };
         if matches!(known.status, ContainerStatus::Exited | ContainerStatus::Created) {
             return Ok(());
         }

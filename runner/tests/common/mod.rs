@@ -22,6 +22,7 @@ use pinfold_runner::error::{Class, OpError, OpResult};
 use pinfold_runner::node::{Node, Parts, sandbox_network};
 use pinfold_runner::policy::NetworkPolicy;
 use pinfold_runner::volumes::HostVolumes;
+use pinfold_volumes::SharedStore;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,20 @@ pub struct RecordingPolicy {
 }
 
 impl RecordingPolicy {
+    pub fn new(engine: Arc<Simulated>) -> Self {
+        Self {
+            engine,
+            applied: Mutex::default(),
+            late: Mutex::default(),
+            fail: Mutex::default(),
+            refused: Mutex::default(),
+            links: Mutex::default(),
+            held: Mutex::default(),
+            lost: Mutex::default(),
+            unpinned: Mutex::default(),
+        }
+    }
+
     async fn wait(&self, name: &'static str) {
         let held = self.held.lock().unwrap().remove(name);
         if let Some(gate) = held {
@@ -212,17 +227,7 @@ impl Bench {
         dir: tempfile::TempDir,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
-        let policy = Arc::new(RecordingPolicy {
-            engine: engine.clone(),
-            applied: Mutex::default(),
-            late: Mutex::default(),
-            fail: Mutex::default(),
-            refused: Mutex::default(),
-            links: Mutex::default(),
-            held: Mutex::default(),
-            lost: Mutex::default(),
-            unpinned: Mutex::default(),
-        });
+        let policy = Arc::new(RecordingPolicy::new(engine.clone()));
         Self::under(engine, dir, policy, adjust).await
     }
 
@@ -233,16 +238,31 @@ impl Bench {
         policy: Arc<RecordingPolicy>,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::assembled(engine, dir, policy, None, adjust).await
+    }
+
+    /// A node whose volumes are in `store`.
+    pub async fn assembled(
+        engine: Arc<Simulated>,
+        dir: tempfile::TempDir,
+        policy: Arc<RecordingPolicy>,
+        store: Option<SharedStore>,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
         let (daemon, port) = daemon().await;
         let mut config = config(dir.path(), port);
         adjust(&mut config);
         let network = sandbox_network(&*engine, &config).await.unwrap();
+        let volumes = match store {
+            Some(store) => HostVolumes::over(store, &config.data_dir, true),
+            None => HostVolumes::new(&config),
+        };
         let parts = Parts {
             engine: engine.clone(),
             info: engine.info().await.unwrap(),
             network,
             policy: policy.clone(),
-            volumes: Arc::new(HostVolumes::new(&config)),
+            volumes: Arc::new(volumes),
             daemon: InstalledDaemon::install(&config).unwrap(),
             config,
         };

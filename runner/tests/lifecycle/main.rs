@@ -18,6 +18,7 @@ mod runtimes;
 mod spec;
 mod steps;
 mod tables;
+mod volumes;
 mod weaknesses;
 
 use std::sync::Arc;
@@ -433,4 +434,35 @@ async fn a_gpu_is_given_once_and_not_taken_back_from_its_next_owner() {
     assert!(taken.class == Class::Conflict && taken.message.contains("another sandbox"), "{taken}");
     bench.node.stop(&ids[2], StopSandbox::default()).await.unwrap();
     bench.node.start(&ids[0], StartSandbox::default()).await.unwrap();
+}
+
+/// What the index does not know may run all the same: only the engine says that a sandbox is gone.
+#[tokio::test]
+async fn a_sandbox_that_the_index_does_not_know_is_looked_for() {
+    let bench = Bench::new().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    let settings = || NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() };
+    let forget = || drop(bench.node.index.remove(&id));
+    forget();
+    let more = ResizeSandbox { cpu: Some(2), ..ResizeSandbox::default() };
+    bench.node.resize(&id, more).await.unwrap();
+    assert_eq!(bench.engine.container(id.as_str()).unwrap().cpu_quota, 200_000);
+    forget();
+    // Its record says whose policy it is, whatever the engine says.
+    bench.engine.fail_next("inspect", Fault::Error(broken()));
+    bench.node.set_network(&id, settings()).await.unwrap();
+    assert!(bench.policy.applied.lock().unwrap()[id.as_str()].1.is_closed());
+    bench.node.records.remove(&id).await;
+    bench.node.set_network(&id, settings()).await.unwrap();
+    assert_eq!(bench.node.records.get(&id).unwrap().network.network_block_all, Some(true));
+    forget();
+    bench.engine.fail_next("inspect", Fault::Error(broken()));
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap_err();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    assert_eq!(bench.engine.container(id.as_str()).unwrap().status, ContainerStatus::Exited);
+    // Nobody's is stopped, and has no settings.
+    let gone = SandboxId::random();
+    bench.node.stop(&gone, StopSandbox::default()).await.unwrap();
+    assert_eq!(bench.node.set_network(&gone, settings()).await.unwrap_err().class, Class::NotFound);
 }

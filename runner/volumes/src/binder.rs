@@ -75,6 +75,13 @@ impl Binder {
         Ok(format!("{}:{target}{propagation}", staged.display()))
     }
 
+    /// The sandboxes that something is staged for.
+    pub fn sandboxes(&self) -> Vec<SandboxId> {
+        // Nothing was ever staged where there is no such directory.
+        let entries = std::fs::read_dir(&self.staging).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// Removes what was staged for a sandbox that is gone.
     pub async fn release(&self, sandbox: &SandboxId) -> Result<(), VolumeError> {
         let directory = self.staging.join(sandbox.as_str());
