@@ -34,7 +34,8 @@ impl Node {
         if cpu.is_none() && memory.is_none() && disk.is_none() {
             return Ok(());
         }
-        let Some(known) = self.index.get(id) else {
+        let looked = self.known(id).await.map_err(|e| e.during("inspecting", began))?;
+        let Some(known) = looked else {
             return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
         };
         let mut limits = Limits { cpu, memory: memory.map(|m| i64::from(m) * GIB), ..Limits::default() };

@@ -25,14 +25,21 @@ impl Node {
     }
 
     async fn set_network_in_turn(&self, id: &SandboxId, settings: NetworkSettings) -> OpResult<()> {
-        let Some(known) = self.index.get(id) else {
-            return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
+        let (known, recorded) = (self.known(id).await, self.records.get(id));
+        let known = match known {
+            Ok(None) => {
+                return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
+            }
+            Ok(known) => known,
+            // An engine that does not answer is no reason to lose what a sandbox of ours may reach.
+            Err(_) if recorded.is_some() => None,
+            Err(error) => return Err(error),
         };
-        let mut record = self.records.get(id).unwrap_or_default();
+        let mut record = recorded.unwrap_or_default();
         // The egress limit is only sent when it changes; everything else is the whole policy.
         let limit = settings.network_limit_egress.or(record.network.network_limit_egress);
         record.network = NetworkSettings { network_limit_egress: limit, ..settings };
-        let address = record.address.or(known.address);
+        let address = record.address.or(known.and_then(|k| k.address));
         self.records.put(id, record).await?;
         // A control plane does not tell its users of a failure here (runner contract 14.4), so one that passes is waited for. What is left is
         // put in force at the next start or full listing.
