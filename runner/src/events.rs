@@ -310,6 +310,10 @@ pub(crate) async fn repair(node: &Arc<Node>) -> OpResult<()> {
     enforce(node).await;
     node.remove_temporary_images().await;
     for id in node.records.ids() {
+        // What could not be put back above has the data.
+        if node.is_replacing(&id) {
+            continue;
+        }
         if node.index.get(&id).is_none() && !matches!(node.adopt(&id).await, Ok(true) | Err(_)) {
             node.forget(&id).await;
             node.news.vanished(&id);

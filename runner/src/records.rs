@@ -35,6 +35,8 @@ pub struct Record {
     pub start_given_up: bool,
     /// The name that the old container was given while a new one takes its place.
     pub replacing: Option<String>,
+    /// Whether the new one has all of the old one's data, so that the old one is only to be removed.
+    pub copied: bool,
 }
 
 /// All records, in memory and on disk.

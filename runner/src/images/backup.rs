@@ -66,7 +66,7 @@ impl Backups {
     }
 
     /// The lock under which a sandbox is committed; those that nobody holds are forgotten.
-    pub(super) fn turn(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
         let mut state = self.state();
         state.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         state.turns.entry(id.clone()).or_default().clone()

@@ -92,6 +92,7 @@ impl Node {
     async fn commit_in_turn(&self, id: &SandboxId, reference: &str) -> OpResult<String> {
         let turn = self.backups.turn(id);
         let _turn = turn.lock().await;
+        self.make_whole_in_turn(id).await?;
         let running = self.index.get(id).is_some_and(|s| s.status == ContainerStatus::Running);
         if !running {
             return self.commit(id, reference).await;

@@ -307,6 +307,7 @@ fn wanted(request: &CreateSandbox, address: Option<Ipv4Addr>) -> Record {
         disk_gib: request.storage_quota,
         start_given_up: false,
         replacing: None,
+        copied: false,
     }
 }
 

@@ -72,6 +72,10 @@ impl Node {
     pub(crate) async fn let_go(self: &Arc<Self>, id: &SandboxId, container: Option<String>) -> bool {
         let (node, owned) = (self.clone(), id.clone());
         let work = async move {
+            if node.is_replacing(&owned) {
+                node.repair_recreation(&owned).await?;
+                node.adopt(&owned).await?;
+            }
             let is_gone = node.index.get(&owned).map(|known| known.container_id) == container;
             if is_gone {
                 node.forget(&owned).await;

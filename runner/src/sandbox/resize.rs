@@ -34,6 +34,7 @@ impl Node {
         if cpu.is_none() && memory.is_none() && disk.is_none() {
             return Ok(());
         }
+        self.make_whole(id).await.map_err(|e| e.during("ending an earlier resize", began))?;
         let looked = self.known(id).await.map_err(|e| e.during("inspecting", began))?;
         let Some(known) = looked else {
             return Err(OpError::new(Class::NotFound, format!("sandbox {id} is not on this node")));
@@ -89,6 +90,7 @@ impl Node {
         if !reasons.into_iter().flatten().any(is_recoverable) {
             return Err(OpError::new(Class::BadRequest, "this error has no known recovery"));
         }
+        self.make_whole(id).await.map_err(|e| e.during("ending an earlier resize", began))?;
         let found = self
             .engine
             .inspect(id.as_str())
@@ -115,6 +117,7 @@ impl Node {
     /// the kernel lets us change, else by a new container.
     async fn give_storage(&self, id: &SandboxId, operation: &str, limits: Limits) -> OpResult<()> {
         let Some(bytes) = limits.storage else { return Ok(()) };
+        self.repair_recreation(id).await?;
         let Some(layer) = self.engine.inspect(id.as_str()).await?.upper_dir else {
             return self.recreate(id, operation, limits).await;
         };

@@ -114,6 +114,7 @@ impl Node {
         let (mut address, inside, status) = match known {
             Known::Fresh { address, inside } => (Some(address), inside, ContainerStatus::Created),
             Known::Nothing => {
+                self.make_whole(id).await.map_err(|e| e.during("ending a resize", began))?;
                 let found = self
                     .engine
                     .inspect(id.as_str())

@@ -58,12 +58,8 @@ async fn a_create_that_fails_before_its_container_releases_its_volumes() {
     let (id, go_on) = (SandboxId::random(), Arc::new(Notify::new()));
     let at = staged(dir.path(), &id);
     let done = Arc::new(AtomicUsize::new(0));
-    let store = Slow {
-        data: dir.path().to_owned(),
-        staged: at.join("0"),
-        go_on: go_on.clone(),
-        done: done.clone(),
-    };
+    let store =
+        Slow { data: dir.path().to_owned(), staged: at.join("0"), go_on: go_on.clone(), done: done.clone() };
     let policy = Arc::new(common::RecordingPolicy::new(engine.clone()));
     let bench = Bench::assembled(engine, dir, policy, Some(Arc::new(store)), |_| {}).await;
     let mount = VolumeMount {

@@ -1,5 +1,7 @@
 //! Rows of the contract's section 14 that no other test is about.
 
+use pinfold_engine::Limits;
+
 use super::*;
 
 /// Engine and data of a host whose disks can be resized, by a copy.
@@ -30,21 +32,28 @@ fn recover(quota: u32) -> RecoverSandbox {
 #[tokio::test]
 async fn a_resized_and_a_recovered_sandbox_keep_address_networks_and_policy() {
     let bench = on_xfs().await;
-    let id = SandboxId::random();
-    bench.node.create(CreateSandbox { network_block_all: Some(true), ..request(&id) }).await.unwrap();
+    let (owner, id) = (SandboxId::random(), SandboxId::random());
+    bench.node.create(request(&owner)).await.unwrap();
+    let linked_sandbox_id = Some(owner.to_string());
+    let wanted = CreateSandbox { network_block_all: Some(true), linked_sandbox_id, ..request(&id) };
+    bench.node.create(wanted).await.unwrap();
     bench.node.stop(&id, StopSandbox::default()).await.unwrap();
     std::fs::write(layer(&bench, &id).join("work"), "precious").unwrap();
     let before = bench.engine.container(id.as_str()).unwrap();
     let attached = bench.engine.attachments(id.as_str());
+    assert!(attached.len() == 2 && attached[1].aliases == ["box"], "{attached:?}");
     let watched = bench.policy.applied.lock().unwrap()[id.as_str()].clone();
     let disk = ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
     bench.node.resize(&id, disk).await.unwrap();
     bench.node.recover(&id, recover(10)).await.unwrap();
     let after = bench.engine.container(id.as_str()).unwrap();
     assert!(after.id != before.id && bench.engine.calls("duplicate") == 2, "both by a new container");
-    assert_eq!((bench.engine.attachments(id.as_str()), &after.networks), (attached, &before.networks));
+    assert_eq!(bench.engine.attachments(id.as_str()), attached);
+    assert!(after.networks.keys().eq(before.networks.keys()), "{:?}", after.networks);
     assert_eq!(std::fs::read_to_string(layer(&bench, &id).join("work")).unwrap(), "precious");
-    assert_eq!(bench.engine.container_names(), [id.to_string()], "the old ones are gone");
+    let mut left = [id.to_string(), owner.to_string()];
+    left.sort();
+    assert_eq!(bench.engine.container_names(), left, "the old ones are gone");
     assert!(bench.policy.applied.lock().unwrap()[id.as_str()] == watched && watched.1.is_closed());
     bench.policy.late.lock().unwrap().clear();
     bench.policy.applied.lock().unwrap().clear();
@@ -76,6 +85,91 @@ async fn a_resize_that_fails_gives_the_old_container_back_and_a_destroy_finds_bo
     bench.node.records.change(&id, |r| r.replacing = Some(aside)).await.unwrap();
     bench.node.destroy(&id).await.unwrap();
     assert!(bench.engine.container_names().is_empty());
+}
+
+/// Makes all five attempts of one removal fail.
+fn refuse_removal(bench: &Bench) {
+    for _ in 0..5 {
+        bench.engine.fail_next("remove", Fault::Error(broken()));
+    }
+}
+
+/// 14.3, rows 1 and 3: once all of the data is in the new container, that one wins, however long the old one cannot be removed.
+#[tokio::test]
+async fn a_resize_whose_old_container_cannot_be_removed_keeps_what_was_done_since() {
+    let bench = on_xfs().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    std::fs::write(layer(&bench, &id).join("work"), "precious").unwrap();
+    refuse_removal(&bench);
+    let disk = || ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
+    bench.node.resize(&id, disk()).await.unwrap();
+    // It starts all the same, and is used.
+    refuse_removal(&bench);
+    bench.node.start(&id, StartSandbox::default()).await.unwrap();
+    assert_eq!(bench.engine.container_names().len(), 2);
+    std::fs::write(layer(&bench, &id).join("work"), "newer").unwrap();
+    let new = bench.engine.container(id.as_str()).unwrap().id;
+    let Bench { engine, dir, .. } = bench;
+    let again = Bench::over(engine, dir, |_| {}).await;
+    let (_, stop, task) = again.serve(Arc::new(Control::default())).await;
+    assert_eq!(again.engine.container_names(), [id.to_string()]);
+    assert_eq!(again.engine.container(id.as_str()).unwrap().id, new);
+    assert_eq!(std::fs::read_to_string(layer(&again, &id).join("work")).unwrap(), "newer");
+    assert_eq!(again.node.records.get(&id).unwrap().replacing, None);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// A container that has only a part of the data is never run, committed or resized, and never forgotten over the one that has it all.
+#[tokio::test]
+async fn a_half_copied_container_gives_way_before_anything_is_done_with_it() {
+    let bench = on_xfs().await;
+    let id = SandboxId::random();
+    bench.node.create(request(&id)).await.unwrap();
+    bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+    let before = bench.engine.container(id.as_str()).unwrap().id;
+    let disk = || ResizeSandbox { disk: Some(10), ..ResizeSandbox::default() };
+    let backup = || CreateBackup { snapshot: "b:1".to_owned(), registry: None };
+    for step in ["start", "commit", "resize", "loss"] {
+        if step == "start" {
+            // The new one is made, the answer is lost, and it cannot be removed.
+            bench.engine.fail_next("duplicate", Fault::Lost(broken()));
+            refuse_removal(&bench);
+            bench.node.resize(&id, disk()).await.unwrap_err();
+        } else {
+            let aside = format!("{id}-resize-1");
+            bench.engine.rename(id.as_str(), &aside).await.unwrap();
+            bench.engine.duplicate(&aside, id.as_str(), &[], Limits::default()).await.unwrap();
+            bench.node.records.change(&id, |r| r.replacing = Some(aside)).await.unwrap();
+        }
+        assert_ne!(bench.engine.container(id.as_str()).unwrap().id, before, "{step}");
+        match step {
+            "start" => {
+                bench.node.start(&id, StartSandbox::default()).await.unwrap();
+                bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+            }
+            "commit" => bench.node.backup(&id, backup()).await.unwrap(),
+            "resize" => {
+                let more = ResizeSandbox { cpu: Some(2), ..ResizeSandbox::default() };
+                bench.node.resize(&id, more).await.unwrap();
+            }
+            _ => {
+                bench.engine.remove(id.as_str(), true).await.unwrap();
+                bench.engine.fail_next("rename", Fault::Error(broken()));
+                // Nor is it lost when a start of the runner cannot put it right.
+                for _ in 0..2 {
+                    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
+                    stop.cancel();
+                    task.await.unwrap();
+                }
+            }
+        }
+        assert_eq!(bench.engine.container_names(), [id.to_string()], "{step}");
+        assert_eq!(bench.engine.container(id.as_str()).unwrap().id, before, "{step}");
+        assert_eq!(bench.node.records.get(&id).unwrap().replacing, None, "{step}");
+    }
 }
 
 /// Pain D32, the loop: storage is expanded by a twentieth at a time, a tenth at most, and then the refusal says so in the contract's words.

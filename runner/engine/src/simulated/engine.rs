@@ -226,6 +226,7 @@ impl Engine for Simulated {
         container.id = self.new_id();
         container.name = name.to_owned();
         container.status = ContainerStatus::Created;
+        container.networks = networks.iter().map(|n| (n.network.clone(), n.address)).collect();
         container.storage_size = limits.storage.map(|s| s.to_string()).or(container.storage_size);
         let id = container.id.clone();
         self.insert(container, networks);
@@ -391,6 +392,11 @@ impl Engine for Simulated {
             c.networks.entry(attachment.network.clone()).or_insert(attachment.address);
             Ok(())
         })?;
+        let mut state = self.state();
+        let attached = state.attachments.entry(container.to_owned()).or_default();
+        attached.retain(|other| other.network != attachment.network);
+        attached.push(attachment.clone());
+        drop(state);
         lost((), fault)
     }
 
@@ -400,6 +406,9 @@ impl Engine for Simulated {
             c.networks.remove(network);
             Ok(())
         })?;
+        if let Some(attached) = self.state().attachments.get_mut(container) {
+            attached.retain(|other| other.network != network);
+        }
         lost((), fault)
     }
 }

@@ -180,7 +180,7 @@ impl Simulated {
         self.state().containers.get(name).cloned()
     }
 
-    /// The networks a container was created on.
+    /// The networks a container was created on or attached to since.
     pub fn attachments(&self, name: &str) -> Vec<Attachment> {
         self.state().attachments.get(name).cloned().unwrap_or_default()
     }
