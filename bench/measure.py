@@ -18,6 +18,7 @@ from pathlib import Path
 
 from control_plane import control
 from daytona import Daytona, DaytonaConfig, Sandbox
+from node_agent import fleet, overhead, policies
 
 from engine import Engine
 from stack import REPO, Stack
@@ -534,6 +535,9 @@ ALONE: dict[str, Callable[[], list[Row]]] = {
     "daemon-idle": daemon_idle,
     "daemon-terminals": daemon_terminals,
     "daemon-ssh": daemon_ssh,
+    "overhead": overhead,
+    "policies": policies,
+    "fleet": fleet,
 }
 WITH_STACK: dict[str, Callable[[Stack], list[Row]]] = {
     "create": create,

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 COUNT = 100
 
 
-@pytest.mark.slow
 def test_a_hundred_creates_at_once(node):
     sandboxes = [str(uuid.uuid4()) for _ in range(COUNT)]
     with node.plane.changed:

@@ -17,8 +17,7 @@ def kept_results(node: Node) -> int:
     return len(list((node.data / "outbox").glob("*.json")))
 
 
-@pytest.mark.parametrize("seconds", [1, pytest.param(120, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("killed", [False, True], ids=["running on", "killed meanwhile"])
+@pytest.mark.parametrize(("seconds", "killed"), [(1, False), (120, True)], ids=["running on", "for minutes, killed meanwhile"])
 def test_results_are_kept_and_told_once(node, seconds, killed):
     closed = node.sandbox(networkBlockAll=True)
     stopping = node.sandbox()

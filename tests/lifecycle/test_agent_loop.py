@@ -11,7 +11,7 @@ from daytona import Daytona, DaytonaConfig, SessionExecuteRequest
 
 from support import docker, eventually
 
-AT_ONCE = 4
+COUNT, AT_ONCE = 200, 4
 
 
 def one(daytona: Daytona, number: int) -> float:
@@ -37,29 +37,20 @@ def descriptors(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def loop(stack, daytona: Daytona, count: int) -> None:
+@pytest.mark.timeout(600)
+def test_two_hundred_sandboxes_four_at_a_time(stack, daytona):
     containers, networks = set(stack.containers()), docker("network", "ls", "-q").split()
     one(daytona, 0)
     open_before = descriptors(stack.process.pid)
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         clients = [Daytona(DaytonaConfig(api_key=stack.key, api_url=stack.api_url)) for _ in range(AT_ONCE)]
-        took = list(pool.map(lambda n: one(clients[n % AT_ONCE], n), range(1, count + 1)))
+        took = list(pool.map(lambda n: one(clients[n % AT_ONCE], n), range(1, COUNT + 1)))
     total = time.monotonic() - began
-    print(f"\n{count} sandboxes, {AT_ONCE} at a time: {total:.1f} s, {count / total:.2f}/s; one took {sorted(took)[count // 2]:.2f} s in the middle, at most {max(took):.2f} s")
+    print(f"\n{COUNT} sandboxes, {AT_ONCE} at a time: {total:.1f} s, {COUNT / total:.2f}/s; one took {sorted(took)[COUNT // 2]:.2f} s in the middle, at most {max(took):.2f} s")
     eventually(lambda: set(stack.containers()) <= containers, "every container to be gone")
     assert docker("network", "ls", "-q").split() == networks
     assert not stack.mounts(), "a mount was left"
     assert not list((stack.data / "runner" / "sandboxes").glob("*")), "a record was left"
     # Connections that are kept for the next call are few; one for each sandbox that is gone would be many.
     eventually(lambda: descriptors(stack.process.pid) < open_before + 30, f"open files to go back to {open_before}")
-
-
-def test_an_agents_loop(stack, daytona):
-    loop(stack, daytona, 40)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_two_hundred_sandboxes_four_at_a_time(stack, daytona):
-    loop(stack, daytona, 200)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from conftest import SANDBOX
+
 
 def test_git_over_a_real_ssh_client(daemon, name):
     """Clone, push and pull with the image's own client, to a server that speaks the real protocol: the sandbox's own."""
@@ -32,3 +34,26 @@ def test_git_over_a_real_ssh_client(daemon, name):
         assert (missing.status_code, missing.json()["code"]) == (404, "GIT_REPO_NOT_FOUND"), missing.text
     finally:
         daemon.post("/env", {"unset": ["GIT_SSH_COMMAND"]})
+
+
+def test_a_repository_larger_than_the_memory(make_daemon):
+    """Cloned, committed to and pushed in a sandbox that has much less memory than that, and no swap: what holds it whole is killed."""
+    daemon = make_daemon(SANDBOX, "--memory", "96m", "--memory-swap", "96m")
+    files = "openssl enc -aes-128-ctr -pass pass:{seed} -nosalt -pbkdf2 -in /dev/zero 2>/dev/null | head -c 160M | split -b 4M - {where}/"
+    ssh = "ssh -i /tmp/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes"
+    made = daemon.execute(
+        f"set -e; cd /tmp; ssh-keygen -q -t ed25519 -N '' -f key; mkdir seed; {files.format(seed='one', where='seed')}; git config --global core.bigFileThreshold 1m; "
+        "git init -q -b main seed; git -C seed add .; git -C seed -c user.name=A -c user.email=a@x commit -qm first; git clone -q --bare seed hub; rm -r seed",
+        timeout=100,
+    )
+    assert made["exitCode"] == 0, made
+    assert daemon.post("/env", {"set": {"GIT_SSH_COMMAND": ssh}}).status_code == 200
+    answer = daemon.post("/git/clone", {"url": "ssh://daytona@127.0.0.1:22220/tmp/hub", "path": "/tmp/one"}, timeout=100)
+    assert answer.status_code == 200, answer.text
+    made = daemon.execute(f"mkdir /tmp/one/more; {files.format(seed='two', where='/tmp/one/more')}; ls /tmp/one/more | wc -l", timeout=100)
+    assert made["result"] == "40\n", made
+    for route, body in {"add": {"files": ["."]}, "commit": {"message": "m", "author": "A", "email": "a@x"}, "push": {}}.items():
+        answer = daemon.post(f"/git/{route}", {"path": "/tmp/one"} | body, timeout=170)
+        assert answer.status_code == 200, (route, answer.text)
+    same = daemon.execute("test $(git -C /tmp/one rev-parse HEAD) = $(git -C /tmp/hub rev-parse main) && git -C /tmp/hub fsck --connectivity-only")
+    assert same["exitCode"] == 0, same

@@ -1,9 +1,8 @@
-//! What the runner costs. Not run unless asked for by name; `docs/testing.md` and SPECIFICATION.md say how.
+//! What the runner costs: `make bench ARGS="overhead fleet"` runs these by name.
 
 use super::*;
 
-/// What the runner itself costs, with an engine that takes no time: `cargo test -p pinfold-runner --test lifecycle overhead -- --ignored
-/// --nocapture`.
+/// What the runner itself costs, with an engine that takes no time.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn overhead() {
@@ -17,6 +16,7 @@ async fn overhead() {
     }
     all.sort();
     println!("create, one after another: median {:?}, p95 {:?}", all[100], all[190]);
+    assert!(all[100] < Duration::from_millis(15), "{:?}", all[100]);
     let began = std::time::Instant::now();
     let creates = (0..200).map(|_| {
         let (node, wanted) = (bench.node.clone(), request(&SandboxId::random()));
@@ -42,7 +42,7 @@ async fn overhead() {
 
 /// What 500 sandboxes cost at rest, the simulated engine included: prints the figures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute: cargo test -p pinfold-runner --test lifecycle five_hundred -- --ignored --nocapture"]
+#[ignore = "a measurement of half a minute"]
 async fn five_hundred_sandboxes_at_rest() {
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
