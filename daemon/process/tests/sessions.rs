@@ -280,6 +280,7 @@ async fn sessions_over_every_shell() {
         let daemon = Daemon::with(&path, settings);
         state_persists(&daemon, name).await;
         odd_commands(&daemon, name).await;
+        odd_names(&daemon, name).await;
         ends(&daemon, name).await;
         input(&daemon, name).await;
         queue(&daemon, name).await;
@@ -333,6 +334,23 @@ async fn odd_commands(daemon: &Daemon, shell: &str) {
     let long = format!("x='{}'; printf %s \"$x\" | wc -c", "y".repeat(300_000));
     assert_eq!(s.run(&long).await.1.trim(), "300000");
     s.delete().await;
+}
+
+/// Functions that are called as what the status is reported with, or might be, neither keep it back nor falsify it.
+async fn odd_names(daemon: &Daemon, shell: &str) {
+    for name in ["command", "builtin", "echo", "unset", "printf", "eval", "exit", "read", "trap"] {
+        let s = Session::new(daemon, shell, name).await;
+        let (code, _, stderr) = s.run(&format!("{name}() {{ :; }}; sh -c 'exit 7'")).await;
+        // POSIX keeps functions from being called as special builtins are.
+        let forbidden =
+            ["unset", "eval", "exit", "trap"].contains(&name) && !["bash", "zsh"].contains(&shell);
+        assert_eq!(code == 7, !forbidden, "{shell}: {name}: {code} {stderr}");
+        for code in [5, 0] {
+            let said = s.run(&format!("cat <<'X'\nalive\nX\nsh -c 'exit {code}'")).await;
+            assert_eq!(said, (code, "alive\n".to_owned(), String::new()), "{shell}: {name}");
+        }
+        s.delete().await;
+    }
 }
 
 async fn ends(daemon: &Daemon, shell: &str) {

@@ -1,8 +1,9 @@
 //! A session's shell and the lines it is fed.
 //!
 //! The shell reads its script from a pipe that it opens by path, so its standard input is free and no start-up file can eat the script. Each command is a
-//! memory file that the shell sources with its standard streams redirected, again by path: nothing is inherited and nothing lies on a disk. The line after
-//! it reports the status. Everything is quoted against aliases, functions, `IFS`, `noclobber` and `xtrace`.
+//! memory file that the shell sources with its standard streams redirected, again by path: nothing is inherited and nothing lies on a disk. The lines after
+//! it report the status. Everything is quoted against aliases, functions, `IFS`, `noclobber` and `xtrace`; only a function that is called as what calls
+//! builtins is removed, or no status would ever come.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,12 +30,35 @@ pub(crate) struct Shell {
     unread: Vec<u8>,
     /// What the shell itself says, apart from its commands: the reason if it cannot start.
     complaints: Reader,
-    /// How a builtin is called whatever the user has defined: `command`, in zsh `builtin`.
-    builtin: &'static str,
+    words: Words,
     /// Our copies of the ends that the shell opens by path.
     _script_end: OwnedFd,
     status_end: OwnedFd,
     commands: u64,
+}
+
+/// How a shell is spoken to whatever the user has defined.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    /// What a builtin is called by.
+    builtin: &'static str,
+    /// Removes the function of that name, if there is one. A function may also be called `unset`, but not where POSIX forbids it.
+    guard: &'static str,
+}
+
+impl Words {
+    fn of(shell: &Path) -> Self {
+        let name = shell.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("zsh") {
+            // Its `unset` complains of what is not there, and a complaint ends a shell with `set -e`.
+            let guard = r#"[[ -n "${functions[builtin]-}" ]] && \unset -f builtin"#;
+            Self { builtin: r"\builtin", guard }
+        } else if name.starts_with("bash") {
+            Self { builtin: r"\command", guard: r"\builtin unset -f command" }
+        } else {
+            Self { builtin: r"\command", guard: r"\unset -f command" }
+        }
+    }
 }
 
 /// The shell's ends of one command's pipes, kept open until the shell has opened its own.
@@ -79,14 +103,13 @@ impl Shell {
         let process = sandbox.spawner.spawn(command).map_err(|error| {
             no_room(&error).unwrap_or_else(|| ApiError::internal(explain(&error, directory)))
         })?;
-        let zsh = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("zsh"));
         Ok(Self {
             process: Arc::new(process),
             script: Writer::new(script).map_err(failed)?,
             statuses: Reader::new(statuses).map_err(failed)?,
             unread: Vec::new(),
             complaints: Reader::new(complaints).map_err(failed)?,
-            builtin: if zsh { "builtin" } else { "command" },
+            words: Words::of(program),
             _script_end: script_end,
             status_end,
             commands: 0,
@@ -107,10 +130,11 @@ impl Shell {
             (None, None)
         };
         self.commands += 1;
-        let builtin = self.builtin;
+        let Words { builtin, guard } = self.words;
         let input = stdin_end.as_ref().map_or_else(|| "/dev/null".to_owned(), |end| own_fd(end.as_raw_fd()));
         let line = format!(
-            "\\{builtin} . {file} <{input} >|{out} 2>|{err}\n\\{builtin} echo \"{number} $?\" >|{status}\n",
+            "{guard}\n{builtin} . {file} <{input} >|{out} 2>|{err}\nPINFOLD_STATUS=$?\n\
+             {guard}\n{builtin} echo \"{number} $PINFOLD_STATUS\" >|{status}\n",
             file = own_fd(file.as_raw_fd()),
             out = own_fd(out_end.as_raw_fd()),
             err = own_fd(err_end.as_raw_fd()),
