@@ -122,6 +122,16 @@ def test_an_archive_uses_the_backup_that_is_there(ready: Split) -> None:
     ready.manual.do("REMOVE_SNAPSHOT")
 
 
+def test_a_backup_of_what_ran_is_not_what_is_archived_after_it_stopped_by_itself(ready: Split) -> None:
+    box = ready.started("box")
+    ready.api.post(f"/sandbox/{box}/backup")
+    old = ready.manual.do("CREATE_BACKUP")["payload"]["snapshot"]
+    assert record(ready, box)["backupState"] == "Completed"
+    assert ready.as_runner("PUT", f"/sandbox/{box}/state", json={"state": "stopped"}).status_code == 200
+    assert (record(ready, box)["state"], record(ready, box)["backupState"]) == ("stopped", "None")
+    assert archive(ready, box)["snapshot"] != old, "what it did since would be lost"
+
+
 def test_a_start_aborts_the_archiving(ready: Split) -> None:
     box = ready.stopped("box")
     ready.api.post(f"/sandbox/{box}/archive")

@@ -20,7 +20,7 @@ use super::{sandbox_now, store_failed};
 use crate::core::Core;
 use crate::jobs::Claim;
 use crate::registries;
-use crate::sandbox::{FinishError, written};
+use crate::sandbox::{FinishError, renewed, written};
 use crate::store::jobs::{self as table, JobRow};
 use crate::store::sandboxes::IN_REGISTRY;
 use crate::time::now;
@@ -297,6 +297,9 @@ async fn drift(
                 ));
             }
             r.state = state;
+            if matches!(state, SandboxState::Started | SandboxState::Stopped) {
+                renewed(r);
+            }
             if r.desired != DesiredState::Destroyed {
                 r.desired = desired.unwrap_or(r.desired);
             }

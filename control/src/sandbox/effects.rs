@@ -73,6 +73,7 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
             r.desired =
                 if r.task.recover == Some(true) { DesiredState::Stopped } else { DesiredState::Started };
             r.task.recover = None;
+            renewed(r);
             r.clear_error();
         }
         (JobKind::RecoverSandbox, false) => {
@@ -89,7 +90,7 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
 }
 
 /// What was backed up is not what there is any more.
-fn renewed(r: &mut Record) {
+pub(crate) fn renewed(r: &mut Record) {
     r.backup_image = None;
     r.backup.reset();
 }
@@ -262,6 +263,20 @@ mod tests {
             (SandboxState::Started, BackupState::None, None)
         );
         assert_eq!(r.backup.base.as_deref(), Some("backup-1"));
+    }
+
+    #[test]
+    fn what_was_recovered_is_not_what_was_backed_up() {
+        let mut r = record(SandboxState::Error, DesiredState::Started);
+        (r.backup.state, r.backup_image) = (BackupState::Completed, Some("backup-1".to_owned()));
+        r.task.recover = Some(true);
+        apply(&mut r, &job(JobKind::RecoverSandbox, JobStatus::Completed));
+        assert_eq!(
+            (r.state, r.backup.state, &r.backup_image),
+            (SandboxState::Stopped, BackupState::None, &None)
+        );
+        r.desired = DesiredState::Archived;
+        assert_eq!(plan::next(&r), Step::Backup);
     }
 
     #[test]

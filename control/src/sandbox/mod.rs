@@ -13,7 +13,7 @@ mod timers;
 mod upkeep;
 mod wake;
 
-pub(crate) use effects::written;
+pub(crate) use effects::{renewed, written};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
