@@ -141,6 +141,20 @@ def test_a_snapshot_that_nobody_uses_for_two_weeks_becomes_inactive(stepped: Ste
     assert answer is not None and answer.status_code == 200
 
 
+def test_a_policy_that_could_not_be_applied_is_tried_again_after_half_a_minute(stepped: Stepped) -> None:
+    stepped.healthcheck()
+    box = stepped.started("box")
+    call = stepped.background("POST", f"/sandbox/{box}/network-settings", json={"networkBlockAll": True})
+    stepped.manual.do("UPDATE_SANDBOX_NETWORK_SETTINGS", "FAILED", errorMessage="the table is locked")
+    answer = call.result(PATIENCE)
+    assert answer is not None and answer.status_code == 500
+    assert stepped.poll(0.2) == [], "not at once"
+    stepped.let_pass(31)
+    assert stepped.manual.do("UPDATE_SANDBOX_NETWORK_SETTINGS")["payload"] == {"networkBlockAll": True}
+    stepped.let_pass(MINUTE)
+    assert stepped.poll(0.2) == [], "it is in force"
+
+
 def came(split: Split, *wanted: tuple[str, str]) -> dict[str, str]:
     """Waits for jobs of these kinds for these sandboxes, and for no others. Returns the jobs' ids by sandbox."""
     jobs: dict[tuple[str, str], str] = {}

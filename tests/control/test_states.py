@@ -205,6 +205,45 @@ def test_lists_win_over_block_all_in_a_create_as_in_a_change(ready: Split) -> No
         assert answer is not None and answer.json()["networkBlockAll"] is False
 
 
+def test_a_policy_that_changes_while_one_is_set_is_sent_and_waited_for(ready: Split) -> None:
+    box = ready.started("box")
+    path = f"/sandbox/{box}/network-settings"
+    first = ready.background("POST", path, json={"networkAllowList": "10.0.0.0/8"})
+    job = ready.manual.take("UPDATE_SANDBOX_NETWORK_SETTINGS")
+    assert job["payload"] == {"networkBlockAll": False, "networkAllowList": "10.0.0.0/8"}
+    second = ready.background("POST", path, json={"networkBlockAll": True})
+    wait_for("the second policy", lambda: ready.api.get(f"/sandbox/{box}").json()["networkBlockAll"])
+    ready.finish(job["id"])
+    job = ready.manual.take("UPDATE_SANDBOX_NETWORK_SETTINGS")
+    assert job["payload"] == {"networkBlockAll": True}
+    assert not second.done(), "it is not in force yet"
+    ready.finish(job["id"])
+    for call in (first, second):
+        answer = call.result(PATIENCE)
+        assert answer is not None and (answer.status_code, answer.json()["networkBlockAll"]) == (200, True)
+    assert ready.poll(0.2) == [], "it is in force"
+
+
+def test_a_policy_that_could_not_be_applied_is_tried_again(ready: Split) -> None:
+    box = ready.stopped("box")
+    call = ready.background("POST", f"/sandbox/{box}/network-settings", json={"networkBlockAll": True})
+    ready.manual.do("UPDATE_SANDBOX_NETWORK_SETTINGS", "FAILED", errorMessage="it has no address")
+    answer = call.result(PATIENCE)
+    assert answer is not None and answer.status_code == 500 and "it has no address" in answer.json()["message"]
+    assert ready.poll(0.2) == [], "not at once"
+    start = ready.background("POST", f"/sandbox/{box}/start")
+    ready.manual.do("START_SANDBOX")
+    for _ in range(2):
+        job = ready.manual.do("UPDATE_SANDBOX_NETWORK_SETTINGS", "FAILED", errorMessage="the table is locked")
+        assert job["payload"] == {"networkBlockAll": True}
+        ready.control.kill()
+        start.result(PATIENCE)
+        ready.start_control()
+        ready.healthcheck()
+    ready.manual.do("UPDATE_SANDBOX_NETWORK_SETTINGS")
+    assert ready.poll(0.2) == [], "it is in force"
+
+
 def test_the_database_opens_nothing_that_a_user_holds(ready: Split) -> None:
     box = ready.started("box")
     secrets = {

@@ -157,7 +157,7 @@ async fn network(call: Call, OptionalJsonBody(body): OptionalJsonBody<Network>) 
         match tokio::time::timeout(POLICY_WAIT, applied).await {
             Ok(Ok(Err(why))) => {
                 return Err(ApiError::internal(format_args!(
-                    "the runner could not apply the network settings: {why}"
+                    "the runner could not apply the network settings, which are tried again: {why}"
                 )));
             }
             Ok(_) => {}
@@ -197,6 +197,7 @@ fn set_network(r: &mut Record, body: Network) -> ApiResult<()> {
             | SandboxState::PullingSnapshot
     );
     r.task.network = placed && contained;
+    r.task.network_held = false;
     Ok(())
 }
 

@@ -25,6 +25,8 @@ use crate::wire;
 
 /// Longest pause between two tries to destroy.
 const DESTROY_RETRY_MAX: Duration = Duration::from_secs(60);
+/// When a network policy that its runner could not apply is sent again, in milliseconds.
+const POLICY_PAUSE: i64 = 30_000;
 
 pub(super) struct Actor {
     pub(super) core: Arc<Core>,
@@ -40,6 +42,8 @@ pub(super) struct Actor {
     asking: Option<Asking>,
     /// Nothing is sent before this steady time, because destroying just failed.
     pub(super) hold_until: Option<i64>,
+    /// When, on the steady clock, the network policy is sent again that could not be applied.
+    policy_at: Option<i64>,
     pub(super) gone: bool,
 }
 
@@ -60,6 +64,7 @@ fn build(core: &Arc<Core>, record: Record) -> (Actor, Handle) {
         placing: None,
         asking: None,
         hold_until: None,
+        policy_at: None,
         gone: false,
     };
     (actor, handle)
@@ -92,7 +97,7 @@ impl Actor {
         self.look_at_image().await;
         while !self.gone {
             let timer = self.timer().map(|(at, _)| at);
-            let wake = timer.into_iter().chain(self.hold_until).min();
+            let wake = timer.into_iter().chain(self.hold_until).chain(self.policy_at).min();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle(command).await,
@@ -157,7 +162,13 @@ impl Actor {
         }
         let failure = outcome.failure.clone();
         self.commit(next, Some(job), outcome).await?;
-        if ours {
+        let policy = ours && job.kind == JobKind::UpdateSandboxNetworkSettings;
+        if policy && self.record.task.network_held {
+            self.policy_at = Some(steady() + POLICY_PAUSE);
+        }
+        // Changed while the job was under way, the policy is not in force before another has ended.
+        let in_force = !policy || !self.record.task.network || self.record.task.network_held;
+        if ours && in_force {
             let (told, kept) =
                 std::mem::take(&mut self.awaited).into_iter().partition(|(kind, _)| *kind == job.kind);
             self.awaited = kept;
@@ -187,6 +198,7 @@ impl Actor {
             next.backup.job = None;
             next.backup.state = BackupState::Pending;
         }
+        next.task.network_held = false;
         let waits = next.job.is_some() && next.desired != DesiredState::Destroyed;
         if next == *self.record && (waits || plan::next(&next) == Step::Rest) {
             return Ok(());
@@ -205,15 +217,16 @@ impl Actor {
     }
 
     async fn alarm(&mut self) {
-        let held = self.hold_until.take_if(|at| *at <= steady()).is_some();
         let due = self.due();
         if due == Some(Timer::Stop) && self.core.config.busy_is_active {
             let (core, record) = (self.core.clone(), self.record.clone());
             self.asking = Some(Box::pin(async move { core.is_busy(&record).await }));
             return;
         }
+        let held = self.hold_until.take_if(|at| *at <= steady()).is_some();
+        let policy = self.policy_at.is_some_and(|at| at <= steady());
         // Else it was used since we began to wait, and we wait on.
-        if held || due.is_some() {
+        if held || policy || due.is_some() {
             self.fire(due).await;
         }
     }
@@ -236,9 +249,13 @@ impl Actor {
             tracing::info!(sandbox = self.record.id, ?timer, "a timer fired");
             let _ = timers::apply(timer, &mut next);
         }
+        if self.policy_at.take_if(|at| *at <= steady()).is_some() {
+            next.task.network_held = false;
+        }
         if let Err(error) = self.commit(next, None, Outcome::default()).await {
             tracing::warn!(sandbox = self.record.id, %error, "could not store what a timer wants");
             self.hold_until = Some(steady() + 5_000);
+            self.policy_at = self.record.task.network_held.then(|| steady() + 5_000);
         }
     }
 

@@ -5,6 +5,7 @@ use pinfold_proto::runner::job::{JobKind, JobStatus};
 use pinfold_proto::runner::payload::{CreateBackup, SandboxSnapshot, Started};
 use pinfold_proto::runner::recovery::Recoverable;
 
+use super::payload;
 use crate::store::jobs::JobRow;
 use crate::store::sandboxes::{IN_REGISTRY, Record, Task};
 use crate::time::now;
@@ -67,7 +68,12 @@ pub(crate) fn apply(r: &mut Record, job: &JobRow) -> Outcome {
         }
         (JobKind::ResizeSandbox, _) => resized(r, done),
         (JobKind::SnapshotSandbox, _) => outcome = snapshotted(r, job, done, outcome),
-        (JobKind::UpdateSandboxNetworkSettings, _) => r.task.network = false,
+        (JobKind::UpdateSandboxNetworkSettings, _) => {
+            // What was changed since it was sent is still to be sent.
+            let current = job.payload == payload::compose(&job.kind, r, "", None);
+            r.task.network &= !(done && current);
+            r.task.network_held = r.task.network && current;
+        }
         (JobKind::RecoverSandbox, true) => {
             r.state = SandboxState::Stopped;
             r.desired =
@@ -145,6 +151,8 @@ fn started(r: &mut Record, job: &JobRow) {
     if !moved {
         renewed(r);
     }
+    // Tried once more, now that it runs.
+    r.task.network_held = false;
     r.clear_error();
 }
 
@@ -226,6 +234,33 @@ mod tests {
         let outcome = apply(&mut r, &job(JobKind::ResizeSandbox, JobStatus::Failed));
         assert_eq!((r.state, r.cpu, r.task.resize), (SandboxState::Started, 1, None));
         assert!(outcome.failure.is_some());
+    }
+
+    #[test]
+    fn a_policy_is_in_force_when_the_job_that_carries_it_has_ended() {
+        let sent = |r: &Record, status| {
+            let kind = JobKind::UpdateSandboxNetworkSettings;
+            JobRow { payload: payload::compose(&kind, r, "", None), ..job(kind, status) }
+        };
+        let mut r = record(SandboxState::Started, DesiredState::Started);
+        r.network_allow_list = Some("10.0.0.0/8".to_owned());
+        r.task.network = true;
+        let again = plan::next(&r);
+        for status in [JobStatus::Completed, JobStatus::Failed] {
+            let first = sent(&r, status);
+            r.network_block_all = !r.network_block_all;
+            apply(&mut r, &first);
+            assert_eq!((r.task.network, plan::next(&r)), (true, again.clone()), "changed meanwhile");
+        }
+        let second = sent(&r, JobStatus::Failed);
+        apply(&mut r, &second);
+        assert_eq!((r.task.network, plan::next(&r)), (true, Step::Rest), "not at once");
+        r.state = SandboxState::Starting;
+        apply(&mut r, &job(JobKind::StartSandbox, JobStatus::Completed));
+        assert_eq!(plan::next(&r), again);
+        let third = sent(&r, JobStatus::Completed);
+        apply(&mut r, &third);
+        assert!(!r.task.network && !r.task.network_held);
     }
 
     #[test]

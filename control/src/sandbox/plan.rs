@@ -93,7 +93,7 @@ fn in_place(r: &Record) -> Step {
         Step::Send(JobKind::ResizeSandbox, SandboxState::Resizing)
     } else if r.task.snapshot.is_some() {
         Step::Send(JobKind::SnapshotSandbox, SandboxState::Snapshotting)
-    } else if r.task.network {
+    } else if r.task.network && !r.task.network_held {
         Step::Send(JobKind::UpdateSandboxNetworkSettings, r.state)
     } else {
         Step::Rest

@@ -32,6 +32,8 @@ pub(crate) struct Resize {
 pub(crate) struct Task {
     /// The network policy in the record is not yet the runner's.
     pub(crate) network: bool,
+    /// The runner could not apply it. It is sent again after a pause, after the next start of the sandbox, and at our own.
+    pub(crate) network_held: bool,
     /// Change limits.
     pub(crate) resize: Option<Resize>,
     /// Make a snapshot of this name.
