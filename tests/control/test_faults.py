@@ -7,6 +7,7 @@ import contextlib
 import json
 import select
 import socket
+import sqlite3
 import time
 from typing import Any
 
@@ -119,6 +120,25 @@ def test_killed_at_random_while_busy(split: Split) -> None:
     for item in everything:
         wait_for("every sandbox to be gone", lambda item=item: split.api.state(item["id"]) is None)
     assert split.as_runner.get("/sandbox/for-runner").json() == []
+
+
+def test_a_write_that_fails_once_does_not_make_a_build_wait_for_ever(split: Split) -> None:
+    split.healthcheck()
+    pending = create(split, name="built", buildInfo={"dockerfileContent": "FROM a:1\n"})
+    pull = split.manual.take("PULL_SNAPSHOT")
+    wait_for("the pull", lambda: split.api.state("built") == "pulling_snapshot")
+    # Closed right after it: a lock that stays would keep the control plane from writing anything.
+    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db", timeout=PATIENCE)) as database, database:
+        database.execute("CREATE TRIGGER full BEFORE UPDATE ON sandboxes BEGIN SELECT RAISE(ABORT, 'no space left'); END")
+    split.finish(pull["id"])
+    log = split.directory / "control.log"
+    wait_for("the write that fails", lambda: "could not store the state of an image" in log.read_text())
+    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db", timeout=PATIENCE)) as database, database:
+        database.execute("DROP TRIGGER full")
+    split.manual.do("CREATE_SANDBOX")
+    wait_for("the sandbox", lambda: split.api.state("built") == "started")
+    answer = pending.result(PATIENCE)
+    assert answer is not None and answer.status_code == 200
 
 
 def test_delete_wins_over_a_create_at_its_runner(split: Split) -> None:

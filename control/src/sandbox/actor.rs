@@ -103,7 +103,11 @@ impl Actor {
                     Some(command) => self.handle(command).await,
                     None => return,
                 },
-                () = sleep_until(wake) => self.alarm().await,
+                () = sleep_until(wake) => {
+                    self.alarm().await;
+                    // It may be the image that could not be asked for, or told of.
+                    self.look_at_image().await;
+                }
                 () = image_changed(&mut self.image) => self.look_at_image().await,
                 runner = placed(&mut self.placing) => self.place(runner).await,
                 busy = answered(&mut self.asking) => self.looked(busy).await,

@@ -54,12 +54,11 @@ impl Actor {
                 next.error_reason = image.error;
             }
         }
-        if image.state != ImageState::Working {
-            self.image = None;
-        }
         if let Err(error) = self.commit(next, None, Outcome::default()).await {
             tracing::warn!(sandbox = self.record.id, %error, "could not store the state of an image");
             self.hold_until = Some(steady() + 1_000);
+        } else if image.state != ImageState::Working {
+            self.image = None;
         }
     }
 
