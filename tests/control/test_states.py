@@ -183,6 +183,20 @@ def test_each_of_two_that_wait_for_one_start_is_told(ready: Split) -> None:
     assert ready.poll(0.2) == []
 
 
+def test_a_kill_that_is_taken_back_is_not_remembered(ready: Split) -> None:
+    created = ready.background("POST", "/sandbox", json={"name": "box"})
+    job = ready.manual.take("CREATE_SANDBOX")
+    box = job["resourceId"]
+    assert ready.api.post(f"/sandbox/{box}/stop", params={"force": "true"}).status_code == 200
+    started = ready.background("POST", f"/sandbox/{box}/start")
+    wait_for("the start", lambda: ready.api.get(f"/sandbox/{box}").json()["desiredState"] == "started")
+    ready.finish(job["id"])
+    for call in (created, started):
+        call.result(PATIENCE)
+    assert ready.api.post(f"/sandbox/{box}/stop").status_code == 200
+    assert ready.manual.do("STOP_SANDBOX")["payload"] == {}, "it is stopped gently"
+
+
 def test_a_name_is_its_own_until_the_end(ready: Split) -> None:
     """Weakness 25: what is being deleted keeps its name in answers, and the name is free for another."""
     box = ready.started("mine")

@@ -84,6 +84,8 @@ async fn start(call: Call) -> Answer {
         // Whoever starts it needs it where it is.
         r.task.moving &= r.state == SandboxState::Restoring;
         r.desired = DesiredState::Started;
+        // With the stop that it came with.
+        r.task.force = None;
         Ok(())
     });
     let record = changed.await?;
