@@ -176,7 +176,7 @@ fn cut(mut text: String) -> String {
 /// Commits the end of a job together with its effect.
 pub(crate) async fn end(core: &Core, mut job: JobRow) -> ApiResult<()> {
     if job.resource_type == "SANDBOX"
-        && let Some(handle) = core.directory.find(&job.resource_id)
+        && let Some(handle) = core.directory.arrived(&job.resource_id).await
     {
         let record = handle.record();
         if job.kind == JobKind::StartSandbox && job.status == JobStatus::Completed && record.late_env {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::sandbox::{DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::core::Core;
 use crate::store::jobs::JobRow;
@@ -164,12 +164,16 @@ struct Maps {
 
 /// Where sandboxes are found.
 #[derive(Debug, Default)]
-pub(crate) struct Directory(RwLock<Maps>);
+pub(crate) struct Directory {
+    maps: RwLock<Maps>,
+    /// A reservation has become a sandbox, or nothing.
+    decided: Notify,
+}
 
 impl Directory {
     /// The sandbox with this id or name.
     pub(crate) fn find(&self, id_or_name: &str) -> Option<Handle> {
-        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
         maps.by_id.get(id_or_name).or_else(|| maps.by_id.get(maps.names.get(id_or_name)?)).cloned()
     }
 
@@ -178,15 +182,35 @@ impl Directory {
         self.find(id_or_name).ok_or_else(|| gone(id_or_name))
     }
 
+    /// [`Directory::find`] for who knows of the sandbox from its first job: a runner may have done that before the row's commit is known of here.
+    pub(crate) async fn arrived(&self, id: &str) -> Option<Handle> {
+        loop {
+            let mut decided = std::pin::pin!(self.decided.notified());
+            decided.as_mut().enable();
+            if let Some(handle) = self.find(id) {
+                return Some(handle);
+            }
+            let reserved = {
+                let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
+                maps.names.values().any(|reserved| reserved == id)
+            };
+            if !reserved {
+                // Unless it was added between the two looks.
+                return self.find(id);
+            }
+            decided.await;
+        }
+    }
+
     /// All sandboxes.
     pub(crate) fn all(&self) -> Vec<Handle> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
+        self.maps.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
     }
 
     /// What `pick` makes of each sandbox, without copying the others.
     pub(crate) fn scan<T>(&self, mut pick: impl FnMut(&Arc<Record>, i64) -> Option<T>) -> Vec<T> {
         let wall = walls();
-        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let maps = self.maps.read().unwrap_or_else(PoisonError::into_inner);
         let handles = maps.by_id.values();
         handles
             .filter_map(|handle| {
@@ -198,7 +222,7 @@ impl Directory {
 
     /// Takes a name, or 409. It is free again when the reservation is dropped without [`Reservation::keep`].
     pub(crate) fn reserve(self: &Arc<Self>, name: &str, id: &str) -> ApiResult<Reservation> {
-        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
         if maps.names.contains_key(name) {
             return Err(ApiError::conflict(format_args!("a sandbox named {name:?} exists already")));
         }
@@ -207,11 +231,13 @@ impl Directory {
     }
 
     fn add(&self, record: &Record, handle: Handle) {
-        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
         if record.desired != DesiredState::Destroyed {
             maps.names.insert(record.name.clone(), record.id.clone());
         }
         maps.by_id.insert(record.id.clone(), handle);
+        drop(maps);
+        self.decided.notify_waiters();
     }
 
     /// Makes the names fit a committed change.
@@ -219,7 +245,7 @@ impl Directory {
         if old.name == new.name && old.desired == new.desired {
             return;
         }
-        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
         if maps.names.get(&old.name) == Some(&old.id) {
             maps.names.remove(&old.name);
         }
@@ -229,7 +255,7 @@ impl Directory {
     }
 
     fn remove(&self, record: &Record) {
-        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
         if maps.names.get(&record.name) == Some(&record.id) {
             maps.names.remove(&record.name);
         }
@@ -255,7 +281,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.kept {
-            self.directory.0.write().unwrap_or_else(PoisonError::into_inner).names.remove(&self.name);
+            self.directory.maps.write().unwrap_or_else(PoisonError::into_inner).names.remove(&self.name);
+            self.directory.decided.notify_waiters();
         }
     }
 }
@@ -270,4 +297,39 @@ pub(crate) async fn create(core: &Arc<Core>, record: Record, name: Reservation) 
 /// Starts the owner task of a stored sandbox.
 pub(crate) fn resume(core: &Arc<Core>, record: Record) {
     actor::spawn_stored(core, record);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+
+    use super::*;
+
+    async fn waits<T>(what: Pin<&mut impl Future<Output = T>>) -> bool {
+        tokio::select! {
+            biased;
+            _ = what => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_job_that_ends_at_once_finds_its_sandbox() {
+        let directory = Arc::new(Directory::default());
+        let record = Arc::new(plan::tests::record(SandboxState::Creating, DesiredState::Started));
+        assert!(directory.arrived(&record.id).await.is_none(), "nobody makes it");
+        let name = directory.reserve(&record.name, &record.id).unwrap();
+        let mut early = pin!(directory.arrived(&record.id));
+        assert!(waits(early.as_mut()).await, "its row is being committed");
+        let (mailbox, _commands) = mpsc::channel(1);
+        let (_view, view) = watch::channel(View { record: record.clone(), gone: false });
+        directory.add(&record, Handle { mailbox, view, activity: Arc::default() });
+        name.keep();
+        assert_eq!(early.await.unwrap().record().id, record.id);
+        let name = directory.reserve("other", "id").unwrap();
+        let mut never = pin!(directory.arrived("id"));
+        assert!(waits(never.as_mut()).await);
+        drop(name);
+        assert!(never.await.is_none(), "it could not be stored");
+    }
 }
