@@ -109,6 +109,20 @@ def test_archive_and_restore(ready: Split) -> None:
     assert ready.manual.do("REMOVE_SNAPSHOT")["resourceId"] == backup
 
 
+def test_a_restore_ends_old_preview_links_as_a_start_does(ready: Split) -> None:
+    box = ready.stopped("box")
+
+    def token() -> str:
+        return str(ready.api.get(f"/sandbox/{box}/ports/3000/preview-url").json()["token"])
+
+    old = token()
+    archive(ready, box)
+    ready.api.post(f"/sandbox/{box}/start")
+    restore = ready.manual.do("CREATE_SANDBOX")["payload"]
+    assert ready.api.state(box) == "started"
+    assert restore["authToken"] == token() != old
+
+
 def test_an_archive_uses_the_backup_that_is_there(ready: Split) -> None:
     box = ready.stopped("box")
     ready.api.post(f"/sandbox/{box}/backup")

@@ -22,6 +22,10 @@ pub(super) fn compose(
     match kind {
         // A new credential with each start: old preview links and daemon tokens end here.
         JobKind::StartSandbox => next.auth_token = token::dns_label(32),
+        // A restore is a start, and a move is none.
+        JobKind::CreateSandbox if state == SandboxState::Restoring && !next.task.moving => {
+            next.auth_token = token::dns_label(32);
+        }
         JobKind::ResizeSandbox | JobKind::SnapshotSandbox if next.state != state => {
             next.task.back = Some(next.state);
         }
