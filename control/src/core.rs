@@ -218,8 +218,22 @@ impl Core {
             return;
         }
         self.leftovers.notify_one();
-        let linked = |handle: &Handle| handle.record().linked_sandbox_id.as_deref() == Some(&new.id);
-        for handle in self.directory.all().into_iter().filter(linked) {
+        self.follow();
+    }
+
+    /// Those whose parent goes, or is gone already, go with it. The two are stored one after the other, so one may have been missed before: by an end of
+    /// ours in between, or because it was made in that moment.
+    pub(crate) fn follow(self: &Arc<Self>) {
+        let orphaned = |handle: &Handle| {
+            let r = handle.record();
+            let Some(parent) = r.linked_sandbox_id.as_deref().map(|parent| self.directory.find(parent))
+            else {
+                return false;
+            };
+            r.desired != DesiredState::Destroyed
+                && parent.is_none_or(|parent| parent.record().desired == DesiredState::Destroyed)
+        };
+        for handle in self.directory.all().into_iter().filter(orphaned) {
             self.tasks.spawn(async move {
                 let _ = handle
                     .change(|r| {

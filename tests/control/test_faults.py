@@ -141,6 +141,24 @@ def test_a_write_that_fails_once_does_not_make_a_build_wait_for_ever(split: Spli
     assert answer is not None and answer.status_code == 200
 
 
+def test_killed_between_the_end_of_a_sandbox_and_of_one_linked_to_it(split: Split) -> None:
+    split.healthcheck()
+    parent = split.started("parent")
+    wish = {"linkedSandbox": parent, "autoDeleteInterval": 0}
+    linked = split.started("linked", **wish)
+    split.control.kill()
+    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db")) as database, database:
+        assert database.execute("DELETE FROM sandboxes WHERE id = ?", [parent]).rowcount == 1
+    split.start_control()
+    split.healthcheck()
+    assert split.manual.do("DESTROY_SANDBOX")["resourceId"] == linked
+    other = split.started("other")
+    split.api("DELETE", f"/sandbox/{other}")
+    refused = split.api.post("/sandbox", json={**wish, "linkedSandbox": other})
+    assert refused.status_code == 409 and "being deleted" in refused.json()["message"]
+    split.manual.do("DESTROY_SANDBOX")
+
+
 def test_delete_wins_over_a_create_at_its_runner(split: Split) -> None:
     split.healthcheck()
     pending = create(split, name="unwanted")

@@ -82,6 +82,9 @@ async fn create(
     core.volumes.used(&core, &record.volumes).await.map_err(store_failed)?;
     let pending = building.then(|| record.clone());
     let handle = sandbox::create(&core, record, reservation).await?;
+    if handle.record().linked_sandbox_id.is_some() {
+        core.follow();
+    }
     if let Some(snapshot) = snapshot {
         core.snapshots.used(&core, &snapshot.id).await.map_err(store_failed)?;
     }
@@ -314,6 +317,9 @@ fn linked_to(core: &Core, linked: &str, auto_delete: i64) -> ApiResult<Arc<Recor
     }
     if parent.linked_sandbox_id.is_some() {
         return Err(ApiError::bad_request("a sandbox cannot be linked to one that is linked itself"));
+    }
+    if parent.desired == DesiredState::Destroyed {
+        return Err(ApiError::conflict("the sandbox to link to is being deleted"));
     }
     if parent.runner_id.is_none() {
         return Err(ApiError::bad_request("the sandbox to link to has no runner now"));
