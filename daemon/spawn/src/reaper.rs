@@ -5,19 +5,35 @@
 //! its status, and only then frees its pid.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::oom::Kills;
-use crate::{Exit, wait};
+use crate::{Exit, tree, wait};
 
 /// What a shell reports of a child that was killed: the kernel's victims end so.
 const SHELL_KILLED: i32 = 137;
 
-type Children = Mutex<HashMap<i32, watch::Sender<Option<Exit>>>>;
+type Children = Mutex<HashMap<i32, Watched>>;
+
+/// A child that somebody waits for.
+#[derive(Debug)]
+struct Watched {
+    exit: watch::Sender<Option<Exit>>,
+    ended: Arc<OnceLock<u64>>,
+}
+
+/// What whoever started a child learns of its end.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    /// How.
+    pub(crate) exit: watch::Receiver<Option<Exit>>,
+    /// When at the latest, in clock ticks since boot: until then its pid was its own. Known before `exit`.
+    pub(crate) at: Arc<OnceLock<u64>>,
+}
 
 /// Pids that somebody waits for.
 #[derive(Debug)]
@@ -41,12 +57,14 @@ impl Registry {
     pub(crate) fn register<T, E>(
         &self,
         fork: impl FnOnce() -> Result<(Pid, T), E>,
-    ) -> Result<(Pid, T, watch::Receiver<Option<Exit>>), E> {
+    ) -> Result<(Pid, T, End), E> {
         let _spawning = self.hold();
         let (pid, value) = fork()?;
-        let (sender, receiver) = watch::channel(None);
-        self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(pid.as_raw(), sender);
-        Ok((pid, value, receiver))
+        let (sender, exit) = watch::channel(None);
+        let at = Arc::<OnceLock<u64>>::default();
+        let watched = Watched { exit: sender, ended: Arc::clone(&at) };
+        self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(pid.as_raw(), watched);
+        Ok((pid, value, End { exit, at }))
     }
 
     /// Keeps every pid of our children from being freed. Must not be held over an await.
@@ -62,7 +80,8 @@ impl Registry {
             suspicious |= exit.shell_code() == SHELL_KILLED;
             let owner = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid.as_raw());
             if let Some(owner) = owner {
-                owner.send_replace(Some(exit));
+                let _ = owner.ended.set(tree::now());
+                owner.exit.send_replace(Some(exit));
             } else {
                 tracing::debug!(pid = pid.as_raw(), ?exit, "reaped an orphan");
             }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use pinfold_cgroup::Kernel;
 use tokio::sync::watch;
 
 use crate::directory::Directories;
 use crate::oom::Kills;
-use crate::reaper::{self, Registry};
+use crate::reaper::{self, End, Registry};
 use crate::tree::{Mark, Scope};
 use crate::{AnySignal, Exit, oom, signals, tree};
 
@@ -141,7 +141,7 @@ impl Spawner {
             }
             Ok::<_, std::io::Error>((pid, child))
         });
-        let (pid, child, exit) = started.map_err(|source| {
+        let (pid, child, end) = started.map_err(|source| {
             let program = command.get_program().to_string_lossy().into_owned();
             if is_no_room(&source) {
                 let error = SpawnError::NoRoom { program, tasks: tasks(), source };
@@ -154,7 +154,7 @@ impl Spawner {
         Ok(Process {
             registry: Arc::clone(&self.registry),
             pid,
-            exit,
+            end,
             stdin: child.stdin.map(OwnedFd::from),
             stdout: child.stdout.map(OwnedFd::from),
             stderr: child.stderr.map(OwnedFd::from),
@@ -170,7 +170,7 @@ const PASSES: usize = 32;
 pub struct Process {
     registry: Arc<Registry>,
     pid: Pid,
-    exit: watch::Receiver<Option<Exit>>,
+    end: End,
     /// Write end of its standard input, if piped.
     pub stdin: Option<OwnedFd>,
     /// Read end of its standard output, if piped.
@@ -187,17 +187,17 @@ impl Process {
 
     /// A receiver that turns to `Some` when the process has ended.
     pub fn exit(&self) -> watch::Receiver<Option<Exit>> {
-        self.exit.clone()
+        self.end.exit.clone()
     }
 
     /// How it ended, if it has.
     pub fn exited(&self) -> Option<Exit> {
-        *self.exit.borrow()
+        *self.end.exit.borrow()
     }
 
     /// Waits for its end. Cancel-safe, and may be called by many.
     pub async fn wait(&self) -> Exit {
-        let mut exit = self.exit.clone();
+        let mut exit = self.exit();
         // The guard is gone before the next await, or this future could not move between threads.
         let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
         match ended {
@@ -213,13 +213,25 @@ impl Process {
         if self.exited().is_some() { Ok(()) } else { kill(self.pid, signal) }
     }
 
-    /// Signals the process group that this process leads. What outlives its leader in the group is signalled too.
+    /// Signals the process group that this process leads. What outlives its leader in the group is signalled too, if the group surely is still the same:
+    /// an empty one's number may be somebody else's.
     pub fn signal_group(&self, signal: impl Into<AnySignal>) -> Result<(), Errno> {
         let _no_reaping = self.registry.hold();
+        if self.exited().is_some() && !self.group_outlives() {
+            return Ok(());
+        }
         match signal.into().send_group(self.pid) {
             Err(Errno::ESRCH) => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether somebody is in the group who was there before its leader ended. As long as the group has members its number cannot be given away.
+    fn group_outlives(&self) -> bool {
+        // Nearly always nobody is left, and the process table need not be read.
+        let nobody = killpg(self.pid, None).is_err_and(|error| error == Errno::ESRCH);
+        let ended = self.end.at.get().copied().unwrap_or_default();
+        !nobody && tree::all().iter().any(|e| e.group == self.pid.as_raw() && e.started <= ended)
     }
 
     /// Kills the process, its group and every descendant, those in sessions of their own included. One that has ended has no descendants left.
@@ -274,5 +286,66 @@ impl Process {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    /// A group in which one sleeps beside its leader, who ends when its input does.
+    fn group(spawner: &Spawner) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "sleep 100 & read line"]).process_group(0).stdin(std::process::Stdio::piped());
+        spawner.spawn(command).unwrap()
+    }
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_is_signalled_after_its_leader_only_while_it_is_the_same() {
+        let spawner = Spawner::start().unwrap();
+        let members = |group: &Process| {
+            let group = group.pid().as_raw();
+            tree::all().iter().filter(|e| e.group == group && e.name == "sleep" && e.state != 'Z').count()
+        };
+        let mut remnant = group(&spawner);
+        until("the group's member", || members(&remnant) == 1).await;
+        drop(remnant.stdin.take());
+        remnant.wait().await;
+        let ended = *remnant.end.at.get().unwrap();
+        assert!(tree::now() >= ended && ended > 0, "{ended}");
+        // A later group, led by one who was given the number of a process that ended before.
+        until("the clock's next tick", || tree::now() > ended + 1).await;
+        let stranger = group(&spawner);
+        until("the other group's member", || members(&stranger) == 1).await;
+        let forgotten = Process {
+            registry: Arc::clone(&remnant.registry),
+            pid: stranger.pid(),
+            end: remnant.end.clone(),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        forgotten.signal_group(Signal::SIGKILL).unwrap();
+        remnant.signal_group(Signal::SIGKILL).unwrap();
+        until("the end of the remnant", || members(&remnant) == 0).await;
+        // A signal that was sent would have been received in this time: the other group's was sent before.
+        assert_eq!((members(&stranger), stranger.exited()), (1, None));
+        stranger.signal_group(Signal::SIGKILL).unwrap();
+        assert_eq!(stranger.wait().await, Exit::Signal(9));
+        // Nobody is left in either.
+        until("the empty groups", || members(&stranger) == 0).await;
+        remnant.signal_group(Signal::SIGKILL).unwrap();
     }
 }

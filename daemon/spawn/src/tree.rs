@@ -115,7 +115,7 @@ pub(crate) fn family(root: Pid, mark: &Mark, leads: bool) -> Vec<Entry> {
     let orphans =
         all.iter().filter(|e| (e.parent == own || e.parent == 1) && e.pid != root.as_raw() && e.pid != own);
     let orphans: Vec<&Entry> = orphans.filter(|e| e.state != 'Z' && (led(e) || mark.is_on(e.pid))).collect();
-    let below = below(&all, orphans.iter().map(|e| e.pid).chain([root.as_raw()]));
+    let below = below(&all, orphans.iter().map(|e| e.pid).chain(leads.then_some(root.as_raw())));
     let mut seen = HashSet::new();
     let both = orphans.into_iter().cloned().chain(below);
     both.filter(|e| e.state != 'Z' && seen.insert(e.pid)).collect()
