@@ -264,7 +264,7 @@ fn bury(node: &Arc<Node>) {
     }
 }
 
-/// Puts the recorded policy of every running sandbox in force; what is in force already costs nothing.
+/// Puts the recorded policy of every running sandbox in force, and takes over what could not be taken over before; what is in force already costs nothing.
 async fn enforce(node: &Node) {
     for (id, _) in node.index.all() {
         enforce_one(node, &id).await;
@@ -272,6 +272,13 @@ async fn enforce(node: &Node) {
 }
 
 async fn enforce_one(node: &Node, id: &SandboxId) {
+    if node.index.get(id).is_none_or(|sandbox| sandbox.busy) {
+        return;
+    }
+    if let Err(error) = node.take_over_late(id).await {
+        tracing::error!(sandbox = %id, %error, "could not take a sandbox of the original runner over; it keeps its old rules");
+        return;
+    }
     let Some(sandbox) = node.index.get(id) else { return };
     let running = matches!(sandbox.status, ContainerStatus::Running | ContainerStatus::Paused);
     if !running || sandbox.busy {

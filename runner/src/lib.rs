@@ -28,7 +28,7 @@ mod services;
 mod spans;
 pub mod ssh_gateway;
 pub mod sync;
-mod takeover;
+pub mod takeover;
 pub mod telemetry;
 mod tls;
 pub mod volumes;

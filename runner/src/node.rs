@@ -71,6 +71,8 @@ pub struct Node {
     pub(crate) late_starts: LateStarts,
     /// Held while a GPU is chosen, until its container exists or runs.
     pub(crate) gpu_turn: tokio::sync::Mutex<()>,
+    /// Held while sandboxes of the original runner are taken over, so that nobody takes one over twice.
+    pub(crate) takeover_turn: tokio::sync::Mutex<()>,
     /// Raised when a sandbox is gone.
     pub(crate) volumes_changed: Notify,
     /// Raised when a sandbox has been started: its volumes may have died before anybody watched them.
@@ -142,6 +144,7 @@ impl Node {
             destroyed: Mutex::default(),
             late_starts: LateStarts::default(),
             gpu_turn: tokio::sync::Mutex::default(),
+            takeover_turn: tokio::sync::Mutex::default(),
             volumes_changed: Notify::new(),
             volumes_bound: Notify::new(),
             news: News::default(),

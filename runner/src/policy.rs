@@ -11,6 +11,7 @@ use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::NetworkSettings;
 
 use crate::error::{Class, OpError, OpResult};
+use crate::takeover::{self, LegacyRules};
 
 /// Puts policies in force.
 #[async_trait]
@@ -47,6 +48,16 @@ pub trait NetworkPolicy: Send + Sync + 'static {
 
     /// Puts back what somebody else removed. True when there was something to put back.
     async fn restore(&self) -> OpResult<bool>;
+
+    /// The host's iptables rules, in which the original runner kept its policies.
+    async fn legacy_rules(&self) -> OpResult<Vec<LegacyRules>> {
+        Ok(Vec::new())
+    }
+
+    /// Changes them by a script for the program `restore`.
+    async fn change_legacy_rules(&self, _restore: &str, _script: &str) -> OpResult<()> {
+        Ok(())
+    }
 
     /// Whether policies are in force at all.
     fn is_enforced(&self) -> bool {
@@ -94,6 +105,14 @@ impl NetworkPolicy for Firewall {
 
     async fn restore(&self) -> OpResult<bool> {
         self.restore().await.map_err(failed)
+    }
+
+    async fn legacy_rules(&self) -> OpResult<Vec<LegacyRules>> {
+        takeover::legacy_rules().await
+    }
+
+    async fn change_legacy_rules(&self, restore: &str, script: &str) -> OpResult<()> {
+        takeover::restore(restore, script).await.map_err(|reason| OpError::new(Class::Internal, reason))
     }
 }
 

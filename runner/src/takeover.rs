@@ -3,8 +3,8 @@
 //!
 //! What a chain says becomes the sandbox's recorded policy, so nothing that was closed opens. The order is: our policy in force, our network
 //! attached, the old network detached, the record written, and only then the old chain removed; so a kill at any point leaves work for the next start
-//! and no sandbox without rules. A sandbox that cannot be taken over keeps its chain. A sandbox of ours whose record is lost is closed. What has a
-//! sandbox's kind of name and not the sandbox's id in its environment is somebody else's, and never gets into the index.
+//! and no sandbox without rules. A sandbox that cannot be taken over, or not even looked at, keeps its chain; it is tried again at each full listing, and before it is
+//! started or changed. A sandbox of ours whose record is lost is closed. What has a sandbox's kind of name and not the sandbox's id in its environment is somebody else's, and never gets into the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -76,6 +76,15 @@ fn parse(saved: &str) -> BTreeMap<String, Legacy> {
     found
 }
 
+fn parse_all(rules: &[LegacyRules]) -> BTreeMap<String, Legacy> {
+    rules.iter().flat_map(|rules| parse(&rules.saved)).collect()
+}
+
+/// The end of a container's chain's name.
+fn chain_of(container: &str) -> String {
+    container.get(..12).unwrap_or(container).to_owned()
+}
+
 /// What removes those chains, and the accepts of link networks, in one transaction for each table. `gone` says which chains may go.
 fn removal(saved: &str, gone: impl Fn(&str) -> bool, links: &BTreeSet<String>) -> String {
     let mut script = String::new();
@@ -108,12 +117,39 @@ fn removal(saved: &str, gone: impl Fn(&str) -> bool, links: &BTreeSet<String>) -
     script
 }
 
-async fn save(program: &str) -> Option<String> {
-    let output = tokio::process::Command::new(program).kill_on_drop(true).output().await.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+/// The host's rules as one program shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyRules {
+    /// What it shows.
+    pub saved: String,
+    /// The program that changes them.
+    pub restore: &'static str,
 }
 
-async fn restore(program: &str, script: &str) -> Result<(), String> {
+/// The host's rules. A program that is there and does not show them is an error: what it hides may be what closes a sandbox.
+pub(crate) async fn legacy_rules() -> OpResult<Vec<LegacyRules>> {
+    let mut found = Vec::<LegacyRules>::new();
+    for (program, restore) in PROGRAMS {
+        let failed = |reason: &dyn std::fmt::Display| {
+            OpError::new(Class::Internal, format!("{program} does not show the host's rules: {reason}"))
+        };
+        let output = match tokio::process::Command::new(program).kill_on_drop(true).output().await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            output => output.map_err(|error| failed(&error))?,
+        };
+        if !output.status.success() {
+            return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let saved = String::from_utf8_lossy(&output.stdout).into_owned();
+        if found.iter().all(|known| known.saved != saved) {
+            found.push(LegacyRules { saved, restore });
+        }
+    }
+    Ok(found)
+}
+
+/// Applies `script` with a program of [`LegacyRules::restore`].
+pub(crate) async fn restore(program: &str, script: &str) -> Result<(), String> {
     let mut command = tokio::process::Command::new(program);
     command.args(["--noflush", "--wait", "5"]).stdin(std::process::Stdio::piped()).kill_on_drop(true);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().map_err(|e| e.to_string())?;
@@ -135,44 +171,80 @@ impl Node {
         if !self.policy.is_enforced() {
             return Ok(());
         }
-        let mut saved = Vec::new();
-        for (save_program, restore_program) in PROGRAMS {
-            let Some(text) = save(save_program).await else { continue };
-            if saved.iter().all(|(known, _)| *known != text) {
-                saved.push((text, restore_program));
+        let _turn = self.takeover_turn.lock().await;
+        let rules = match self.policy.legacy_rules().await {
+            Ok(rules) => rules,
+            Err(error) => {
+                tracing::error!(%error, "could not look for rules of the original runner; they stay, and so do its sandboxes");
+                return Ok(());
             }
-        }
-        let mut legacy = BTreeMap::new();
-        saved.iter().for_each(|(text, _)| legacy.extend(parse(text)));
-        let mut kept = BTreeSet::new();
+        };
+        let legacy = parse_all(&rules);
+        let mut taken = BTreeSet::new();
         for (id, known) in self.index.all() {
-            let chain = known.container_id.get(..12).unwrap_or_default().to_owned();
-            if let Err(error) = self.take_over_sandbox(&id, legacy.get(&chain)).await {
-                tracing::error!(sandbox = %id, %error, "could not take a sandbox of the original runner over; it keeps its old rules");
-                kept.insert(chain);
+            match self.take_over_sandbox(&id, &legacy).await {
+                Ok(_) => drop(taken.insert(chain_of(&known.container_id))),
+                Err(error) => {
+                    tracing::error!(sandbox = %id, %error, "could not take a sandbox of the original runner over; it keeps its old rules");
+                }
             }
         }
+        // The index has not all of them: one that could not be inspected just now is there all the same.
+        let listed = self.engine.list().await?;
+        let present: BTreeSet<String> = listed.iter().map(|container| chain_of(&container.id)).collect();
         let links = self.engine.networks("daytona.link_network_owner").await?;
         let links = links.into_iter().flat_map(|n| [Some(n.bridge), n.subnet]).flatten().collect();
-        for (text, program) in saved {
-            let script = removal(&text, |chain| !kept.contains(chain), &links);
-            if script.is_empty() {
-                continue;
-            }
-            match restore(program, &script).await {
-                Ok(()) => tracing::info!("removed the rules of the original runner"),
-                Err(error) => tracing::error!(error, "could not remove the rules of the original runner"),
-            }
+        self.drop_legacy(&rules, |chain| taken.contains(chain) || !present.contains(chain), &links).await;
+        Ok(())
+    }
+
+    /// Takes a sandbox over that could not be taken over with the others. One that has a record costs nothing.
+    pub(crate) async fn take_over_late(&self, id: &SandboxId) -> OpResult<()> {
+        if !self.policy.is_enforced() || self.has_record(id) {
+            return Ok(());
+        }
+        let _turn = self.takeover_turn.lock().await;
+        let rules = self.policy.legacy_rules().await?;
+        if let Some(chain) = self.take_over_sandbox(id, &parse_all(&rules)).await? {
+            self.drop_legacy(&rules, |gone| gone == chain, &BTreeSet::new()).await;
         }
         Ok(())
     }
 
-    async fn take_over_sandbox(&self, id: &SandboxId, legacy: Option<&Legacy>) -> OpResult<()> {
-        if self.records.get(id).is_some() || self.records.is_unreadable(id) {
-            return Ok(());
+    async fn drop_legacy(
+        &self,
+        rules: &[LegacyRules],
+        gone: impl Fn(&str) -> bool,
+        links: &BTreeSet<String>,
+    ) {
+        for LegacyRules { saved, restore } in rules {
+            let script = removal(saved, &gone, links);
+            if script.is_empty() {
+                continue;
+            }
+            match self.policy.change_legacy_rules(restore, &script).await {
+                Ok(()) => tracing::info!("removed rules of the original runner"),
+                Err(error) => tracing::error!(%error, "could not remove rules of the original runner"),
+            }
         }
-        let found = self.engine.inspect(id.as_str()).await?;
-        let legacy = match legacy {
+    }
+
+    fn has_record(&self, id: &SandboxId) -> bool {
+        self.records.get(id).is_some() || self.records.is_unreadable(id)
+    }
+
+    /// The end of its chain's name, if it has been taken over just now. What has a record, or is not there, needs nothing.
+    async fn take_over_sandbox(
+        &self,
+        id: &SandboxId,
+        legacy: &BTreeMap<String, Legacy>,
+    ) -> OpResult<Option<String>> {
+        if self.has_record(id) {
+            return Ok(None);
+        }
+        let Some(found) = self.find(id).await? else { return Ok(None) };
+        let chain = chain_of(&found.id);
+        let legacy = match legacy.get(&chain) {
             Some(legacy) => legacy.clone(),
             // The original left open networks without a chain. One of ours had a record, and nobody knows what it said.
             None if InstalledDaemon::is_ours(&found.mount_sources) => {
@@ -194,7 +266,7 @@ impl Node {
         self.records.put(id, Record { network, address, ..Record::default() }).await?;
         self.index.change_known(id, |s| s.address = address.filter(|_| s.address.is_some()).or(s.address));
         tracing::info!(sandbox = %id, ?address, "took a sandbox of the original runner over");
-        Ok(())
+        Ok(Some(chain))
     }
 
     fn place_of(&self, found: &Container) -> Place {

@@ -65,6 +65,7 @@ impl Node {
     }
 
     async fn create_existing(self: &Arc<Self>, id: &SandboxId, request: &CreateSandbox) -> OpResult<Started> {
+        self.take_over_late(id).await?;
         let record = match self.records.get(id) {
             Some(known) => {
                 Record { network: wanted_network(request), volumes: request.volumes.clone(), ..known }

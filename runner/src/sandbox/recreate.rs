@@ -69,6 +69,7 @@ impl Node {
         let turn = self.backups.turn(id);
         // A commit would take what is half copied for the whole.
         let _turn = turn.lock().await;
+        self.take_over_late(id).await?;
         let old = self.engine.inspect(id.as_str()).await?;
         let Some(old_layer) = old.upper_dir.clone().filter(|dir| dir.is_dir()) else {
             return Err(failed("the sandbox's data layer cannot be found, so nothing was changed"));

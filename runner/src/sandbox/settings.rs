@@ -35,7 +35,8 @@ impl Node {
             Err(_) if recorded.is_some() => None,
             Err(error) => return Err(error),
         };
-        let mut record = recorded.unwrap_or_default();
+        self.take_over_late(id).await?;
+        let mut record = self.records.get(id).unwrap_or_default();
         // The egress limit is only sent when it changes; everything else is the whole policy.
         let limit = settings.network_limit_egress.or(record.network.network_limit_egress);
         record.network = NetworkSettings { network_limit_egress: limit, ..settings };

@@ -115,6 +115,8 @@ impl Node {
             Known::Fresh { address, inside } => (Some(address), inside, ContainerStatus::Created),
             Known::Nothing => {
                 self.make_whole(id).await.map_err(|e| e.during("ending a resize", began))?;
+                // Without a record nobody else would put a policy in force, and the original runner's may be what closes it.
+                self.take_over_late(id).await.map_err(|e| e.during("taking the sandbox over", began))?;
                 let found = self
                     .engine
                     .inspect(id.as_str())

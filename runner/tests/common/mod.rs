@@ -21,6 +21,7 @@ use pinfold_runner::daemon::InstalledDaemon;
 use pinfold_runner::error::{Class, OpError, OpResult};
 use pinfold_runner::node::{Node, Parts, sandbox_network};
 use pinfold_runner::policy::NetworkPolicy;
+use pinfold_runner::takeover::LegacyRules;
 use pinfold_runner::volumes::HostVolumes;
 use pinfold_volumes::SharedStore;
 use serde_json::{Value, json};
@@ -107,6 +108,9 @@ pub struct RecordingPolicy {
     pub lost: Mutex<Option<String>>,
     /// For each time that a sandbox's port was let go: whether the sandbox was already running.
     pub unpinned: Mutex<Vec<bool>>,
+    /// The original runner's rules of this host, and the scripts that changed them; without any nobody looks for some.
+    pub legacy: Mutex<Option<String>>,
+    pub legacy_changes: Mutex<Vec<String>>,
 }
 
 impl RecordingPolicy {
@@ -121,6 +125,8 @@ impl RecordingPolicy {
             held: Mutex::default(),
             lost: Mutex::default(),
             unpinned: Mutex::default(),
+            legacy: Mutex::default(),
+            legacy_changes: Mutex::default(),
         }
     }
 
@@ -181,9 +187,18 @@ impl NetworkPolicy for RecordingPolicy {
         lost.map_or(Ok(false), |reason| Err(OpError::new(Class::Internal, reason)))
     }
 
-    /// So nobody looks at this host's own rules.
+    async fn legacy_rules(&self) -> OpResult<Vec<LegacyRules>> {
+        let saved = self.legacy.lock().unwrap().clone();
+        Ok(saved.map(|saved| LegacyRules { saved, restore: "iptables-restore" }).into_iter().collect())
+    }
+
+    async fn change_legacy_rules(&self, _restore: &str, script: &str) -> OpResult<()> {
+        self.legacy_changes.lock().unwrap().push(script.to_owned());
+        Ok(())
+    }
+
     fn is_enforced(&self) -> bool {
-        false
+        self.legacy.lock().unwrap().is_some()
     }
 }
 

@@ -18,6 +18,7 @@ mod runtimes;
 mod spec;
 mod steps;
 mod tables;
+mod takeover;
 mod volumes;
 mod weaknesses;
 
