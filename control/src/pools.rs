@@ -190,6 +190,7 @@ pub(crate) async fn claim(
     else {
         return Ok(None);
     };
+    let unnamed = wanted.name == wanted.id;
     for handle in members(core, &pool.id) {
         let waiting = handle.record();
         let fits = waiting.image == wanted.image
@@ -200,12 +201,21 @@ pub(crate) async fn claim(
             continue;
         }
         let mut wish = wanted.clone();
-        if wish.name == wish.id {
+        if unnamed {
             wish.name.clone_from(&waiting.id);
         }
-        let name = core.directory.reserve(&wish.name, &waiting.id)?;
-        let policy = handle.outcome_of(JobKind::UpdateSandboxNetworkSettings)?;
-        let limits = handle.outcome_of(JobKind::ResizeSandbox)?;
+        let name = match core.directory.reserve(&wish.name, &waiting.id) {
+            Ok(name) => name,
+            // Its own id is taken: somebody else is claiming it.
+            Err(_) if unnamed => continue,
+            Err(taken) => return Err(taken),
+        };
+        let awaited = (
+            handle.outcome_of(JobKind::UpdateSandboxNetworkSettings),
+            handle.outcome_of(JobKind::ResizeSandbox),
+        );
+        // It has gone meanwhile, or too much waits for it.
+        let (Ok(policy), Ok(limits)) = awaited else { continue };
         let claimed = handle.change(move |r| take(r, wish)).await;
         let Ok(claimed) = claimed else { continue };
         name.keep();

@@ -244,12 +244,30 @@ def test_registries(split: Split) -> None:
     assert api("DELETE", path).status_code == 204 and api.get(path).status_code == 404
 
 
+def warm_pool(split: Split, size: int) -> list[str]:
+    """Started sandboxes that wait in a pool."""
+    assert split.api.post("/warm-pools", json={"snapshot": "default", "pool": size}).status_code == 201
+    waiting = [str(split.manual.do("CREATE_SANDBOX")["resourceId"]) for _ in range(size)]
+    wait_for("the pool", lambda: split.api.get("/warm-pools").json()[0]["currentSize"] == size)
+    return waiting
+
+
 def warm(split: Split) -> str:
     """A started sandbox that waits in a pool."""
-    assert split.api.post("/warm-pools", json={"snapshot": "default", "pool": 1}).status_code == 201
-    waiting = split.manual.do("CREATE_SANDBOX")["resourceId"]
-    wait_for("the pool", lambda: split.api.get("/warm-pools").json()[0]["currentSize"] == 1)
-    return str(waiting)
+    return warm_pool(split, 1)[0]
+
+
+def test_creates_at_once_get_a_waiting_sandbox_each(split: Split) -> None:
+    split.healthcheck()
+    waiting = warm_pool(split, 6)
+    pending = [split.background("POST", "/sandbox", json={}) for _ in waiting]
+    answers = [future.result(PATIENCE) for future in pending]
+    assert [answer and answer.status_code for answer in answers] == [200] * 6, [answer and answer.text for answer in answers]
+    made = [answer.json() for answer in answers if answer]
+    assert sorted(box["id"] for box in made) == sorted(waiting), "each is given to one, and none is made anew"
+    assert all(box["name"] == box["id"] for box in made)
+    named = [split.background("POST", "/sandbox", json={"name": made[0]["id"]}) for _ in range(2)]
+    assert [answer and answer.status_code for answer in (future.result(PATIENCE) for future in named)] == [409, 409], "a name that was given is not another's"
 
 
 def test_a_policy_is_in_force_before_a_warm_sandbox_is_handed_out(split: Split) -> None:
