@@ -196,6 +196,24 @@ def test_gpus(split: Split) -> None:
     assert create["payload"]["gpuQuota"] == 1
 
 
+def test_a_runners_token_is_for_those_who_may_change_runners(split: Split) -> None:
+    split.healthcheck()
+    box = split.started("box")
+
+    token, me = split.control.info["runnerToken"], local_id(split)
+
+    def key(name: str, *permissions: str) -> Api:
+        made = split.api.post("/api-keys", json={"name": name, "permissions": permissions})
+        return Api(split.control.info["url"], made.json()["value"])
+
+    reader, gateway = key("reader", "read:runners"), key("gateway", "read:runners", "write:runners")
+    for path in (f"/runners/by-sandbox/{box}", f"/runners/{me}", "/runners"):
+        shown = reader.get(path)
+        assert shown.status_code == 200 and me in shown.text and token not in shown.text, path
+    assert reader.get(f"/runners/{me}/full").status_code == 403
+    assert gateway.get(f"/runners/by-sandbox/{box}").json()["apiKey"] == token
+
+
 def test_foreign_jobs_are_404(split: Split) -> None:
     split.healthcheck()
     second = split.second_runner()

@@ -223,7 +223,8 @@ async fn by_sandbox(
     user.may("read:runners")?;
     let none = || ApiError::not_found("the sandbox has no runner now");
     let runner = core.runner_of(&core.directory.get(&id)?.record()).ok_or_else(none)?;
-    Ok(Json(core.runners.dto(&runner, true)))
+    // The token opens every sandbox of the runner: a proxy or gateway of one's own gets it, a reader does not.
+    Ok(Json(core.runners.dto(&runner, user.may("write:runners").is_ok())))
 }
 
 async fn by_snapshot_ref(
