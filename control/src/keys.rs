@@ -59,11 +59,10 @@ impl Keys {
         // Looking up a hash tells nothing about the key, however long it takes.
         let mut all = self.lock();
         let key = all.get_mut(&token::hash(credential))?;
-        let at = now();
-        if key.expires_at.is_some_and(|end| end <= at) {
+        if key.expired() {
             return None;
         }
-        key.last_used_at = Some(at);
+        key.last_used_at = Some(now());
         let key = key.clone();
         drop(all);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,6 +70,11 @@ impl Keys {
             used.insert(key.hash.clone());
         }
         Some(key)
+    }
+
+    /// Whether a key that was [authenticated](Self::authenticate) before is still good; to look is not to use it.
+    pub(crate) fn is_good(&self, key: &Key) -> bool {
+        self.lock().contains_key(&key.hash) && !key.expired()
     }
 
     /// Whether there is a key with this credential; to look is not to use it.

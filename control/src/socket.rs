@@ -1,4 +1,7 @@
 //! The event socket: Socket.IO 4 over a WebSocket, as much of it as the SDKs use (control-plane contract 12).
+//!
+//! Events carry whole sandboxes, so the key is looked at again before each frame: one that was deleted or has expired hears nothing more, and its socket
+//! ends with the next event or ping.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::api::Caller;
 use crate::core::Core;
+use crate::store::keys::Key;
 use crate::token;
 
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -81,49 +85,57 @@ async fn talk(core: &Arc<Core>, socket: &mut WebSocket) -> Result<(), Gone> {
     send(socket, format!("0{open}")).await?;
     // Heard from before the answer, so that nothing falls between.
     let mut events = core.events.subscribe();
-    tokio::time::timeout(CONNECT_TIMEOUT, connect(core, socket)).await.map_err(|_| Gone)??;
+    let key = tokio::time::timeout(CONNECT_TIMEOUT, connect(core, socket)).await.map_err(|_| Gone)??;
     send(socket, format!("40{}", json!({ "sid": token::alphanumeric(20) }))).await?;
 
     let mut ping_at = Instant::now() + PING_INTERVAL;
     let mut pong_by: Option<Instant> = None;
     loop {
         let wake = pong_by.unwrap_or(ping_at);
-        tokio::select! {
+        let frame = tokio::select! {
             event = events.recv() => match event {
-                Ok(event) => send(socket, format!("42{}", json!([event.name, event.payload]))).await?,
-                Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "an event socket is too slow"),
+                Ok(event) => format!("42{}", json!([event.name, event.payload])),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::debug!(missed, "an event socket is too slow");
+                    continue;
+                }
                 Err(RecvError::Closed) => return Ok(()),
             },
             text = next_text(socket) => match text?.as_str() {
                 "3" => {
                     pong_by = None;
                     ping_at = Instant::now() + PING_INTERVAL;
+                    continue;
                 }
-                "2" => send(socket, "3".to_owned()).await?,
+                "2" => "3".to_owned(),
                 "1" | "41" => return Ok(()),
-                _ => {}
+                _ => continue,
             },
             () = tokio::time::sleep_until(wake) => {
                 if pong_by.is_some() {
                     return Err(Gone);
                 }
-                send(socket, "2".to_owned()).await?;
                 pong_by = Some(Instant::now() + PING_TIMEOUT);
+                "2".to_owned()
             }
+        };
+        if !core.keys.is_good(&key) {
+            return Ok(());
         }
+        send(socket, frame).await?;
     }
 }
 
 /// Waits for the client's key; a wrong one is told so.
-async fn connect(core: &Core, socket: &mut WebSocket) -> Result<(), Gone> {
+async fn connect(core: &Core, socket: &mut WebSocket) -> Result<Key, Gone> {
     loop {
         let text = next_text(socket).await?;
         let Some(auth) = text.strip_prefix("40") else { continue };
         let auth: Value = serde_json::from_str(auth).unwrap_or_default();
         let key = auth.get("token").and_then(Value::as_str).unwrap_or_default();
         let key = key.strip_prefix("Bearer ").unwrap_or(key);
-        if let Some(Caller::User(_)) = Caller::of(core, key) {
-            return Ok(());
+        if let Some(Caller::User(key)) = Caller::of(core, key) {
+            return Ok(key);
         }
         send(socket, format!("44{}", json!({ "message": "Unauthorized" }))).await?;
         return Err(Gone);

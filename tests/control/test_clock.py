@@ -310,15 +310,31 @@ def test_a_create_waits_for_a_runner_and_not_for_ever(stepped: Stepped) -> None:
     assert stepped.api.state("nowhere") is None
 
 
+def answers(socket: ClientConnection) -> None:
+    """Waits for the answer to a ping. With that the server has done all that what it sent before began: its timers run."""
+    socket.send("2")
+    while (frame := socket.recv(PATIENCE)) == "2":
+        socket.send("3")
+    assert frame == "3"
+
+
+def test_an_event_socket_whose_key_has_expired_is_closed(stepped: Stepped) -> None:
+    ends = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+    key = stepped.api.post("/api-keys", json={"name": "short", "permissions": [], "expiresAt": ends}).json()["value"]
+    with connect(f"ws://127.0.0.1:{stepped.port}/api/socket.io/?EIO=4&transport=websocket") as socket:
+        assert str(socket.recv(PATIENCE)).startswith("0{")
+        socket.send(f'40{{"token":"{key}"}}')
+        assert str(socket.recv(PATIENCE)).startswith("40{")
+        answers(socket)
+        stepped.let_pass(11 * MINUTE)
+        stepped.api.get("/health")
+        with pytest.raises(ConnectionClosed):
+            # Only a ping would be due.
+            assert socket.recv(PATIENCE) is None
+
+
 def test_an_event_socket_whose_client_has_gone_is_closed(stepped: Stepped) -> None:
     url = f"ws://127.0.0.1:{stepped.port}/api/socket.io/?EIO=4&transport=websocket"
-
-    def answers(socket: ClientConnection) -> None:
-        # With that it has done all that what it sent before began: its timers run.
-        socket.send("2")
-        while (frame := socket.recv(PATIENCE)) == "2":
-            socket.send("3")
-        assert frame == "3"
 
     with connect(url) as there, connect(url) as gone:
         for socket in (there, gone):

@@ -31,9 +31,9 @@ def opened(control: Process, path: str = "/api/socket.io/") -> Iterator[ClientCo
 class Listener:
     """Events as a client hears them."""
 
-    def __init__(self, socket: ClientConnection, control: Process) -> None:
+    def __init__(self, socket: ClientConnection, key: str) -> None:
         self.socket = socket
-        self.socket.send("40" + json.dumps({"token": control.info["apiKey"]}))
+        self.socket.send("40" + json.dumps({"token": key}))
         assert json.loads(str(self.socket.recv(PATIENCE)).removeprefix("40"))["sid"]
 
     def next(self, name: str, of: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Listener:
 @pytest.fixture
 def listener(control: Process) -> Iterator[Listener]:
     with opened(control) as socket:
-        yield Listener(socket, control)
+        yield Listener(socket, control.info["apiKey"])
 
 
 def test_a_sandboxs_life_is_told_as_it_goes(listener: Listener, api: Api) -> None:
@@ -122,7 +122,7 @@ def test_only_users_hear(control: Process, who: str) -> None:
 
 def test_a_client_that_leaves_is_let_go(control: Process) -> None:
     with opened(control, "/api/socket.io") as socket:
-        Listener(socket, control)
+        Listener(socket, control.info["apiKey"])
 
         def heard() -> str:
             """The next frame but for events: what earlier tests have left ends in its own time."""
@@ -135,6 +135,26 @@ def test_a_client_that_leaves_is_let_go(control: Process) -> None:
         socket.send("41")
         with pytest.raises(ConnectionClosed):
             heard()
+
+
+def test_a_key_that_was_deleted_hears_no_more(control: Process, api: Api) -> None:
+    key = api.post("/api-keys", json={"name": "hears", "permissions": []}).json()["value"]
+
+    def tell(name: str) -> None:
+        volume = api.post("/volumes", json={"name": name}).json()["id"]
+        api("DELETE", f"/volumes/{volume}")
+
+    with opened(control) as socket:
+        listener = Listener(socket, key)
+        tell("before-the-end")
+        listener.next("volume.created", "before-the-end")
+        assert api("DELETE", "/api-keys/hears").status_code == 204
+        tell("after-the-end")
+        frames: list[str] = []
+        with pytest.raises(ConnectionClosed):
+            while True:
+                frames.append(str(socket.recv(PATIENCE)))
+        assert not [frame for frame in frames if "after-the-end" in frame]
 
 
 def test_only_websockets_are_spoken(control: Process) -> None:

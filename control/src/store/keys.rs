@@ -3,6 +3,7 @@
 use sqlx::Row;
 
 use super::{Conn, Result, from_json, json};
+use crate::time::now;
 
 /// A key without its secret.
 #[derive(Debug, Clone)]
@@ -14,6 +15,13 @@ pub(crate) struct Key {
     pub(crate) created_at: i64,
     pub(crate) expires_at: Option<i64>,
     pub(crate) last_used_at: Option<i64>,
+}
+
+impl Key {
+    /// Whether its time is over.
+    pub(crate) fn expired(&self) -> bool {
+        self.expires_at.is_some_and(|end| end <= now())
+    }
 }
 
 /// Stores a key, replacing the one of the same name.
