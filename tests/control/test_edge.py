@@ -90,6 +90,37 @@ def test_signed_links(edge: Edge, api: Api, sandbox: str) -> None:
     assert api.get(f"/sandbox/{sandbox}/ports/0/preview-url").status_code == 400
 
 
+def test_no_key_of_ours_reaches_a_sandbox_however_the_request_was_let_in(edge: Edge, api: Api, sandbox: str, control: Process) -> None:
+    token = api.get(f"/sandbox/{sandbox}/ports/3000/preview-url").json()["token"]
+    signed = api.get(f"/sandbox/{sandbox}/ports/3000/signed-preview-url", params={"expiresInSeconds": 600}).json()
+    host = f"3000-{sandbox}.proxy.localhost"
+    ways = [
+        ("/", signed["url"].removeprefix("http://"), {}),
+        ("/", host, {"X_Daytona_Preview_Token": token}),
+        (f"/?DAYTONA_SANDBOX_AUTH_KEY={token}", host, {}),
+        (f"/toolbox/{sandbox}/files", None, {"X_Daytona_Preview_Token": token}),
+    ]
+
+    def arrives(value: str, path: str, host: str | None, headers: dict[str, str]) -> str | None:
+        answer = edge.get(path, host, Authorization=value, **headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["headers"].get("authorization")
+
+    public = ("/", host, {})
+    for way in [*ways, public]:
+        if way is public:
+            assert api.post(f"/sandbox/{sandbox}/public/true").json()["public"] is True
+        assert arrives(f"Bearer {edge.key}", *way) is None, way
+        assert arrives("Bearer the-apps-own", *way) == "Bearer the-apps-own", way
+    for ours in (f"Bearer {control.info['runnerToken']}", f"bearer {edge.key}", f"Token {edge.key}", edge.key):
+        assert arrives(ours, *public) is None
+    for foreign in ("Basic dTpw", "Bearer dtn_" + "0" * 64):
+        assert arrives(foreign, *public) == foreign
+    twice = httpx.Headers([("Host", host), ("Authorization", "Bearer the-apps-own"), ("Authorization", f"Bearer {edge.key}")])
+    answer = httpx.get(edge.root, headers=twice)
+    assert answer.status_code == 200 and edge.key not in answer.text
+
+
 def test_websockets_pass(edge: Edge, sandbox: str) -> None:
     url = f"ws://127.0.0.1:{edge.port}/toolbox/{sandbox}/process/pty/x/connect"
     with connect(url, additional_headers={"Authorization": f"Bearer {edge.key}"}) as socket:

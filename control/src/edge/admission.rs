@@ -22,7 +22,7 @@ pub(super) const COOKIE_SECONDS: i64 = 3600;
 pub(super) enum Admitted {
     /// Anyone may.
     Public,
-    /// By an API key in `Authorization`, which is not the sandbox's to see.
+    /// By an API key in `Authorization`.
     Key,
     /// By the sandbox's token in a header.
     Header,
@@ -66,6 +66,13 @@ pub(super) fn admit(
     cookie(headers, &cookie_name(&record.id))
         .filter(|value| cookie_valid(record, port, value))
         .map(|_| Admitted::Cookie)
+}
+
+/// Whether an `Authorization` header has a user's key or a runner's token, which is not the sandbox's to see. Whatever else it has is the application's own.
+/// How the request was admitted does not matter, nor whether the scheme is ours.
+pub(super) fn has_our_key(core: &Core, headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+    values.filter_map(|value| value.split_whitespace().last()).any(|key| Caller::of(core, key).is_some())
 }
 
 /// Path and query without the token, which is not the sandbox's to see.

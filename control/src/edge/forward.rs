@@ -16,7 +16,7 @@ use pinfold_proto::control::sandbox::SandboxState;
 use pinfold_proto::error::{SOURCE_PROXY, chain};
 use pinfold_proxy::{ProxyError, Target, Tunnel};
 
-use super::admission::TOKEN_HEADER;
+use super::admission::{TOKEN_HEADER, has_our_key};
 use super::runner::{AUTH_HEADER, Upstream};
 use crate::core::Core;
 use crate::sandbox::Handle;
@@ -36,7 +36,6 @@ pub(super) async fn to_sandbox(
     handle: &Handle,
     request: Request,
     path_and_query: &str,
-    used_authorization: bool,
 ) -> ApiResult<Response> {
     let record = handle.record();
     if record.state != SandboxState::Started {
@@ -60,7 +59,7 @@ pub(super) async fn to_sandbox(
         target.set.insert(HeaderName::from_static("x-forwarded-host"), host.clone());
     }
     let mut strip = vec![AUTH_HEADER, HeaderName::from_static(TOKEN_HEADER)];
-    strip.extend(used_authorization.then_some(header::AUTHORIZATION));
+    strip.extend(has_our_key(core, request.headers()).then_some(header::AUTHORIZATION));
     target.strip = &strip;
     let mut forwarding = std::pin::pin!(core.proxy.forward(request, target));
     let response = loop {

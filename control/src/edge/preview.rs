@@ -78,7 +78,7 @@ pub(super) async fn serve(core: &Arc<Core>, target: Target, request: Request) ->
     }
     let rest = without_key(request.uri());
     let path = if port == TOOLBOX_PORT { rest } else { format!("/proxy/{port}{rest}") };
-    let mut response = to_sandbox(core, &handle, request, &path, admitted == Admitted::Key).await?;
+    let mut response = to_sandbox(core, &handle, request, &path).await?;
     if admitted == Admitted::Query {
         let value = admission::cookie_value(&record, port);
         set_cookie(&mut response, &admission::cookie_name(&record.id), &value, COOKIE_SECONDS);

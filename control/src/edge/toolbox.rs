@@ -10,7 +10,7 @@ use http::StatusCode;
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::well_known::TOOLBOX_PORT;
 
-use super::admission::{Admitted, admit, without_key};
+use super::admission::{admit, without_key};
 use super::forward::{proxy_error, to_sandbox};
 use super::signed_file;
 use crate::api::{Caller, bearer};
@@ -72,7 +72,7 @@ async fn pass(core: &Arc<Core>, id: &str, request: Request, skip: usize) -> ApiR
     if admitted.is_none() && !signed {
         return Err(unauthorized());
     }
-    to_sandbox(core, &handle, request, &rest, admitted == Some(Admitted::Key)).await
+    to_sandbox(core, &handle, request, &rest).await
 }
 
 /// What follows the first `skip` parts of a path, with its slash.
