@@ -367,6 +367,10 @@ async fn install_fixed(
     kernel: &Kernel,
 ) -> Result<HashMap<&'static str, usize>, FirewallError> {
     nft::apply(&ruleset::base(bridge)).await.map_err(FirewallError::Install)?;
+    if bridge.inter_sandbox {
+        // What sandboxes send each other never leaves the bridge, and policies are of IP packets.
+        bridged_packets_through_ip_rules().await?;
+    }
     if let Err(error) = nft::apply(&ruleset::isolation(bridge)).await {
         tracing::debug!(%error, "this kernel cannot filter on the bridge itself; bridged packets go through the IP rules");
         bridged_packets_through_ip_rules().await?;

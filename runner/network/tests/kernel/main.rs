@@ -80,6 +80,36 @@ async fn policy_holds_in_the_kernel() {
     firewall.uninstall().await.unwrap();
 }
 
+/// Where sandboxes may reach each other, they do so under their policies, and never each other's daemon.
+#[tokio::test]
+#[ignore = "needs root and nftables: make test-network"]
+async fn sandboxes_that_may_reach_each_other_do_so_under_their_policies() {
+    let _world = World::new();
+    let _setting = BridgedPackets::past_the_rules();
+    let firewall = Firewall::install(Bridge { inter_sandbox: true, ..bridge() }).await.unwrap();
+    let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+    firewall.apply(&b, Endpoint::new(B), Policy::default()).await.unwrap();
+    let neighbour = |port| reaches("pfnet-a", "10.213.77.3", port);
+    assert!(neighbour(8000), "a service of the neighbour is reached");
+    assert!(!neighbour(2280), "its toolbox is not");
+    assert!(reaches("pfnet-a", INTERNET, 80));
+    firewall.apply(&a, Endpoint::new(A), Policy::block_all()).await.unwrap();
+    assert!(!neighbour(8000), "who may reach nothing reaches no neighbour");
+    firewall
+        .apply(&a, Endpoint::new(A), Policy::parse(None, Some("10.213.77.0/24"), None, false).unwrap())
+        .await
+        .unwrap();
+    assert!(
+        neighbour(8000) && !neighbour(2280),
+        "a listed network is the neighbours', and still not their daemons'"
+    );
+    assert!(!reaches("pfnet-a", INTERNET, 80));
+    firewall.remove(&a).await.unwrap();
+    assert!(!neighbour(8000), "an unknown one reaches nobody");
+    firewall.uninstall().await.unwrap();
+}
+
 /// How long each of many policies takes, one after another, and a change of each (`make bench ARGS=policies`).
 #[tokio::test]
 #[ignore = "needs root and nftables: make test-network"]

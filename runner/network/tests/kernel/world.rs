@@ -114,6 +114,27 @@ impl Drop for World {
     }
 }
 
+/// The host's settings that show bridged packets to the IP rules, which engines switch on, until it is dropped switched off.
+pub(crate) struct BridgedPackets(Vec<(&'static str, String)>);
+
+impl BridgedPackets {
+    pub(crate) fn past_the_rules() -> Self {
+        let paths =
+            ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"];
+        let found = paths.map(|path| (path, std::fs::read_to_string(path).unwrap()));
+        paths.iter().for_each(|path| std::fs::write(path, "0").unwrap());
+        Self(found.into())
+    }
+}
+
+impl Drop for BridgedPackets {
+    fn drop(&mut self) {
+        for (path, value) in &self.0 {
+            let _ = std::fs::write(path, value);
+        }
+    }
+}
+
 pub(crate) fn bridge() -> Bridge {
     Bridge {
         interface: BRIDGE.to_owned(),
