@@ -143,10 +143,21 @@ impl Volumes for HostVolumes {
     }
 
     async fn cleanup(&self, in_use: &HashSet<VolumeId>) {
+        let (store, is_used) = (self.binder.store(), |volume: &VolumeId| in_use.contains(volume));
         if self.dry_run {
+            match store.unused(&is_used) {
+                Ok(unused) if unused.is_empty() => {}
+                Ok(unused) => {
+                    tracing::info!(
+                        ?unused,
+                        "would give unused volumes back if VOLUME_CLEANUP_DRY_RUN were off"
+                    )
+                }
+                Err(error) => tracing::warn!(%error, "could not look for unused volumes"),
+            }
             return;
         }
-        match self.binder.store().cleanup(&|volume| in_use.contains(volume)).await {
+        match store.cleanup(&is_used).await {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => tracing::info!(?removed, "gave unused volumes back"),
             Err(error) => tracing::warn!(%error, "could not give unused volumes back"),

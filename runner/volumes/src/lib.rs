@@ -91,6 +91,14 @@ pub trait VolumeStore: std::fmt::Debug + Send + Sync {
     /// Removes what this host has of a deleted volume; nothing there is a success. The caller knows that no container uses it.
     async fn remove(&self, volume: &VolumeId) -> Result<(), VolumeError>;
 
+    /// What [`VolumeStore::cleanup`] would remove. Asks no volume anything.
+    fn unused(
+        &self,
+        _in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
+    ) -> Result<Vec<VolumeId>, VolumeError> {
+        Ok(Vec::new())
+    }
+
     /// Removes what no container uses any more; `in_use` says which volumes are. Returns what was removed.
     async fn cleanup(
         &self,

@@ -17,7 +17,7 @@ use pinfold_proto::id::{Secret, VolumeId};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::mounts::{Health, probe};
+use crate::mounts::{Health, is_mount_point, mountinfo, probe};
 use crate::{VolumeError, VolumeStore};
 
 mod clients;
@@ -116,6 +116,18 @@ impl S3Volumes {
     fn was_asked_for(&self, volume: &VolumeId) -> bool {
         let asked_for = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
         asked_for.get(volume).is_some_and(|at| at.elapsed() < self.exclusion)
+    }
+
+    /// Whether its directory was changed a short time ago. Of a mounted one only the bucket is seen, whose time says nothing, and whose client may never answer.
+    fn is_young(&self, volume: &VolumeId, mountinfo: &str) -> bool {
+        let path = self.path_of(volume);
+        if is_mount_point(mountinfo, &path) {
+            return false;
+        }
+        let changed = path.symlink_metadata().and_then(|m| m.modified()).ok();
+        changed
+            .and_then(|at| SystemTime::now().duration_since(at).ok())
+            .is_some_and(|age| age < self.exclusion)
     }
 
     fn path_of(&self, volume: &VolumeId) -> PathBuf {
@@ -303,36 +315,38 @@ impl VolumeStore for S3Volumes {
         Ok(())
     }
 
-    async fn cleanup(
+    fn unused(
         &self,
         in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
     ) -> Result<Vec<VolumeId>, VolumeError> {
         let failed = |source| VolumeError::Io { step: "list", path: self.base.clone(), source };
-        let mut removed = Vec::new();
+        let (mounts, mut unused) = (mountinfo(), Vec::new());
         for entry in std::fs::read_dir(&self.base).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let Some(volume) =
-                name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|id| id.parse::<VolumeId>().ok())
-            else {
-                continue;
-            };
-            let changed = entry
-                .metadata()
-                .ok()
-                .and_then(|m| m.modified().ok())
-                .and_then(|t| SystemTime::now().duration_since(t).ok());
-            if in_use(&volume) || changed.is_some_and(|age| age < self.exclusion) {
-                continue;
-            }
+            let name = entry.map_err(failed)?.file_name();
+            let volume = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|id| id.parse().ok());
+            let wanted = |v: &VolumeId| in_use(v) || self.was_asked_for(v) || self.is_young(v, &mounts);
+            unused.extend(volume.filter(|volume| !wanted(volume)));
+        }
+        Ok(unused)
+    }
+
+    async fn cleanup(
+        &self,
+        in_use: &(dyn for<'a> Fn(&'a VolumeId) -> bool + Sync),
+    ) -> Result<Vec<VolumeId>, VolumeError> {
+        let mut removed = Vec::new();
+        for volume in self.unused(in_use)? {
             let lock = self.lock_of(&volume);
             let _mounting = lock.lock().await;
             if self.was_asked_for(&volume) {
                 continue;
             }
-            let path = entry.path();
-            if probe(&path).await != Health::Absent {
-                unmount(&path, MntFlags::MNT_DETACH).await?;
+            let path = self.path_of(&volume);
+            match probe(&path).await {
+                Health::Absent => {}
+                Health::Live => unmount(&path, MntFlags::MNT_DETACH).await?,
+                // Whoever waits for a client that hangs gets an error: our own probe does.
+                Health::Dead => unmount(&path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE).await?,
             }
             match std::fs::remove_dir(&path) {
                 Ok(()) => removed.push(volume),

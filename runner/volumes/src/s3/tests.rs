@@ -82,3 +82,30 @@ async fn a_store_that_is_not_amazons_is_asked_by_path() {
         assert_eq!(arguments.iter().any(|a| a == "--force-path-style"), by_path, "{endpoint:?}");
     }
 }
+
+/// The contract's section 8.2 and 1.5: what is in use, was asked for or is young stays, and a dry run says what would not.
+#[tokio::test]
+async fn only_what_nobody_wants_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let exclusion = Duration::from_secs(120);
+    let volumes = S3Volumes::new(dir.path(), S3Credentials::default(), exclusion);
+    let [used, asked, young, unused]: [VolumeId; 4] = std::array::from_fn(|_| VolumeId::random());
+    for volume in [&used, &asked, &young, &unused] {
+        std::fs::create_dir(volumes.path_of(volume)).unwrap();
+        if *volume != young {
+            let long_ago = SystemTime::now() - exclusion * 2;
+            std::fs::File::open(volumes.path_of(volume)).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    std::fs::create_dir(dir.path().join("somebody-elses")).unwrap();
+    volumes.note_asked_for(&asked);
+    let in_use = |volume: &VolumeId| *volume == used;
+    assert_eq!(volumes.unused(&in_use).unwrap(), std::slice::from_ref(&unused));
+    assert!(volumes.path_of(&unused).exists(), "looking removes nothing");
+    assert_eq!(volumes.cleanup(&in_use).await.unwrap(), std::slice::from_ref(&unused));
+    assert!(!volumes.path_of(&unused).exists() && volumes.path_of(&young).exists());
+    assert!(volumes.path_of(&used).exists() && dir.path().join("somebody-elses").exists());
+    // What is mounted is not asked for its time: a client that hangs would never answer.
+    let mounted = format!("36 35 0:9 / {} rw - fuse x rw\n", volumes.path_of(&young).display());
+    assert!(volumes.is_young(&young, "") && !volumes.is_young(&young, &mounted));
+}
