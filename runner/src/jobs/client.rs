@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use pinfold_proto::error::chain;
 use pinfold_proto::id::Secret;
 use pinfold_proto::runner::health::Healthcheck;
 use pinfold_proto::runner::job::{JobPage, PollResponse, StatusUpdate};
+use reqwest::header::DATE;
 use reqwest::{Client, Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,13 +59,24 @@ pub struct RemoteSandbox {
     pub desired_state: String,
 }
 
+/// A page of claimed jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// Its jobs.
+    pub jobs: Vec<Value>,
+    /// Number of pages.
+    pub pages: u64,
+    /// When it was made, by the control plane's clock, if it says so.
+    pub at: Option<Timestamp>,
+}
+
 /// What a runner asks of a control plane. Tests play one in memory.
 #[async_trait]
 pub trait ControlPlane: Send + Sync + 'static {
     /// Claims pending jobs, waiting up to `timeout` for one.
     async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError>;
     /// A page of this runner's claimed jobs, from 1.
-    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError>;
+    async fn in_progress(&self, page: u32) -> Result<Listing, ApiCallError>;
     /// Reports a job's result.
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError>;
     /// Reports this node's health.
@@ -150,9 +164,13 @@ impl ControlPlane for HttpControlPlane {
         }
     }
 
-    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
-        decoded(self.request(Method::GET, &format!("/jobs?status=IN_PROGRESS&limit={PAGE}&page={page}")))
-            .await
+    async fn in_progress(&self, page: u32) -> Result<Listing, ApiCallError> {
+        let path = format!("/jobs?status=IN_PROGRESS&limit={PAGE}&page={page}");
+        let response = answer(self.request(Method::GET, &path)).await?;
+        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+        let at = date.and_then(|text| DateTimeParser::new().parse_timestamp(text).ok());
+        let page: JobPage = response.json().await.map_err(|e| transport(&e))?;
+        Ok(Listing { jobs: page.items, pages: page.total_pages, at })
     }
 
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {

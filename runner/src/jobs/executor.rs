@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use pinfold_otlp::TraceContext;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::job::{Job, JobKind, JobStatus, StatusUpdate};
@@ -62,6 +63,21 @@ fn deadline(kind: &JobKind) -> Duration {
         JobKind::InspectSnapshotInRegistry => Duration::from_secs(28),
         _ => minutes(10),
     }
+}
+
+/// Less than this is no time to do anything in, and a clock may be wrong.
+const SHORTEST: Duration = Duration::from_secs(5);
+
+/// What is left of a job's time, `age` after it was claimed.
+fn remaining(kind: &JobKind, age: Duration) -> Duration {
+    deadline(kind).saturating_sub(age).max(SHORTEST)
+}
+
+/// How long ago a job of a listing was claimed: both times are by the control plane's clock, so that ours does not matter. None if they do not say.
+fn age(job: &Job, listed_at: Option<Timestamp>) -> Duration {
+    let claimed_at = job.updated_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    let age = listed_at.zip(claimed_at).map(|(now, then)| now.duration_since(then));
+    age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -142,8 +158,13 @@ impl Executor {
         &self.0.outbox
     }
 
-    /// Takes a job as it was delivered. One that is known already is ignored; one that does not decode fails, if it says who it is.
+    /// Takes a job that was just claimed. One that is known already is ignored; one that does not decode fails, if it says who it is.
     pub fn accept(&self, value: Value) {
+        self.accept_claimed(value, None);
+    }
+
+    /// The same for one that was claimed some time before it was listed: that is a part of its time.
+    pub fn accept_claimed(&self, value: Value, listed_at: Option<Timestamp>) {
         let Some(id) = value.get("id").and_then(Value::as_str).map(str::to_owned) else {
             tracing::error!("the control plane sent a job without an id");
             return;
@@ -159,7 +180,8 @@ impl Executor {
             let (update, trace) = match serde_json::from_value::<Job>(value) {
                 Ok(job) => {
                     let trace = spans::of_job(&job);
-                    (executor.perform(job, &trace).await, Some(trace))
+                    let limit = remaining(&job.kind, age(&job, listed_at));
+                    (executor.perform(job, limit, &trace).await, Some(trace))
                 }
                 Err(error) => (failed(&format!("the job could not be read: {error}")), None),
             };
@@ -174,7 +196,7 @@ impl Executor {
     }
 
     /// Runs a job in its span; every line that is logged meanwhile names the job and the span.
-    async fn perform(&self, job: Job, trace: &TraceContext) -> StatusUpdate {
+    async fn perform(&self, job: Job, limit: Duration, trace: &TraceContext) -> StatusUpdate {
         let span = spans::job(&job, trace);
         let log = tracing::info_span!(
             parent: &span,
@@ -187,14 +209,13 @@ impl Executor {
             span_id = trace.span_id(),
             baggage = trace.baggage.as_deref(),
         );
-        let update = self.perform_logged(job).instrument(log).await;
+        let update = self.perform_logged(job, limit).instrument(log).await;
         spans::job_ended(&span, &update);
         update
     }
 
-    async fn perform_logged(&self, job: Job) -> StatusUpdate {
+    async fn perform_logged(&self, job: Job, limit: Duration) -> StatusUpdate {
         let began = Instant::now();
-        let limit = deadline(&job.kind);
         tracing::info!("job begins");
         let kind = job.kind.clone();
         let work = async {
@@ -209,7 +230,7 @@ impl Executor {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(OpError::new(
                 Class::Timeout,
-                format!("{} did not finish within {limit:?}", kind.as_str()),
+                format!("{} did not finish within {:?} of its claim", kind.as_str(), deadline(&kind)),
             )),
             Err(panic) => Err(OpError::new(
                 Class::Internal,
@@ -368,6 +389,30 @@ mod tests {
         ] {
             let ours = deadline(&kind).as_secs_f64() / 60.0;
             assert!(ours < minutes && ours > minutes * 0.9, "{}: {ours} of {minutes} minutes", kind.as_str());
+        }
+    }
+
+    /// Contract 3.5: the control plane counts from the claim, which may have been in an earlier life of this process.
+    #[test]
+    fn what_a_job_waited_is_a_part_of_its_time() {
+        let claimed = "2025-01-02T03:04:05.901Z";
+        let job = |updated: Option<&str>| -> Job {
+            let value = serde_json::json!({"id": "j", "type": "CREATE_SANDBOX", "status": "IN_PROGRESS", "updatedAt": updated});
+            serde_json::from_value(value).unwrap()
+        };
+        let left = |updated: Option<&str>, minutes_later: Option<i64>| {
+            let at = claimed.parse::<Timestamp>().unwrap();
+            let listed = minutes_later.map(|m| at + jiff::SignedDuration::from_mins(m));
+            remaining(&JobKind::CreateSandbox, age(&job(updated), listed))
+        };
+        let whole = deadline(&JobKind::CreateSandbox);
+        assert_eq!(left(Some(claimed), Some(20)), whole - Duration::from_secs(20 * 60));
+        assert_eq!(left(Some(claimed), Some(45)), SHORTEST);
+        // A time in the future, and times that nobody tells, cost nothing.
+        for (updated, later) in
+            [(Some(claimed), Some(-20)), (Some(claimed), None), (None, Some(20)), (Some("soon"), Some(20))]
+        {
+            assert_eq!(left(updated, later), whole, "{updated:?} {later:?}");
         }
     }
 

@@ -5,7 +5,7 @@ mod executor;
 mod outbox;
 mod poller;
 
-pub use client::{ApiCallError, ControlPlane, HttpControlPlane, RemoteSandbox, http_client};
+pub use client::{ApiCallError, ControlPlane, HttpControlPlane, Listing, RemoteSandbox, http_client};
 pub use executor::Executor;
 pub use outbox::Outbox;
 pub use poller::poll;

@@ -117,9 +117,9 @@ async fn list(control: &dyn ControlPlane, executor: &Executor) -> bool {
     loop {
         match control.in_progress(page).await {
             Ok(found) => {
-                let empty = found.items.is_empty();
-                found.items.into_iter().for_each(|job| executor.accept(job));
-                if empty || u64::from(page) >= found.total_pages {
+                let empty = found.jobs.is_empty();
+                found.jobs.into_iter().for_each(|job| executor.accept_claimed(job, found.at));
+                if empty || u64::from(page) >= found.pages {
                     return true;
                 }
                 page += 1;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::health::Healthcheck;
-use pinfold_proto::runner::job::{JobPage, JobStatus, StatusUpdate};
-use pinfold_runner::jobs::{ApiCallError, ControlPlane, RemoteSandbox};
+use pinfold_proto::runner::job::{JobStatus, StatusUpdate};
+use pinfold_runner::jobs::{ApiCallError, ControlPlane, Listing, RemoteSandbox};
 use serde_json::{Value, json};
 
 use super::eventually;
@@ -42,6 +42,8 @@ pub struct Control {
     pub slow_reports: Mutex<Duration>,
     /// The next listings of claimed jobs fail.
     pub refuse_lists: Mutex<u32>,
+    /// What time it is for the listings.
+    pub clock: Mutex<Option<jiff::Timestamp>>,
     /// How many listings there were.
     pub lists: Mutex<u32>,
     /// The next healthchecks fail, or are never answered.
@@ -148,20 +150,16 @@ impl ControlPlane for Control {
         }
     }
 
-    async fn in_progress(&self, page: u32) -> Result<JobPage, ApiCallError> {
+    async fn in_progress(&self, page: u32) -> Result<Listing, ApiCallError> {
         *self.lists.lock().unwrap() += 1;
         if take_one(&self.refuse_lists) {
             return Err(lost());
         }
         // Two jobs a page, so that paging is exercised.
         let all: Vec<Value> = self.claimed.lock().unwrap().values().cloned().collect();
-        let items = all.iter().skip((page as usize - 1) * 2).take(2).cloned().collect();
-        Ok(JobPage {
-            items,
-            total: all.len() as u64,
-            page: u64::from(page),
-            total_pages: all.len().div_ceil(2) as u64,
-        })
+        let jobs = all.iter().skip((page as usize - 1) * 2).take(2).cloned().collect();
+        let at = *self.clock.lock().unwrap();
+        Ok(Listing { jobs, pages: all.len().div_ceil(2) as u64, at })
     }
 
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {

@@ -56,3 +56,16 @@ async fn a_poll_that_timed_out_there_is_empty() {
     let (control, _) = answering(500, json!({"message": "no"})).await;
     assert_eq!(control.poll(Duration::from_secs(1), 1).await.unwrap_err().status(), Some(500));
 }
+
+/// By its own clock a control plane says when it listed what.
+#[tokio::test]
+async fn a_listing_says_when_it_was_made() {
+    let page = json!({"items": [{"id": "j"}], "total": 1, "page": 1, "totalPages": 1});
+    let (control, _) = answering(200, page).await;
+    let before = jiff::Timestamp::now();
+    let listed = control.in_progress(1).await.unwrap();
+    assert_eq!((listed.jobs, listed.pages), (vec![json!({"id": "j"})], 1));
+    // Headers tell whole seconds.
+    let off = listed.at.unwrap().duration_since(before).abs();
+    assert!(off < jiff::SignedDuration::from_mins(1), "{off}");
+}

@@ -428,3 +428,33 @@ async fn a_create_that_took_too_long_ends_with_its_job() {
     tokio::time::sleep(Duration::from_secs(20 * 60)).await;
     assert_eq!((bench.engine.calls("create"), bench.engine.container_names().len()), (0, 0));
 }
+
+/// Contract 3.5: the time that a control plane gives a job goes on while its runner does not run.
+#[tokio::test(start_paused = true)]
+async fn a_job_of_an_earlier_life_has_only_what_is_left_of_its_time() {
+    let bench = Bench::new().await;
+    bench.engine.delay("pull", Duration::from_secs(40 * 60));
+    let control = Arc::new(Control { calm: true.into(), ..Control::default() });
+    let outbox = Outbox::open(&bench.dir.path().join("outbox")).unwrap();
+    let executor = Executor::new(bench.node.clone(), control.clone(), outbox);
+    let id = SandboxId::random();
+    let mut payload = create_payload(&id);
+    payload["snapshot"] = json!("slow:1");
+    control.push_with_id("slow", "CREATE_SANDBOX", id.as_str(), Some(payload));
+    let mut job = control.jobs.lock().unwrap().pop_front().unwrap();
+    // Whatever time it is here.
+    job["updatedAt"] = json!("2001-02-03T04:05:06.789Z");
+    control.claimed.lock().unwrap().insert("slow".to_owned(), job);
+    *control.clock.lock().unwrap() = Some("2001-02-03T04:30:06Z".parse().unwrap());
+    let (began, stop) = (tokio::time::Instant::now(), CancellationToken::new());
+    let time = Duration::from_secs(1);
+    let polling = tokio::spawn(poll(control.clone(), executor, time, 10, time, stop.clone()));
+    while control.reports_of("slow") == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < Duration::from_secs(5 * 60), "25 of its 30 minutes were over");
+    }
+    assert_eq!(control.result("slow").await.status, JobStatus::Failed);
+    assert!(began.elapsed() > Duration::from_secs(4 * 60), "{:?}", began.elapsed());
+    stop.cancel();
+    polling.await.unwrap();
+}
