@@ -125,20 +125,21 @@ fn special() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Opens and empties `path`, following links and creating it if it is not there. Never waits for a FIFO's reader.
+/// Opens and empties `path`, following links and creating it if it is not there. Never waits for a FIFO's reader, and does nothing to what is special.
+///
+/// Emptied by opening: a bucket (Mountpoint for S3) lets a file be written anew only if that is said there and then.
 fn truncated(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(false)
+        .truncate(true)
         .mode(0o666)
         .custom_flags(flags)
         .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(special());
     }
-    file.set_len(0)?;
     Ok(file)
 }
 
@@ -149,9 +150,7 @@ fn beside(path: &Path, mode: u32) -> Option<NamedTempFile> {
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return None;
     }
-    let kind = rustix::fs::statfs(directory).ok()?.f_type;
-    #[allow(clippy::useless_conversion, reason = "the type differs between architectures")]
-    if REMOTE.contains(&i64::from(kind)) {
+    if is_remote(directory).ok()? {
         return None;
     }
     let mut builder = tempfile::Builder::new();
@@ -161,6 +160,13 @@ fn beside(path: &Path, mode: u32) -> Option<NamedTempFile> {
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(directory)
         .ok()
+}
+
+/// Whether the file system of `directory` is one on which a rename is no cheap, atomic exchange, if there is one at all.
+pub(crate) fn is_remote(directory: &Path) -> io::Result<bool> {
+    let kind = rustix::fs::statfs(directory)?.f_type;
+    #[allow(clippy::useless_conversion, reason = "the type differs between architectures")]
+    Ok(REMOTE.contains(&i64::from(kind)))
 }
 
 /// Gives the temporary file the owner, mode and extended attributes of the file it will replace.
@@ -183,6 +189,6 @@ fn copy_into(temporary: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Closes and says whether that worked: network file systems report failed writes here.
-fn close(file: File) -> io::Result<()> {
+pub(crate) fn close(file: File) -> io::Result<()> {
     Ok(nix::unistd::close(file)?)
 }
