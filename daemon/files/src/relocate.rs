@@ -13,10 +13,12 @@ use pinfold_spawn::Sandbox;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::copy::CopyError;
 use crate::error::{failed, reason};
+use crate::target::is_remote;
 use crate::{blocking, copy};
 
-/// Renames; between file systems, copies and then deletes the source.
+/// Renames; between file systems, and where there are no renames, copies and then deletes the source.
 pub(crate) async fn relocate(State(sandbox): State<Sandbox>, query: Query) -> ApiResult<Response> {
     let source = sandbox.resolve(query.required("source")?);
     let destination = sandbox.resolve(query.required("destination")?);
@@ -30,37 +32,62 @@ fn run(source: &Path, destination: &Path) -> ApiResult<Option<MoveWarning>> {
     std::fs::metadata(parent).map_err(|error| failed("move to", parent, &error))?;
     match rename(source, destination) {
         Ok(()) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
-            copy_over(source, destination, parent)
+        Err(error) => {
+            let between = error.raw_os_error() == Some(Errno::XDEV.raw_os_error());
+            let remote = is_remote(parent).unwrap_or(false);
+            match (between, remote) {
+                (true, false) => copy_beside(source, destination, parent)?,
+                (true, true) => copy_straight(source, destination)?,
+                (false, true) if copy::is_unsupported(&error) => copy_straight(source, destination)?,
+                (false, _) => return Err(refused(source, destination, &error)),
+            }
+            Ok(remove(source, destination))
         }
-        Err(error) => Err(refused(source, destination, &error)),
     }
 }
 
 /// Copies to a temporary name beside the destination, so that the destination is there whole or not at all.
-fn copy_over(source: &Path, destination: &Path, parent: &Path) -> ApiResult<Option<MoveWarning>> {
+fn copy_beside(source: &Path, destination: &Path, parent: &Path) -> ApiResult<()> {
     let staging = tempfile::Builder::new()
         .prefix(".pinfold-move-")
         .tempdir_in(parent)
         .map_err(|error| failed("move to", parent, &error))?;
     let staged = staging.path().join("entry");
-    copy::tree(source, &staged).map_err(|error| {
-        ApiError::bad_request(format_args!(
-            "move: copying {}: {}",
-            error.path.display(),
-            reason(&error.source)
-        ))
-    })?;
-    rename(&staged, destination).map_err(|error| refused(source, destination, &error))?;
-    let removed = match std::fs::symlink_metadata(source) {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(source),
-        Ok(_) => std::fs::remove_file(source),
-        Err(error) => Err(error),
-    };
-    Ok(removed.err().map(|error| MoveWarning {
+    copy::tree(source, &staged).map_err(|error| not_copied(&error))?;
+    rename(&staged, destination).map_err(|error| refused(source, destination, &error))
+}
+
+/// Copies to the destination itself, which a bucket could not rename to. A copy that fails is taken away again.
+fn copy_straight(source: &Path, destination: &Path) -> ApiResult<()> {
+    let Err(error) = copy::tree(source, destination) else { return Ok(()) };
+    if !error.made {
+        return Err(refused(source, destination, &error.source));
+    }
+    if let Err(error) = take_away(destination) {
+        tracing::warn!(%error, path = %destination.display(), "a part of what could not be moved stays");
+    }
+    Err(not_copied(&error))
+}
+
+fn not_copied(error: &CopyError) -> ApiError {
+    let (path, reason) = (error.path.display(), reason(&error.source));
+    ApiError::bad_request(format_args!("move: copying {path}: {reason}"))
+}
+
+/// Deletes what was copied; what cannot be deleted is told.
+fn remove(source: &Path, destination: &Path) -> Option<MoveWarning> {
+    take_away(source).err().map(|error| MoveWarning {
         message: format!("copied to {}, but the source could not be removed", destination.display()),
         error: format!("{}: {}", reason(&error), source.display()),
-    }))
+    })
+}
+
+fn take_away(path: &Path) -> io::Result<()> {
+    if std::fs::symlink_metadata(path)?.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    }
 }
 
 /// Renames unless the destination exists.
