@@ -167,6 +167,16 @@ pub fn parse(settings: &NetworkSettings) -> OpResult<Policy> {
     parsed.map_err(|e| OpError::new(Class::BadRequest, e.to_string()))
 }
 
+/// The same for a sandbox that is on the operator's network, too (`CONTAINER_NETWORK`). It leaves past its policy there, so what would only look closed is refused.
+pub fn parse_beside(settings: &NetworkSettings, operators: Option<&str>) -> OpResult<Policy> {
+    let policy = parse(settings)?;
+    let Some(network) = operators.filter(|_| policy.is_closed()) else { return Ok(policy) };
+    let message = format!(
+        "this runner attaches its sandboxes to the network {network}, too (CONTAINER_NETWORK), where they leave past their policies, so it cannot restrict a sandbox"
+    );
+    Err(OpError::new(Class::BadRequest, message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -254,6 +254,7 @@ impl Node {
             None => Legacy::default(),
         };
         let settings = legacy.settings();
+        policy::parse_beside(&settings, self.operators_network_of(&found))?;
         let address = match self.place_of(&found) {
             Place::Ours(address) => {
                 self.policy.apply(id, Endpoint::new(address), policy::parse(&settings)?).await?;

@@ -41,7 +41,7 @@ impl Node {
         if request.gpu_quota > 1 {
             return Err(OpError::new(Class::BadRequest, "a sandbox gets one GPU at most"));
         }
-        policy::parse(&wanted_network(&request))?;
+        policy::parse_beside(&wanted_network(&request), self.config.container_network.as_deref())?;
         let node = self.clone();
         self.owners
             .run(&id.clone(), Urgency::InTurn, async move { node.create_in_turn(&id, request).await })

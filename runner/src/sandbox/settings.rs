@@ -16,7 +16,7 @@ impl Node {
     /// Replaces a sandbox's network policy.
     pub async fn set_network(self: &Arc<Self>, id: &SandboxId, settings: NetworkSettings) -> OpResult<()> {
         let began = Instant::now();
-        policy::parse(&settings)?;
+        policy::parse_beside(&settings, self.config.container_network.as_deref())?;
         let (node, owned) = (self.clone(), id.clone());
         let work = async move { node.set_network_in_turn(&owned, settings).await };
         let result = self.owners.run(id, Urgency::InTurn, work).await;

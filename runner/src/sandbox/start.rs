@@ -126,6 +126,9 @@ impl Node {
                     gpu_turn = Some(self.gpu_turn.lock().await);
                     self.check_gpu(id, label).await?;
                 }
+                if let Some(record) = self.records.get(id) {
+                    policy::parse_beside(&record.network, self.operators_network_of(&found))?;
+                }
                 let inside = Inside::of(&found.labels, &found.entrypoint);
                 self.learn(id, &found);
                 self.index.change(id, |s| s.busy = true);
@@ -301,6 +304,11 @@ impl Node {
         let own = std::iter::once(Some(self.network.name.as_str())).chain(preferred).flatten();
         let mut named = own.filter_map(|name| found.networks.get(name).copied().flatten());
         named.next().or_else(|| found.networks.values().copied().flatten().next())
+    }
+
+    /// The network that the operator put a container on besides ours, if that is one.
+    pub(crate) fn operators_network_of(&self, found: &Container) -> Option<&str> {
+        self.config.container_network.as_deref().filter(|network| found.networks.contains_key(*network))
     }
 
     /// Takes what an inspection showed into the index.

@@ -244,3 +244,43 @@ async fn commits_end_in_their_time_and_have_another_way() {
     let late = bench.node.snapshot(&id, snapshot()).await.unwrap_err();
     assert!(late.class == Class::Timeout && late.message.contains("did not finish within"), "{late}");
 }
+
+/// No policy holds on a network of the operator's, so no sandbox is there that believes itself closed.
+#[tokio::test]
+async fn beside_the_operators_network_nothing_is_restricted_in_words_alone() {
+    let bench = Bench::with(|c| c.container_network = Some("operators".to_owned())).await;
+    let (open, closed) = (SandboxId::random(), SandboxId::random());
+    let lists = [
+        NetworkSettings { network_block_all: Some(true), ..NetworkSettings::default() },
+        NetworkSettings {
+            network_allow_list: Some("203.0.113.0/24".to_owned()),
+            ..NetworkSettings::default()
+        },
+        NetworkSettings { domain_allow_list: Some("example.com".to_owned()), ..NetworkSettings::default() },
+    ];
+    bench.node.create(request(&open)).await.unwrap();
+    let recorded = bench.node.records.get(&open).unwrap();
+    for network in lists {
+        let refused = bench.node.set_network(&open, network.clone()).await.unwrap_err();
+        assert!(
+            refused.class == Class::BadRequest && refused.message.contains("CONTAINER_NETWORK"),
+            "{refused}"
+        );
+        let wanted = CreateSandbox {
+            network_block_all: network.network_block_all,
+            network_allow_list: network.network_allow_list,
+            domain_allow_list: network.domain_allow_list,
+            ..request(&closed)
+        };
+        assert_eq!(bench.node.create(wanted).await.unwrap_err().class, Class::BadRequest);
+    }
+    assert_eq!(bench.node.records.get(&open).unwrap(), recorded);
+    assert!(bench.engine.container(closed.as_str()).is_none());
+    // One whose policy is of a time before the operator's network.
+    bench.node.stop(&open, StopSandbox::default()).await.unwrap();
+    bench.node.records.change(&open, |r| r.network.network_block_all = Some(true)).await.unwrap();
+    bench.engine.alter(open.as_str(), |c| _ = c.networks.insert("operators".to_owned(), None));
+    assert_eq!(bench.node.start(&open, StartSandbox::default()).await.unwrap_err().class, Class::BadRequest);
+    bench.engine.alter(open.as_str(), |c| _ = c.networks.remove("operators"));
+    bench.node.start(&open, StartSandbox::default()).await.unwrap();
+}
