@@ -122,19 +122,43 @@ def test_killed_at_random_while_busy(split: Split) -> None:
     assert split.as_runner.get("/sandbox/for-runner").json() == []
 
 
+def database(split: Split, statement: str) -> int:
+    """Executes one statement behind the control plane's back, and returns how many rows it changed."""
+    # Closed right after it: a lock that stays would keep the control plane from writing anything.
+    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db", timeout=PATIENCE)) as opened, opened:
+        return opened.execute(statement).rowcount
+
+
+FULL = "CREATE TRIGGER full BEFORE UPDATE ON sandboxes BEGIN SELECT RAISE(ABORT, 'no space left'); END"
+
+
+def test_a_write_that_fails_once_at_the_start_leaves_nothing_undone(split: Split) -> None:
+    split.healthcheck()
+    pending = create(split, name="box")
+    split.manual.take("CREATE_SANDBOX")
+    split.control.kill()
+    pending.result(PATIENCE)
+    assert database(split, "DELETE FROM jobs WHERE kind = 'CREATE_SANDBOX'") == 1
+    database(split, FULL)
+    split.start_control()
+    log = split.directory / "control.log"
+    wait_for("the write that fails", lambda: "could not resume a sandbox" in log.read_text())
+    database(split, "DROP TRIGGER full")
+    split.healthcheck()
+    split.manual.do("CREATE_SANDBOX")
+    assert split.api.state("box") == "started"
+
+
 def test_a_write_that_fails_once_does_not_make_a_build_wait_for_ever(split: Split) -> None:
     split.healthcheck()
     pending = create(split, name="built", buildInfo={"dockerfileContent": "FROM a:1\n"})
     pull = split.manual.take("PULL_SNAPSHOT")
     wait_for("the pull", lambda: split.api.state("built") == "pulling_snapshot")
-    # Closed right after it: a lock that stays would keep the control plane from writing anything.
-    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db", timeout=PATIENCE)) as database, database:
-        database.execute("CREATE TRIGGER full BEFORE UPDATE ON sandboxes BEGIN SELECT RAISE(ABORT, 'no space left'); END")
+    database(split, FULL)
     split.finish(pull["id"])
     log = split.directory / "control.log"
     wait_for("the write that fails", lambda: "could not store the state of an image" in log.read_text())
-    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db", timeout=PATIENCE)) as database, database:
-        database.execute("DROP TRIGGER full")
+    database(split, "DROP TRIGGER full")
     split.manual.do("CREATE_SANDBOX")
     wait_for("the sandbox", lambda: split.api.state("built") == "started")
     answer = pending.result(PATIENCE)
@@ -147,8 +171,7 @@ def test_killed_between_the_end_of_a_sandbox_and_of_one_linked_to_it(split: Spli
     wish = {"linkedSandbox": parent, "autoDeleteInterval": 0}
     linked = split.started("linked", **wish)
     split.control.kill()
-    with contextlib.closing(sqlite3.connect(split.directory / "data/control.db")) as database, database:
-        assert database.execute("DELETE FROM sandboxes WHERE id = ?", [parent]).rowcount == 1
+    assert database(split, f"DELETE FROM sandboxes WHERE id = '{parent}'") == 1
     split.start_control()
     split.healthcheck()
     assert split.manual.do("DESTROY_SANDBOX")["resourceId"] == linked

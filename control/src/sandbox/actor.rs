@@ -25,6 +25,8 @@ use crate::wire;
 
 /// Longest pause between two tries to destroy.
 const DESTROY_RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long after a failed write what was left undone at our end is tried again.
+const RESUME_PAUSE: Duration = Duration::from_secs(1);
 /// When a network policy that its runner could not apply is sent again, in milliseconds.
 const POLICY_PAUSE: i64 = 30_000;
 
@@ -91,8 +93,12 @@ pub(super) fn spawn_stored(core: &Arc<Core>, record: Record) {
 
 impl Actor {
     async fn run(mut self, resumed: bool) {
-        if resumed && let Err(error) = self.advance().await {
-            tracing::warn!(sandbox = self.record.id, %error, "could not resume a sandbox");
+        while resumed && let Err(error) = self.advance().await {
+            tracing::warn!(sandbox = self.record.id, %error, "could not resume a sandbox; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(RESUME_PAUSE) => {}
+                () = self.core.stop.cancelled() => break,
+            }
         }
         self.look_at_image().await;
         while !self.gone {
