@@ -245,7 +245,9 @@ impl Health {
             let failed = match sent {
                 Ok(Ok(())) => false,
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "a healthcheck was not taken");
+                    if !error.is_told() {
+                        tracing::warn!(%error, "a healthcheck was not taken");
+                    }
                     true
                 }
                 Err(_) => {

@@ -1,5 +1,6 @@
 //! The runner's side of the control plane's API (runner contract 2.2). Every call has a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,9 +11,12 @@ use pinfold_proto::id::Secret;
 use pinfold_proto::runner::health::Healthcheck;
 use pinfold_proto::runner::job::{JobPage, PollResponse, StatusUpdate};
 use reqwest::header::DATE;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::gate::Gate;
 
 const CALL: Duration = Duration::from_secs(10);
 /// Jobs on one page of a listing; the API's maximum.
@@ -32,6 +36,9 @@ pub enum ApiCallError {
     /// It could not be reached, or its answer was cut off.
     #[error("the control plane could not be reached: {0}")]
     Transport(String),
+    /// It refused this runner's token, and is not asked as often as before.
+    #[error("the control plane refused this runner's token and was not asked again yet")]
+    HeldBack,
 }
 
 impl ApiCallError {
@@ -39,8 +46,13 @@ impl ApiCallError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
-            Self::Transport(_) => None,
+            Self::Transport(_) | Self::HeldBack => None,
         }
+    }
+
+    /// Whether the log says already what this is about: a token that is refused.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::HeldBack | Self::Status { status: 401, .. })
     }
 }
 
@@ -107,39 +119,56 @@ pub struct HttpControlPlane {
     client: Client,
     base: String,
     token: Secret,
+    gate: Arc<Gate>,
 }
 
 impl HttpControlPlane {
     /// The control plane at `base`, which includes its `/api`.
     pub fn new(base: &str, token: Secret) -> Result<Self, ApiCallError> {
-        Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Self { client: http_client()?, base, token, gate: Arc::default() })
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         request.bearer_auth(self.token.expose()).header("x-daytona-source", "runner").timeout(CALL)
     }
+
+    async fn answer(&self, request: RequestBuilder, about: About) -> Result<Response, ApiCallError> {
+        self.gate.enter()?;
+        let (client, request) = request.build_split();
+        let request = request.map_err(|e| transport(&e))?;
+        let response = crate::spans::call(&client, request).await.map_err(|e| transport(&e))?;
+        let status = response.status().as_u16();
+        match status {
+            401 => self.gate.refused(status),
+            403 if about == About::Runner => self.gate.refused(status),
+            // A poll that was too long for it was one of ours.
+            200..=299 | 408 => self.gate.accepted(),
+            _ => {}
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        // An error body is for people; it is cut, and its loss does not matter.
+        let message = response.text().await.unwrap_or_default().chars().take(500).collect();
+        Err(ApiCallError::Status { status, message })
+    }
+
+    async fn decoded<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiCallError> {
+        self.answer(request, About::Runner).await?.json().await.map_err(|e| transport(&e))
+    }
+}
+
+/// What a call is about: one that is forbidden says something about the token only where it is the runner itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Runner,
+    Resource,
 }
 
 fn transport(error: &reqwest::Error) -> ApiCallError {
     ApiCallError::Transport(chain(error))
-}
-
-async fn answer(request: RequestBuilder) -> Result<reqwest::Response, ApiCallError> {
-    let (client, request) = request.build_split();
-    let request = request.map_err(|e| transport(&e))?;
-    let response = crate::spans::call(&client, request).await.map_err(|e| transport(&e))?;
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let status = response.status().as_u16();
-    // An error body is for people; it is cut, and its loss does not matter.
-    let message = response.text().await.unwrap_or_default().chars().take(500).collect();
-    Err(ApiCallError::Status { status, message })
-}
-
-async fn decoded<T: serde::de::DeserializeOwned>(request: RequestBuilder) -> Result<T, ApiCallError> {
-    answer(request).await?.json().await.map_err(|e| transport(&e))
 }
 
 #[derive(Serialize)]
@@ -158,7 +187,7 @@ impl ControlPlane for HttpControlPlane {
         let path = format!("/jobs/poll?timeout={}&limit={limit}", timeout.as_secs().max(1));
         // A connection that died silently must not outlast the poll by much.
         let request = self.request(Method::GET, &path).timeout(timeout + Duration::from_secs(5));
-        match decoded::<PollResponse>(request).await {
+        match self.decoded::<PollResponse>(request).await {
             Err(ApiCallError::Status { status: 408, .. }) => Ok(Vec::new()),
             other => other.map(|response| response.jobs),
         }
@@ -166,7 +195,7 @@ impl ControlPlane for HttpControlPlane {
 
     async fn in_progress(&self, page: u32) -> Result<Listing, ApiCallError> {
         let path = format!("/jobs?status=IN_PROGRESS&limit={PAGE}&page={page}");
-        let response = answer(self.request(Method::GET, &path)).await?;
+        let response = self.answer(self.request(Method::GET, &path), About::Runner).await?;
         let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
         let at = date.and_then(|text| DateTimeParser::new().parse_timestamp(text).ok());
         let page: JobPage = response.json().await.map_err(|e| transport(&e))?;
@@ -174,17 +203,19 @@ impl ControlPlane for HttpControlPlane {
     }
 
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
-        answer(self.request(Method::POST, &format!("/jobs/{job}/status")).json(update)).await.map(drop)
+        let request = self.request(Method::POST, &format!("/jobs/{job}/status")).json(update);
+        self.answer(request, About::Resource).await.map(drop)
     }
 
     async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
-        answer(self.request(Method::POST, "/runners/healthcheck").json(body)).await.map(drop)
+        let request = self.request(Method::POST, "/runners/healthcheck").json(body);
+        self.answer(request, About::Runner).await.map(drop)
     }
 
     async fn sandboxes(&self, settled: bool) -> Result<Vec<RemoteSandbox>, ApiCallError> {
         let query = if settled { "?states=started,stopped&skipReconcilingSandboxes=true" } else { "" };
         let listed: Vec<Value> =
-            decoded(self.request(Method::GET, &format!("/sandbox/for-runner{query}"))).await?;
+            self.decoded(self.request(Method::GET, &format!("/sandbox/for-runner{query}"))).await?;
         Ok(listed.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect())
     }
 
@@ -196,6 +227,7 @@ impl ControlPlane for HttpControlPlane {
         recoverable: bool,
     ) -> Result<(), ApiCallError> {
         let body = StateBody { state, error_reason: reason, recoverable: reason.map(|_| recoverable) };
-        answer(self.request(Method::PUT, &format!("/sandbox/{sandbox}/state")).json(&body)).await.map(drop)
+        let request = self.request(Method::PUT, &format!("/sandbox/{sandbox}/state")).json(&body);
+        self.answer(request, About::Resource).await.map(drop)
     }
 }

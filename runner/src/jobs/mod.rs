@@ -2,6 +2,7 @@
 
 mod client;
 mod executor;
+mod gate;
 mod outbox;
 mod poller;
 

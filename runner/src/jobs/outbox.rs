@@ -176,7 +176,9 @@ impl Outbox {
                 true
             }
             Err(error) => {
-                tracing::warn!(job, %error, "could not report a result; trying again");
+                if !error.is_told() {
+                    tracing::warn!(job, %error, "could not report a result; trying again");
+                }
                 false
             }
         }

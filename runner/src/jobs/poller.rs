@@ -62,7 +62,9 @@ pub async fn poll(
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "a poll failed");
+                if !error.is_told() {
+                    tracing::warn!(%error, "a poll failed");
+                }
                 // The orphaned poll lives at the control plane until its own end, claiming for nobody.
                 suspicion.raise(began + timeout + Duration::from_secs(1));
                 tokio::select! {
