@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{BodyDataStream, Bytes, HttpBody};
@@ -30,7 +31,17 @@ const LARGE: u64 = 1 << 20;
 const PIECE: usize = 1 << 20;
 
 /// Threads for uploads. The runtime has some hundreds for everything, and a client may be slow.
-static THREADS: Semaphore = Semaphore::const_new(16);
+const THREADS: usize = 16;
+
+/// The threads that uploads may have, an extension of their requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Threads(Arc<Semaphore>);
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(THREADS)))
+    }
+}
 
 type Piece = Result<Bytes, axum::Error>;
 
@@ -43,7 +54,8 @@ pub(crate) async fn receive(request: Request, work: Work) -> ApiResult<Response>
     let mut incoming = Incoming { ahead: VecDeque::new(), connection: body.into_data_stream(), direct: None };
     if HttpBody::size_hint(&incoming.connection).exact().is_some_and(|length| length >= LARGE)
         && let Some(socket) = parts.extensions.get::<Socket>()
-        && let Ok(_thread) = THREADS.try_acquire()
+        && let Some(Threads(threads)) = parts.extensions.get()
+        && let Ok(_thread) = threads.try_acquire()
         && incoming.divert(socket).await
     {
         let runtime = tokio::runtime::Handle::current();

@@ -47,9 +47,9 @@ mod target;
 mod upload;
 mod walk;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_spawn::Sandbox;
 
@@ -59,7 +59,8 @@ pub fn router(sandbox: Sandbox) -> Router {
         .route("/files/bulk-upload", post(bulk_upload::upload))
         .route("/files/upload", post(upload::form))
         .route("/files/upload-v2", post(upload::any))
-        .layer(DefaultBodyLimit::disable());
+        .layer(DefaultBodyLimit::disable())
+        .layer(Extension(body::Threads::default()));
     Router::new()
         .route("/files", get(list::list).delete(delete::delete))
         .route("/files/", get(list::list).delete(delete::delete))
