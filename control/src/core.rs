@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::images::{Images, Recipe};
 use crate::jobs::Jobs;
 use crate::keys::Keys;
-use crate::pools::{self, Pools};
+use crate::pools::Pools;
 use crate::registries::{Registries, Remote};
 use crate::runners::Runners;
 use crate::s3::ObjectStore;
@@ -150,7 +150,7 @@ impl Core {
     /// Sends what is stopped on a runner elsewhere while it is drained, and calls back what has not gone when it is not any more.
     pub(crate) fn drain(self: &Arc<Self>, runner: &str) {
         let leaves = self.leaves(runner);
-        pools::fill(self);
+        self.pools.wake();
         for handle in self.directory.all() {
             let r = handle.record();
             if r.runner_id.as_deref() == Some(runner) && (leaves || r.task.moving) {
@@ -200,7 +200,7 @@ impl Core {
         if new.warm_pool_id.is_some()
             && (gone || matches!(new.state, SandboxState::Stopped | SandboxState::Error))
         {
-            pools::fill(self);
+            self.pools.wake();
         }
         if !gone {
             // What has just failed is not tried again at once.

@@ -1,16 +1,18 @@
 //! Warm pools: started sandboxes that wait for someone to claim them, so that a create takes no time.
 //!
-//! A pool is filled when something of it changes: it was made or resized, one of its sandboxes was claimed or lost, or the control plane started. A failed
-//! fill is tried again after a pause.
+//! One task ([`keep_filled`]) fills them when something of a pool changes: it was made or resized, one of its sandboxes was claimed or lost, or the control plane
+//! started. A pool whose fill failed is tried again after a pause, or when its user changes it; the others do not wait for that.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pinfold_http::{ApiError, ApiResult};
 use pinfold_proto::control::sandbox::{CreateSandbox, DesiredState, SandboxState};
 use pinfold_proto::runner::job::JobKind;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::api::{compose_warm, store_failed};
 use crate::core::Core;
@@ -32,23 +34,60 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(crate) struct Pools {
     /// The pools themselves. The sandboxes of one that is removed go with the next fill.
     pub(crate) all: Mirror<WarmPool>,
-    errors: Mutex<HashMap<String, String>>,
-    /// One fill at a time, so that two do not make what one would.
-    filling: tokio::sync::Mutex<()>,
+    /// The last fill of these failed, by the pool's id.
+    failures: Mutex<HashMap<String, Failure>>,
+    changed: Notify,
+}
+
+/// A fill that failed.
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    /// When the pool that was to be filled was last changed by its user: a later change is worth a try.
+    of: i64,
+    /// When it is tried again.
+    again: Instant,
 }
 
 impl Pools {
     /// Loads all pools.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        Ok(Self { all: Mirror::load(store).await?, errors: Mutex::default(), filling: Default::default() })
+        Ok(Self { all: Mirror::load(store).await?, failures: Mutex::default(), changed: Notify::new() })
     }
 
-    fn failed(&self, id: &str, reason: Option<String>) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            Some(reason) => errors.insert(id.to_owned(), reason),
-            None => errors.remove(id),
+    /// Something of a pool has changed: it is looked at whether all are full.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, Failure>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a pool is in the pause after a failure.
+    fn rests(&self, pool: &WarmPool) -> bool {
+        let failures = self.failures();
+        failures.get(&pool.id).is_some_and(|f| f.of == pool.updated_at && f.again > Instant::now())
+    }
+
+    fn filled(&self, pool: &WarmPool, filled: ApiResult<()>) {
+        let Err(error) = filled else {
+            self.failures().remove(&pool.id);
+            return;
         };
+        tracing::warn!(pool = pool.id, %error, "could not fill a warm pool");
+        let failure =
+            Failure { reason: error.to_string(), of: pool.updated_at, again: Instant::now() + RETRY };
+        self.failures().insert(pool.id.clone(), failure);
+    }
+
+    /// The end of the pause that ends first.
+    async fn pause(&self) {
+        let first = self.failures().values().map(|failure| failure.again).min();
+        match first {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -70,7 +109,7 @@ fn members(core: &Core, pool: &str) -> Vec<Handle> {
 pub(crate) fn dto(core: &Core, pool: &WarmPool) -> Value {
     let size = core.snapshots.find(&pool.snapshot).map_or([0; 3], |s| [s.cpu, s.memory, s.disk]);
     let ready = members(core, &pool.id).iter().filter(|h| h.record().state == SandboxState::Started).count();
-    let error = core.pools.errors.lock().unwrap_or_else(PoisonError::into_inner).get(&pool.id).cloned();
+    let error = core.pools.failures().get(&pool.id).map(|failure| failure.reason.clone());
     json!({
         "id": pool.id, "organizationId": core.org_id, "snapshot": pool.snapshot, "target": pool.region, "pool": pool.pool,
         "currentSize": ready, "cpu": size[0], "mem": size[1], "disk": size[2], "osUser": "daytona", "env": {},
@@ -78,49 +117,35 @@ pub(crate) fn dto(core: &Core, pool: &WarmPool) -> Value {
     })
 }
 
-/// Brings every pool to its size, in the background.
-pub(crate) fn fill(core: &Arc<Core>) {
-    let core = core.clone();
-    core.tasks.clone().spawn(async move {
-        let stop = core.stop.clone();
+/// Keeps every pool at its size, until the control plane stops.
+pub(crate) async fn keep_filled(core: Arc<Core>) {
+    loop {
         tokio::select! {
             () = fill_all(&core) => {}
-            () = stop.cancelled() => {}
+            () = core.stop.cancelled() => return,
         }
-    });
+        tokio::select! {
+            () = core.pools.changed.notified() => {}
+            () = core.pools.pause() => {}
+            () = core.stop.cancelled() => return,
+        }
+    }
 }
 
 async fn fill_all(core: &Arc<Core>) {
-    loop {
-        let mut again = false;
-        {
-            let _one = core.pools.filling.lock().await;
-            let pools = core.pools.all.list();
-            let known = |r: &Record| {
-                r.warm_pool_id.as_ref().is_some_and(|id| pools.iter().any(|pool| pool.id == *id))
-            };
-            for orphan in core
-                .directory
-                .all()
-                .into_iter()
-                .filter(|h| h.record().warm_pool_id.is_some() && !known(&h.record()))
-            {
-                discard(orphan).await;
-            }
-            for pool in &pools {
-                if let Err(error) = fill_one(core, pool).await {
-                    tracing::warn!(pool = pool.id, %error, "could not fill a warm pool");
-                    core.pools.failed(&pool.id, Some(error.to_string()));
-                    again = true;
-                } else {
-                    core.pools.failed(&pool.id, None);
-                }
-            }
+    let pools = core.pools.all.list();
+    let known = |id: &str| pools.iter().any(|pool| pool.id == id);
+    core.pools.failures().retain(|id, _| known(id));
+    for handle in core.directory.all() {
+        if handle.record().warm_pool_id.as_deref().is_some_and(|id| !known(id)) {
+            discard(handle).await;
         }
-        if !again {
-            return;
+    }
+    for pool in &pools {
+        let missing = trim(core, pool).await;
+        if !core.pools.rests(pool) {
+            core.pools.filled(pool, make(core, pool, missing).await);
         }
-        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -136,22 +161,24 @@ async fn discard(handle: Handle) {
         .await;
 }
 
-async fn fill_one(core: &Arc<Core>, pool: &WarmPool) -> ApiResult<()> {
-    let mut have = members(core, &pool.id);
+/// Discards what is broken or too many. Returns how many are missing.
+async fn trim(core: &Core, pool: &WarmPool) -> usize {
     let wanted = usize::try_from(pool.pool).unwrap_or(usize::MAX);
-    let (broken, mut good): (Vec<Handle>, Vec<Handle>) = have.drain(..).partition(|handle| {
-        let r = handle.record();
-        !matches!(r.state, SandboxState::Started | SandboxState::Creating) || !is_open(core, &r)
-    });
-    for handle in broken {
+    let (broken, mut good): (Vec<Handle>, Vec<Handle>) =
+        members(core, &pool.id).into_iter().partition(|handle| {
+            let r = handle.record();
+            !matches!(r.state, SandboxState::Started | SandboxState::Creating) || !is_open(core, &r)
+        });
+    let spare = good.split_off(good.len().min(wanted));
+    for handle in broken.into_iter().chain(spare) {
         discard(handle).await;
     }
-    while good.len() > wanted {
-        if let Some(handle) = good.pop() {
-            discard(handle).await;
-        }
-    }
-    for _ in good.len()..wanted {
+    wanted - good.len()
+}
+
+/// Makes so many sandboxes, one after the other, up to the first that fails, which is discarded.
+async fn make(core: &Arc<Core>, pool: &WarmPool, missing: usize) -> ApiResult<()> {
+    for _ in 0..missing {
         let mut record = compose_warm(core, &pool.snapshot, CreateSandbox::default())?;
         record.warm_pool_id = Some(pool.id.clone());
         record.name = format!("warm-{}", record.id);
@@ -219,7 +246,7 @@ pub(crate) async fn claim(
         let claimed = handle.change(move |r| take(r, wish)).await;
         let Ok(claimed) = claimed else { continue };
         name.keep();
-        fill(core);
+        core.pools.wake();
         let applied = async {
             if claimed.task.resize.is_some() {
                 ended("limits", limits).await?;
@@ -305,6 +332,6 @@ pub(crate) async fn create(core: &Arc<Core>, snapshot: &str, size: u32) -> ApiRe
         updated_at: at,
     };
     core.pools.all.insert(pool.clone()).await.map_err(store_failed)?;
-    fill(core);
+    core.pools.wake();
     Ok(pool)
 }

@@ -237,7 +237,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     serve_storage(&core, &dir).await;
     core.snapshots.resume(&core);
     core.follow();
-    pools::fill(&core);
+    core.tasks.spawn(pools::keep_filled(core.clone()));
     core.tasks.spawn(core.clone().flush_activity());
     core.tasks.spawn(sweep::run(core.clone()));
     core.tasks.spawn(runners::watch(core.clone()));

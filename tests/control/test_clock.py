@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -308,6 +309,35 @@ def test_a_create_waits_for_a_runner_and_not_for_ever(stepped: Stepped) -> None:
     answer = pending.result()
     assert answer is not None and answer.status_code == 400 and answer.json()["code"] == "NO_RUNNER", answer and answer.text
     assert stepped.api.state("nowhere") is None
+
+
+def test_a_pool_that_cannot_be_filled_is_tried_again_after_a_pause_and_holds_up_no_other(stepped: Stepped) -> None:
+    stepped.healthcheck()
+
+    def pool(at: int) -> dict[str, Any]:
+        return dict(stepped.api.get("/warm-pools").json()[at])
+
+    def fail(why: str) -> None:
+        stepped.manual.do("CREATE_SANDBOX", "FAILED", errorMessage=why)
+        stepped.manual.do("DESTROY_SANDBOX")
+        wait_for("the failure to be told", lambda: why in (pool(0)["errorReason"] or ""))
+        assert stepped.poll(0.5) == [], "it is not tried again at once"
+
+    first = stepped.api.post("/warm-pools", json={"snapshot": "default", "pool": 1}).json()
+    fail("disk full")
+    assert stepped.api.post("/warm-pools", json={"snapshot": "default", "pool": 1}).status_code == 201
+    stepped.manual.do("CREATE_SANDBOX")
+    wait_for("the other pool", lambda: pool(1)["currentSize"] == 1)
+    stepped.let_pass(31)
+    stepped.healthcheck()
+    fail("still full")
+    assert stepped.api("PATCH", f"/warm-pools/{first['id']}", json={"pool": 1}).status_code == 200
+    fail("as full as before")  # who changes a pool need not wait
+    stepped.let_pass(31)
+    stepped.healthcheck()
+    stepped.manual.do("CREATE_SANDBOX")
+    wait_for("the pool to be full", lambda: (pool(0)["currentSize"], pool(0)["errorReason"]) == (1, None))
+    assert stepped.poll(0.2) == []
 
 
 def answers(socket: ClientConnection) -> None:

@@ -73,7 +73,7 @@ async fn resize(
         pool.updated_at = now();
     });
     let pool = changed.await.map_err(store_failed)?.ok_or_else(|| missing(&id))?;
-    pools::fill(&core);
+    core.pools.wake();
     Ok(Json(dto(&core, &pool)))
 }
 
@@ -81,6 +81,6 @@ async fn remove(State(core): State<Arc<Core>>, user: User, Path(id): Path<String
     user.may("delete:sandboxes")?;
     core.pools.all.get(&id).ok_or_else(|| missing(&id))?;
     core.pools.all.remove(&id).await.map_err(store_failed)?;
-    pools::fill(&core);
+    core.pools.wake();
     Ok(StatusCode::NO_CONTENT)
 }
