@@ -433,7 +433,7 @@ check "the package purges" $? 0
 check "buckets are unmounted" "$(grep -c daytona-volume /proc/mounts; client)" 0
 check "but never emptied" "$(object first)" kept
 check "with its sandboxes" "$(docker ps -aq | wc -l)" 0
-check "its network" "$(docker network ls --format '{{.Name}}' | grep -c runner-bridge)" 0
+check "its networks" "$(docker network ls --format '{{.Name}}' | grep -c -e runner-bridge -e runner-shared -e daytona-link-)" 0
 check "its rules" "$(nft list tables | grep -c pinfold)" 0
 check "its mounts" "$(grep -c pinfold /proc/mounts)" 0
 check "and its files" "$(find / -xdev -name '*pinfold*' -not -path '/proc/*' -not -path '/root/*' -not -path '/var/log/apt/*' -not -path '/var/lib/docker/*' 2>/dev/null)" ""
