@@ -23,26 +23,32 @@ fn id_of(text: &str) -> ApiResult<SandboxId> {
     Ok(sandbox_id(text)?)
 }
 
+fn required(fields: &[(&str, &String)]) -> ApiResult<()> {
+    match fields.iter().find(|(_, text)| text.is_empty()) {
+        Some((name, _)) => Err(ApiError::invalid_body(format_args!("{name} is required"))),
+        None => Ok(()),
+    }
+}
+
+/// Quotas of cores, memory and disk.
+fn at_least_one(quotas: [u32; 3]) -> ApiResult<()> {
+    match quotas.iter().zip(["cpuQuota", "memoryQuota", "storageQuota"]).find(|(quota, _)| **quota == 0) {
+        Some((_, name)) => Err(ApiError::invalid_body(format_args!("{name} must be at least 1"))),
+        None => Ok(()),
+    }
+}
+
 pub(super) async fn create(
     State(s): State<Shared>,
     JsonBody(body): JsonBody<CreateSandbox>,
 ) -> ApiResult<(StatusCode, Json<Started>)> {
-    for (name, text) in
-        [("id", &body.id), ("userId", &body.user_id), ("snapshot", &body.snapshot), ("osUser", &body.os_user)]
-    {
-        if text.is_empty() {
-            return Err(ApiError::invalid_body(format_args!("{name} is required")));
-        }
-    }
-    for (name, quota) in [
-        ("cpuQuota", body.cpu_quota),
-        ("memoryQuota", body.memory_quota),
-        ("storageQuota", body.storage_quota),
-    ] {
-        if quota == 0 {
-            return Err(ApiError::invalid_body(format_args!("{name} must be at least 1")));
-        }
-    }
+    required(&[
+        ("id", &body.id),
+        ("userId", &body.user_id),
+        ("snapshot", &body.snapshot),
+        ("osUser", &body.os_user),
+    ])?;
+    at_least_one([body.cpu_quota, body.memory_quota, body.storage_quota])?;
     Ok((StatusCode::CREATED, Json(s.node.create(body).await?)))
 }
 
@@ -179,6 +185,8 @@ pub(super) async fn recover(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RecoverSandbox>,
 ) -> ApiResult<Text> {
+    required(&[("userId", &body.user_id), ("osUser", &body.os_user)])?;
+    at_least_one([body.cpu_quota, body.memory_quota, body.storage_quota])?;
     s.node.recover(&id_of(&id)?, body).await?;
     Ok(Json("Sandbox recovered"))
 }

@@ -107,11 +107,14 @@ async fn each_mistake_has_its_status_and_code() {
     small["memoryQuota"] = json!(0);
     let unknown = format!("/sandboxes/{}/backup", SandboxId::random());
     let build = |snapshot: &str, dockerfile: &str| json!({"snapshot": snapshot, "dockerfile": dockerfile, "organizationId": "o"});
+    let recovery = |quota: u32| json!({"userId": "u", "osUser": "u", "cpuQuota": 1, "memoryQuota": 1, "storageQuota": quota, "errorReason": "of no kind"});
     for (path, body, status, code) in [
         ("/sandboxes".to_owned(), small, 400, "INVALID_REQUEST_BODY"),
         (unknown, json!({"snapshot": "b:1", "registry": null}), 404, "NOT_FOUND"),
         (format!("/sandboxes/{id}/backup"), json!({"snapshot": ""}), 400, "INVALID_REQUEST_BODY"),
         (format!("/sandboxes/{id}/is-recoverable"), json!({"errorReason": ""}), 400, "INVALID_REQUEST_BODY"),
+        (format!("/sandboxes/{id}/recover"), recovery(0), 400, "INVALID_REQUEST_BODY"),
+        (format!("/sandboxes/{id}/recover"), recovery(1), 400, "BAD_REQUEST"),
         (format!("/sandboxes/{id}/network-settings"), json!({"networkAllowList": "x"}), 400, "BAD_REQUEST"),
         (format!("/sandboxes/{id}/snapshot-from-sandbox"), json!({"name": ""}), 400, "INVALID_REQUEST_BODY"),
         ("/snapshots/build".to_owned(), build("daytona-x", "FROM a"), 400, "BAD_REQUEST"),
