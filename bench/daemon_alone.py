@@ -320,7 +320,7 @@ def wakeups(pid: int, seconds: float) -> float:
 
 
 def idle(pid: int, _: Path, sessions: int = 200, seconds: float = 20) -> dict[str, list[float]]:
-    """Wake-ups a second of a daemon that nobody asks anything, and what two hundred idle sessions cost it and their shells."""
+    """Wake-ups a second of a daemon that nobody asks anything, and what two hundred idle sessions cost it, their shells left out."""
     client = Client()
     client.call("GET", "/version")
     time.sleep(3)  # what the start and the first request leave behind
