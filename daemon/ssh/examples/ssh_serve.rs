@@ -1,4 +1,4 @@
-//! The SSH server alone, for tests with real clients: `ssh_serve ADDRESS [WORK_DIR [REKEY_BYTES]]`. Prints the address it listens on.
+//! The SSH server alone, for tests with real clients: `ssh_serve ADDRESS [WORK_DIR [REKEY_BYTES [MAX_SFTP]]]`. Prints the address it listens on.
 
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = pinfold_ssh::Config::default();
     if let Some(bytes) = arguments.next() {
         config.rekey_bytes = bytes.parse()?;
+    }
+    if let Some(sessions) = arguments.next() {
+        config.max_sftp = sessions.parse()?;
     }
     Ok(pinfold_ssh::serve(listener, sandbox, config).await?)
 }

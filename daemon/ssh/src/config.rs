@@ -43,6 +43,8 @@ pub struct Config {
     pub max_channels: usize,
     /// Ports and sockets listened on for one connection.
     pub max_listeners: usize,
+    /// SFTP sessions served at once. Each has a thread for life, of the runtime's for blocking work: it should be far less than those.
+    pub max_sftp: usize,
     /// How long a client may take to authenticate.
     pub login_grace: Duration,
     /// How often a silent client is asked whether it is still there; after three questions without a sign of life the connection is lost.
@@ -60,6 +62,7 @@ impl Default for Config {
             max_connections: 512,
             max_channels: 512,
             max_listeners: 128,
+            max_sftp: 64,
             login_grace: Duration::from_secs(120),
             keepalive: Duration::from_secs(30),
             rekey_bytes: 1 << 30,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use pinfold_spawn::Sandbox;
 use russh::server::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::Config;
 use crate::channel::{Channel, MAX_PACKET, WINDOW, WindowExceeded};
@@ -47,12 +47,20 @@ impl Lost {
     }
 }
 
+/// What every connection is served from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) config: Arc<Config>,
+    /// Places for SFTP sessions.
+    pub(crate) sftp: Arc<Semaphore>,
+}
+
 /// What the tasks of a connection share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) handle: Handle,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) config: Arc<Config>,
+    pub(crate) served: Served,
     /// The client's address and ours.
     pub(crate) ends: (SocketAddr, SocketAddr),
     table: Mutex<Table>,
@@ -90,7 +98,7 @@ impl Shared {
 
     fn add(&self, entry: Entry) -> Option<u32> {
         self.with(|table| {
-            if table.entries.len() >= self.config.max_channels {
+            if table.entries.len() >= self.served.config.max_channels {
                 return None;
             }
             while table.entries.contains_key(&table.next) {
@@ -149,14 +157,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        handle: Handle,
-        sandbox: Sandbox,
-        config: Arc<Config>,
-        ends: (SocketAddr, SocketAddr),
-    ) -> Self {
+    pub(crate) fn new(handle: Handle, served: Served, ends: (SocketAddr, SocketAddr)) -> Self {
         let (alive, lost) = watch::channel(());
-        let shared = Arc::new(Shared { handle, sandbox, config, ends, table: Mutex::default(), lost });
+        let shared = Arc::new(Shared { handle, served, ends, table: Mutex::default(), lost });
         Self { forwards: Forwards::new(Arc::clone(&shared)), shared, sessions: HashMap::new(), _alive: alive }
     }
 

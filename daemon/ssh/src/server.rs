@@ -13,10 +13,10 @@ use russh::server::{Auth, Handler, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Limits, MethodKind, MethodSet, SshId};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::Config;
-use crate::connection::{Connection, Violation};
+use crate::connection::{Connection, Served, Violation};
 use crate::host_key;
 
 /// The platform's gateways use it; the toolbox contract (19.1) fixes it.
@@ -56,8 +56,11 @@ pub async fn serve(listener: TcpListener, sandbox: Sandbox, config: Config) -> R
     let protocol = Arc::new(protocol(key, &config));
     let config = Arc::new(config);
     let (limit, admits) = (config.max_connections, Arc::clone(&config));
+    let sftp = Arc::new(Semaphore::new(config.max_sftp));
     let converse = move |stream, peer| {
-        converse(stream, peer, Arc::clone(&protocol), sandbox.clone(), Arc::clone(&config))
+        let served =
+            Served { sandbox: sandbox.clone(), config: Arc::clone(&config), sftp: Arc::clone(&sftp) };
+        converse(stream, peer, Arc::clone(&protocol), served)
     };
     match accept(listener, limit, move |peer| admits.admits(peer.ip()), converse).await {}
 }
@@ -98,15 +101,14 @@ async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
     protocol: Arc<russh::server::Config>,
-    sandbox: Sandbox,
-    config: Arc<Config>,
+    served: Served,
 ) -> Result<(), Violation> {
     stream.set_nodelay(true).map_err(russh::Error::from)?;
     let _hang_up = HangUp::of(&stream).map_err(russh::Error::from)?;
     let local = stream.local_addr().map_err(russh::Error::from)?;
     let (authenticated, mut is_authenticated) = watch::channel(false);
-    let grace = config.login_grace;
-    let client = Client { ends: (peer, local), sandbox, config, authenticated, connection: None };
+    let grace = served.config.login_grace;
+    let client = Client { ends: (peer, local), served, authenticated, connection: None };
     let login = async {
         let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let session = russh::server::run_stream(protocol, stream, client).await?;
@@ -121,15 +123,14 @@ async fn converse(
 /// One client: first a stranger, then the owner of a [`Connection`].
 struct Client {
     ends: (SocketAddr, SocketAddr),
-    sandbox: Sandbox,
-    config: Arc<Config>,
+    served: Served,
     authenticated: watch::Sender<bool>,
     connection: Option<Connection>,
 }
 
 impl Client {
     fn judge(&self, key: &PublicKey) -> Auth {
-        if self.config.authorizes(key) { Auth::Accept } else { Auth::reject() }
+        if self.served.config.authorizes(key) { Auth::Accept } else { Auth::reject() }
     }
 }
 
@@ -137,9 +138,9 @@ impl Handler for Client {
     type Error = Violation;
 
     async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, Violation> {
-        let accepted = self.config.well_known_password && password == WELL_KNOWN_PASSWORD;
+        let accepted = self.served.config.well_known_password && password == WELL_KNOWN_PASSWORD;
         // Whoever mistyped it may try again, as often as the limit allows.
-        let again = Some(methods(&self.config));
+        let again = Some(methods(&self.served.config));
         Ok(if accepted {
             Auth::Accept
         } else {
@@ -160,12 +161,7 @@ impl Handler for Client {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Violation> {
-        self.connection = Some(Connection::new(
-            session.handle(),
-            self.sandbox.clone(),
-            Arc::clone(&self.config),
-            self.ends,
-        ));
+        self.connection = Some(Connection::new(session.handle(), self.served.clone(), self.ends));
         self.authenticated.send_replace(true);
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Stdio;
 
 use common::{Server, noise, text, with_input};
 
@@ -144,4 +145,34 @@ fn a_client_that_talks_nonsense_is_shown_out() {
     ssh.args(["-s", "127.0.0.1", "sftp"]);
     let output = with_input(ssh, &input);
     assert!(text(&output.stdout).contains("no such handle"), "{:?}", text(&output.stdout));
+}
+
+/// A session that is served, as long as its input is open.
+fn held(server: &Server, name: &str) -> std::process::Child {
+    let mut sftp = server.client("sftp", "-P");
+    sftp.args(["-b", "-", "127.0.0.1"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut client = sftp.spawn().unwrap();
+    writeln!(client.stdin.as_mut().unwrap(), "mkdir {name}").unwrap();
+    let made = server.work().join(name);
+    pinfold_testing::wait_for("a session to be served", || made.exists().then_some(()));
+    client
+}
+
+/// Each session has a thread, and there are only so many.
+#[test]
+fn no_more_sessions_than_allowed() {
+    let server = Server::start_as("ssh_serve", &["1073741824", "2"]);
+    let mut clients = ["one", "two"].map(|name| held(&server, name));
+    let refused = sftp(&server, "mkdir three\n");
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("2 SFTP sessions already"), "{said}");
+    assert!(!server.work().join("three").exists());
+    assert!(server.run("true").status.success(), "commands need no place");
+    drop(clients[0].stdin.take());
+    assert!(clients[0].wait().unwrap().success());
+    pinfold_testing::wait_for("the place of a session that has ended", || {
+        sftp(&server, "mkdir three\n").status.success().then_some(())
+    });
+    drop(clients[1].stdin.take());
+    assert!(clients[1].wait().unwrap().success());
 }

@@ -24,7 +24,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Makes a private directory in the sandbox's temporary directory, and listens in it.
     pub(crate) fn listen(shared: &Arc<Shared>) -> io::Result<Self> {
-        let temporary = shared.sandbox.environment.get("TMPDIR").filter(|d| !d.is_empty());
+        let temporary = shared.served.sandbox.environment.get("TMPDIR").filter(|d| !d.is_empty());
         let base = temporary.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
         let directory = base.join(format!("ssh-{:016x}", rand::random::<u64>()));
         // Fails if it is there: the name is unguessable, so nobody else's directory is ever used.

@@ -65,7 +65,7 @@ async fn connect(host: &str, port: u32) -> io::Result<TcpStream> {
 
 /// Serves `direct-streamlocal@openssh.com` (OpenSSH's PROTOCOL, section 2.4).
 pub(crate) async fn direct_socket(shared: Arc<Shared>, id: u32, open: Open, path: Bytes) {
-    let path = shared.sandbox.resolve(OsStr::from_bytes(&path));
+    let path = shared.served.sandbox.resolve(OsStr::from_bytes(&path));
     match UnixStream::connect(&path).await {
         Ok(mut stream) => {
             if let Ok(channel) = shared.confirm(id, &open).await {

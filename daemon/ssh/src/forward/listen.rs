@@ -67,7 +67,7 @@ impl Forwards {
             "cancel-tcpip-forward" => self.ports.remove(&(extra.text()?, extra.u32()?)).map(|_| Bytes::new()),
             "streamlocal-forward@openssh.com" => self.listen_socket(extra.string()?),
             "cancel-streamlocal-forward@openssh.com" => {
-                let path = self.shared.sandbox.resolve(OsStr::from_bytes(&extra.string()?));
+                let path = self.shared.served.sandbox.resolve(OsStr::from_bytes(&extra.string()?));
                 if self.sockets.remove(&path).is_some() {
                     let _ = std::fs::remove_file(&path);
                 }
@@ -78,7 +78,7 @@ impl Forwards {
     }
 
     fn has_room(&self) -> bool {
-        self.ports.len() + self.sockets.len() < self.shared.config.max_listeners
+        self.ports.len() + self.sockets.len() < self.shared.served.config.max_listeners
     }
 
     fn listen_tcp(&mut self, address: String, asked: u32) -> Option<Bytes> {
@@ -104,7 +104,7 @@ impl Forwards {
     }
 
     fn listen_socket(&mut self, asked: Bytes) -> Option<Bytes> {
-        let path = self.shared.sandbox.resolve(OsStr::from_bytes(&asked));
+        let path = self.shared.served.sandbox.resolve(OsStr::from_bytes(&asked));
         if self.sockets.contains_key(&path) {
             return Some(Bytes::new());
         }

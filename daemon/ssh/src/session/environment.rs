@@ -68,7 +68,7 @@ impl ClientEnvironment {
         terminal: Option<&str>,
         agent: Option<&Agent>,
     ) {
-        let sandbox = &shared.sandbox;
+        let sandbox = &shared.served.sandbox;
         sandbox.environment.apply(command, []);
         command.envs(self.variables.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
         let (client, server) = shared.ends;

@@ -126,14 +126,22 @@ impl Session {
 
     fn sftp(&mut self) -> bool {
         self.state = State::Started(None);
-        tokio::spawn(crate::sftp::serve(self.channel.clone(), self.shared.sandbox.clone()));
+        let (channel, served) = (self.channel.clone(), &self.shared.served);
+        match Arc::clone(&served.sftp).try_acquire_owned() {
+            Ok(place) => tokio::spawn(crate::sftp::serve(channel, served.sandbox.clone(), place)),
+            // A bare refusal would not say why.
+            Err(_) => {
+                let full = format!("there are {} SFTP sessions already", served.config.max_sftp);
+                tokio::spawn(exit::not_started(channel, full))
+            }
+        };
         true
     }
 
     /// With a terminal the sandbox's shell, without one a shell that reads commands from the channel.
     fn shell(&mut self) -> bool {
         let command = match &self.terminal {
-            Some(_) => Command::new(self.shared.sandbox.shell()),
+            Some(_) => Command::new(self.shared.served.sandbox.shell()),
             None => Command::new(COMMAND_SHELL),
         };
         self.start(command)
@@ -147,7 +155,7 @@ impl Session {
 
     /// Starts `command`. That it could not is told on standard error, with the status that a shell would give, rather than by a bare refusal.
     fn start(&mut self, mut command: Command) -> bool {
-        let sandbox = &self.shared.sandbox;
+        let sandbox = &self.shared.served.sandbox;
         command.current_dir(&sandbox.work_dir);
         self.environment.apply(
             &mut command,

@@ -16,6 +16,7 @@ mod protocol;
 
 use pinfold_spawn::{Exit, Sandbox};
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::channel::Channel;
 use crate::session::exit;
@@ -24,11 +25,15 @@ use handles::Handles;
 use input::Input;
 use protocol::{Failure, Reply, request};
 
-/// Serves SFTP on `channel` until the client has no more requests, then ends the session with status 0.
-pub(crate) async fn serve(channel: Channel, sandbox: Sandbox) {
+/// Serves SFTP on `channel` until the client has no more requests, then ends the session with status 0. The place is its thread's.
+pub(crate) async fn serve(channel: Channel, sandbox: Sandbox, place: OwnedSemaphorePermit) {
     let server = Server { sandbox, handles: Handles::default(), names: attributes::Owners::default() };
     let (runtime, served) = (Runtime::current(), channel.clone());
-    let ended = tokio::task::spawn_blocking(move || server.run(&runtime, &served)).await;
+    let run = move || {
+        server.run(&runtime, &served);
+        drop(place);
+    };
+    let ended = tokio::task::spawn_blocking(run).await;
     if let Err(error) = ended {
         tracing::error!(%error, "an SFTP session broke down");
     }
