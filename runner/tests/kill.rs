@@ -63,7 +63,7 @@ fn cases() -> Vec<Case> {
             "RECOVER_SANDBOX",
             Some("/recover"),
             Before::Stopped,
-            json!({"errorReason": "write: no space left on device", "storageQuota": 3}),
+            json!({"userId": "u", "osUser": "u", "cpuQuota": 1, "memoryQuota": 1, "storageQuota": 3, "errorReason": "write: no space left on device"}),
         ),
         case(
             "UPDATE_SANDBOX_NETWORK_SETTINGS",
