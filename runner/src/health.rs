@@ -11,6 +11,7 @@ use std::time::Duration;
 use pinfold_cgroup::{CpuSampler, Kernel, Machine, Scope};
 use pinfold_engine::{ContainerStatus, EngineInfo};
 use pinfold_proto::runner::health::{Healthcheck, RunnerMetrics, ServiceHealth};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::ControlPlane;
@@ -21,6 +22,11 @@ use crate::services;
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Shortest time between two reports, however much changes.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Between two looks at the network rules, for what the kernel does not tell of.
+const LOOK: Duration = Duration::from_secs(1);
+/// After rules were put back, or could not be.
+const TRUCE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 struct Latest {
@@ -77,7 +83,6 @@ impl Health {
             }
             // Counting images makes the engine walk its store; once a minute is enough.
             self.ask_engine(round.is_multiple_of(12)).await;
-            self.look_after_policy().await;
             round = round.wrapping_add(1);
         }
     }
@@ -96,16 +101,27 @@ impl Health {
         }
     }
 
-    /// Whoever flushes the host's rules opens every sandbox's network: they are put back, and a failure to do so takes the node out of service.
-    async fn look_after_policy(&self) {
-        let problem = match self.node.policy.restore().await {
-            Ok(_) => None,
-            Err(error) => {
-                tracing::error!(%error, "the network rules are not in force");
-                Some(error.to_string())
+    /// Whoever flushes the host's rules opens every sandbox's network: they are put back at once, until `stop`, and a failure to do so takes the node out of service.
+    pub async fn keep_policy(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.node.policy.disturbed() => {}
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
             }
-        };
-        self.latest().policy = problem;
+            let restored = self.node.policy.restore().await;
+            let problem = restored.as_ref().err().map(ToString::to_string);
+            let before = std::mem::replace(&mut self.latest().policy, problem.clone());
+            if let Some(error) = problem.filter(|problem| before.as_ref() != Some(problem)) {
+                tracing::error!(error, "the network rules are not in force");
+            }
+            // Two that put back what the other removes must not take the node's processors.
+            if restored.unwrap_or(true) {
+                tokio::time::sleep(TRUCE).await;
+            }
+        }
     }
 
     /// The figures, or why one of them is missing.

@@ -49,6 +49,11 @@ pub trait NetworkPolicy: Send + Sync + 'static {
     /// Puts back what somebody else removed. True when there was something to put back.
     async fn restore(&self) -> OpResult<bool>;
 
+    /// Returns when somebody else may have removed rules, so that [`NetworkPolicy::restore`] has to look.
+    async fn disturbed(&self) {
+        std::future::pending().await
+    }
+
     /// The host's iptables rules, in which the original runner kept its policies.
     async fn legacy_rules(&self) -> OpResult<Vec<LegacyRules>> {
         Ok(Vec::new())
@@ -105,6 +110,10 @@ impl NetworkPolicy for Firewall {
 
     async fn restore(&self) -> OpResult<bool> {
         self.restore().await.map_err(failed)
+    }
+
+    async fn disturbed(&self) {
+        self.disturbed().await;
     }
 
     async fn legacy_rules(&self) -> OpResult<Vec<LegacyRules>> {

@@ -83,6 +83,7 @@ pub async fn serve(
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(events::follow(node.clone(), background.clone()));
     tasks.spawn(health.clone().sample(background.clone()));
+    tasks.spawn(health.clone().keep_policy(background.clone()));
     tasks.spawn(node.clone().give_volumes_back(stop.clone()));
     tasks.spawn(healing::run(node.clone(), stop.clone()));
     tasks.spawn(sync::run(node.clone(), control.clone(), stop.clone()));

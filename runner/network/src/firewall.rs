@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::netlink::{Attributes, Batch, Kernel, TABLE};
+use crate::netlink::{Attributes, BRIDGE, Batch, INET, Kernel, TABLE, Watch};
 use crate::nft::Known;
 use crate::ports::{self, Port};
 use crate::{Cidr, Endpoint, NftError, Policy, changes, nft, ruleset};
@@ -80,7 +80,9 @@ struct Installed {
     /// Bridges of link networks.
     links: BTreeSet<String>,
     /// How many rules each fixed chain has.
-    fixed: HashMap<&'static str, usize>,
+    fixed: Vec<usize>,
+    /// Whether the rules hold only as long as the kernel shows them bridged packets.
+    shown: bool,
 }
 
 impl Installed {
@@ -129,6 +131,7 @@ impl Installed {
 pub struct Firewall {
     bridge: Bridge,
     installed: Arc<Mutex<Installed>>,
+    watch: Watch,
 }
 
 impl Firewall {
@@ -138,17 +141,18 @@ impl Firewall {
             return Err(FirewallError::Interface(bridge.interface));
         }
         let kernel = Kernel::open().map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
-        let fixed = install_fixed(&bridge, &kernel).await?;
+        let watch = Watch::open(&kernel).map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
+        let (fixed, shown) = install_fixed(&bridge, &kernel).await?;
         let known = nft::known().await.map_err(FirewallError::Install)?;
         let inherited = known.iter().filter_map(Known::place).collect();
         let mut names = HashMap::new();
         let ours = Attributes::default().text(1, TABLE);
-        let listed = kernel.each_rule(ours, |rule| names.extend(changes::marked(rule)));
+        let listed = kernel.each_rule(INET, ours, |rule| names.extend(changes::marked(rule)));
         listed.map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
         let (applied, pins, links) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        let mut installed = Installed { kernel, applied, inherited, names, pins, links, fixed };
+        let mut installed = Installed { kernel, applied, inherited, names, pins, links, fixed, shown };
         installed.take_pins().await.map_err(FirewallError::Install)?;
-        Ok(Self { bridge, installed: Arc::new(Mutex::new(installed)) })
+        Ok(Self { bridge, installed: Arc::new(Mutex::new(installed)), watch })
     }
 
     /// The bridge this firewall guards.
@@ -293,6 +297,7 @@ impl Firewall {
         let mut installed = self.installed.lock().await;
         // The rules are of IP packets, whatever this kernel can filter on the bridge itself.
         bridged_packets_through_ip_rules().await?;
+        installed.shown = true;
         nft::apply(&ruleset::link(bridge)).await.map_err(FirewallError::Install)?;
         installed.links.insert(bridge.to_owned());
         Ok(())
@@ -309,14 +314,27 @@ impl Firewall {
         Ok(())
     }
 
+    /// Returns when somebody else has changed rules of this host: [`Firewall::restore`] then tells whether they were ours. Only where the kernel cannot tell it
+    /// never does.
+    pub async fn disturbed(&self) {
+        if let Err(error) = self.watch.changed().await {
+            tracing::error!(%error, "the kernel does not tell of changes of network rules any more");
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Puts everything back when somebody else removed it (`nft flush ruleset` does). True when there was something to put back.
     pub async fn restore(&self) -> Result<bool, FirewallError> {
         let mut installed = self.installed.lock().await;
-        if count_fixed(&installed.kernel)? == installed.fixed {
+        let hidden = installed.shown && !bridged_packets_are_shown().await;
+        if !hidden && count_fixed(&installed.kernel)? == installed.fixed {
             return Ok(false);
         }
         tracing::error!("the network rules were changed by someone else; putting them back");
-        installed.fixed = install_fixed(&self.bridge, &installed.kernel).await?;
+        let (fixed, _) = install_fixed(&self.bridge, &installed.kernel).await?;
+        if installed.shown {
+            bridged_packets_through_ip_rules().await?;
+        }
         for bridge in &installed.links {
             nft::apply(&ruleset::link(bridge)).await.map_err(FirewallError::Install)?;
         }
@@ -329,6 +347,8 @@ impl Firewall {
             let pinned = installed.kernel.commit(changes::pin(*mac, port, None));
             pinned.map_err(|e| FirewallError::Install(NftError::Kernel(e)))?;
         }
+        // Not before all is back: what fails half-way is tried again.
+        installed.fixed = fixed;
         Ok(true)
     }
 
@@ -361,27 +381,27 @@ impl Firewall {
     }
 }
 
-/// The rules that are the same for all sandboxes, and how many they are.
-async fn install_fixed(
-    bridge: &Bridge,
-    kernel: &Kernel,
-) -> Result<HashMap<&'static str, usize>, FirewallError> {
+/// The rules that are the same for all sandboxes, how many they are, and whether they need bridged packets to be shown to them.
+async fn install_fixed(bridge: &Bridge, kernel: &Kernel) -> Result<(Vec<usize>, bool), FirewallError> {
     nft::apply(&ruleset::base(bridge)).await.map_err(FirewallError::Install)?;
-    if bridge.inter_sandbox {
-        // What sandboxes send each other never leaves the bridge, and policies are of IP packets.
+    // What sandboxes send each other never leaves the bridge, and policies are of IP packets.
+    let mut shown = bridge.inter_sandbox;
+    if shown {
         bridged_packets_through_ip_rules().await?;
     }
     if let Err(error) = nft::apply(&ruleset::isolation(bridge)).await {
         tracing::debug!(%error, "this kernel cannot filter on the bridge itself; bridged packets go through the IP rules");
         bridged_packets_through_ip_rules().await?;
+        shown = true;
         nft::apply(&ruleset::arp_isolation(bridge)).await.map_err(FirewallError::Install)?;
     }
-    count_fixed(kernel)
+    Ok((count_fixed(kernel)?, shown))
 }
 
-fn count_fixed(kernel: &Kernel) -> Result<HashMap<&'static str, usize>, FirewallError> {
-    let counted = ruleset::CHAINS.iter().map(|chain| Ok((*chain, kernel.rules(chain)?)));
-    let counted: std::io::Result<_> = counted.collect();
+fn count_fixed(kernel: &Kernel) -> Result<Vec<usize>, FirewallError> {
+    let chains = ruleset::CHAINS.iter().map(|chain| (INET, chain));
+    let chains = chains.chain(ruleset::BRIDGE_CHAINS.iter().map(|chain| (BRIDGE, chain)));
+    let counted: std::io::Result<_> = chains.map(|(family, chain)| kernel.rules(family, chain)).collect();
     counted.map_err(|e| FirewallError::Install(NftError::Kernel(e)))
 }
 
@@ -390,11 +410,22 @@ fn is_interface(name: &str) -> bool {
     !name.is_empty() && name.len() <= 15 && name.chars().all(valid)
 }
 
+/// Whether bridged packets are shown to IPv4's and IPv6's rules.
+const BRIDGED_PACKETS: [&str; 2] =
+    ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"];
+
+async fn bridged_packets_are_shown() -> bool {
+    for path in BRIDGED_PACKETS {
+        if tokio::fs::read_to_string(path).await.is_ok_and(|value| value.trim() == "0") {
+            return false;
+        }
+    }
+    true
+}
+
 /// Makes the kernel show bridged packets to the `inet` rules, which then judge sandbox to sandbox as any other way.
 async fn bridged_packets_through_ip_rules() -> Result<(), FirewallError> {
-    for path in
-        ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"]
-    {
+    for path in BRIDGED_PACKETS {
         let set = tokio::fs::write(path, "1").await;
         set.map_err(|source| FirewallError::BridgeFilter { path, source })?;
     }

@@ -4,13 +4,14 @@
 //! `nft` applies once at the start.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, getsockname, recv,
+    send, setsockopt, socket, sockopt,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -24,10 +25,15 @@ const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 pub(crate) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const INET: u8 = 1;
+/// `NFPROTO_INET`.
+pub(crate) const INET: u8 = 1;
 /// `NFPROTO_BRIDGE`.
-const BRIDGE: u8 = 7;
+pub(crate) const BRIDGE: u8 = 7;
 const HEADER: usize = 16;
+/// The group of `NFNLGRP_NFTABLES`, which is the seventh.
+const CHANGES: u32 = 1 << 6;
+/// `NFT_MSG_DELTABLE`.
+const DELETED_TABLE: u16 = 2;
 /// Room for long allow lists; a transaction is one message.
 const BUFFER: usize = 8 << 20;
 
@@ -141,7 +147,7 @@ pub(crate) const TABLE: &str = "pinfold";
 
 /// A way to the kernel.
 #[derive(Debug)]
-pub(crate) struct Socket(std::os::fd::OwnedFd);
+pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
     pub(crate) fn open(protocol: SockProtocol) -> io::Result<Self> {
@@ -228,16 +234,21 @@ impl Kernel {
         }
     }
 
-    /// How many rules a chain of our table has; none where there is no such chain.
-    pub(crate) fn rules(&self, chain: &str) -> io::Result<usize> {
+    /// How many rules a chain of our table of this family has; none where there is no such chain.
+    pub(crate) fn rules(&self, family: u8, chain: &str) -> io::Result<usize> {
         let mut count = 0;
-        self.each_rule(Attributes::default().text(1, TABLE).text(2, chain), |_| count += 1)?;
+        self.each_rule(family, Attributes::default().text(1, TABLE).text(2, chain), |_| count += 1)?;
         Ok(count)
     }
 
     /// Hands each rule of our table, or of the one chain that `wanted` names, to `each`: the family's header and its attributes.
-    pub(crate) fn each_rule(&self, wanted: Attributes, each: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut batch = Batch { bytes: Vec::new(), family: INET, sequence: 1, last: 0 };
+    pub(crate) fn each_rule(
+        &self,
+        family: u8,
+        wanted: Attributes,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let mut batch = Batch { bytes: Vec::new(), family, sequence: 1, last: 0 };
         batch.ask(Ask::GetRule, wanted);
         match self.0.list(&batch.bytes, each) {
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
@@ -261,15 +272,75 @@ pub(crate) fn question(kind: u16, flags: u16, header: usize, attributes: &Attrib
     message(kind, REQUEST | flags, 1, &[&vec![0; header], &attributes.0[..]].concat())
 }
 
+/// The kernel's word on each change of nf_tables, whoever makes it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    socket: AsyncFd<OwnedFd>,
+    own: u32,
+}
+
+impl Watch {
+    /// Listens to what others than `own` do from now on.
+    pub(crate) fn open(own: &Kernel) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let watch = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
+        bind(watch.as_raw_fd(), &NetlinkAddr::new(0, CHANGES))?;
+        let own = getsockname::<NetlinkAddr>(own.0.0.as_raw_fd())?.pid();
+        let socket = watchable(watch)?;
+        Ok(Self { socket, own })
+    }
+
+    /// Returns when somebody else has removed or added rules, or may have: of what comes faster than it is read the kernel drops some.
+    pub(crate) async fn changed(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let (mut buffer, mut changed) = (vec![0; 64 * 1024], false);
+            // All there is of one change at once.
+            loop {
+                match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                    Ok(length) => changed |= tells_of_another(&buffer[..length], self.own),
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::ENOBUFS) => changed = true,
+                    Err(Errno::EAGAIN) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ready.clear_ready();
+            if changed {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "tokio wants the word that the descriptor stays open while it is watched")]
+fn watchable(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor is closed only when it is dropped, and here it belongs to what watches it.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+/// Whether a datagram tells of rules, chains or tables that somebody else than `own` has changed.
+fn tells_of_another(datagram: &[u8], own: u32) -> bool {
+    let matters = [DELETED_TABLE, Ask::DelChain as u16, Ask::NewRule as u16, Ask::DelRule as u16];
+    headers(datagram)
+        .any(|(kind, port, _)| kind >> 8 == NFTABLES && matters.contains(&(kind & 0xff)) && port != own)
+}
+
 /// The messages of a datagram: kind and payload.
-pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    headers(datagram).map(|(kind, _, payload)| (kind, payload))
+}
+
+/// The messages of a datagram: kind, who caused it, and payload.
+fn headers(mut datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     std::iter::from_fn(move || {
         let header = datagram.get(..HEADER)?;
         let length = usize::try_from(u32::from_ne_bytes(header[..4].try_into().ok()?)).ok()?;
         let kind = u16::from_ne_bytes(header[4..6].try_into().ok()?);
+        let port = u32::from_ne_bytes(header[12..16].try_into().ok()?);
         let payload = datagram.get(HEADER..length)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
+        Some((kind, port, payload))
     })
 }
 
@@ -303,6 +374,20 @@ mod tests {
         let read: Vec<_> = attributes_of(&made.0).collect();
         assert_eq!(read, [(1, &b"ab\0"[..]), (4, &[8, 0, 2, 0, 0, 0, 0, 1][..])]);
         assert_eq!(attributes_of(&[9, 0, 1, 0]).count() + attributes_of(&[1, 0, 1, 0]).count(), 0);
+    }
+
+    #[test]
+    fn only_what_others_do_to_rules_matters() {
+        let notice = |kind: u16, port: u32| {
+            let mut bytes = message((NFTABLES << 8) | kind, 0, 1, &[0; 4]);
+            bytes[12..16].copy_from_slice(&port.to_ne_bytes());
+            bytes
+        };
+        assert!(tells_of_another(&notice(DELETED_TABLE, 7), 8));
+        assert!(!tells_of_another(&notice(DELETED_TABLE, 8), 8), "our own");
+        let element = notice(Ask::NewElement as u16, 7);
+        assert!(!tells_of_another(&element, 8) && !tells_of_another(&[1, 2], 8));
+        assert!(tells_of_another(&[element, notice(Ask::DelRule as u16, 7)].concat(), 8));
     }
 
     #[test]

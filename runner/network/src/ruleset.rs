@@ -15,6 +15,8 @@ const DAEMON_PORTS: &str = "{ 2280, 22220, 22222, 33333 }";
 /// The chains whose rules are the same for all sandboxes.
 pub(crate) const CHAINS: [&str; 7] =
     ["forward", "input", "marking", "resolving_dns", "outbound", "to_host", "linked"];
+/// Those of the bridge's own table.
+pub(crate) const BRIDGE_CHAINS: [&str; 2] = ["origins", "forward"];
 
 /// The tables, the hooks and the closed bridge. Applying it again keeps the sandboxes' chains and swaps everything else at once.
 pub(crate) fn base(bridge: &Bridge) -> String {

@@ -143,16 +143,15 @@ async fn images_that_come_are_counted_in_time() {
 }
 
 /// Contract 2.3 and 14.7: what is out of order has its reason, and only what no sandbox can start without is unhealthy.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rules_that_are_lost_and_limits_that_are_off_are_named() {
-    let bench =
-        Bench::with(|c| (c.cpu_interval, c.limits_disabled) = (Duration::from_millis(10), true)).await;
+    let bench = Bench::with(|c| c.limits_disabled = true).await;
     let (health, stop) = (Health::new(bench.node.clone()), CancellationToken::new());
     let report = health.report("n");
     let (rules, quota) = (entry(&report, "network-policy"), entry(&report, "disk-quota"));
     assert!(rules.healthy && rules.error_reason.unwrap().contains("PINFOLD_NETWORK_POLICY=off"));
     assert!(quota.healthy && quota.error_reason.unwrap().contains("RESOURCE_LIMITS_DISABLED"));
-    tokio::spawn(health.clone().sample(stop.clone()));
+    tokio::spawn(health.clone().keep_policy(stop.clone()));
     *bench.policy.lost.lock().unwrap() = Some("nft says no".to_owned());
     let rules = || entry(&health.report("n"), "network-policy");
     eventually("the loss", || !rules().healthy).await;

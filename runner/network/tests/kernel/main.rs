@@ -10,6 +10,7 @@ mod world;
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinfold_network::{Bridge, Endpoint, Firewall, Policy};
@@ -167,7 +168,55 @@ async fn pain_43_rules_that_somebody_flushed_are_put_back() {
     assert!(!reaches("pfnet-a", INTERNET, 80), "closed again");
     assert!(sh("nft flush chain inet pinfold outbound") && firewall.restore().await.unwrap());
     assert!(!reaches("pfnet-a", INTERNET, 80) && !reaches("pfnet-a", "10.213.77.1", 8899));
+    assert!(sh("nft delete table bridge pinfold") && firewall.restore().await.unwrap());
+    assert!(sh("nft list chain bridge pinfold origins | grep -q pinned"), "the bridge's own rules are back");
     firewall.uninstall().await.unwrap();
+}
+
+/// Nobody has to look for it: the kernel tells at once of what somebody flushes, and looks tell of a setting.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and nftables: make test-network"]
+async fn rules_are_put_back_as_soon_as_they_are_gone() {
+    let _world = World::new();
+    let _setting = BridgedPackets::past_the_rules();
+    let firewall = Arc::new(Firewall::install(Bridge { inter_sandbox: true, ..bridge() }).await.unwrap());
+    let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
+    let watched = firewall.clone();
+    let watching = tokio::spawn(async move {
+        loop {
+            watched.disturbed().await;
+            watched.restore().await.unwrap();
+        }
+    });
+    let back = [
+        ("map inet pinfold sandboxes", "10.213.77.2"),
+        ("chain inet pinfold outbound", "vmap"),
+        ("chain bridge pinfold origins", "pinned"),
+    ];
+    let back = back.map(|(what, has)| format!("nft list {what} | grep -q {has}")).join(" && ");
+    for flush in [
+        "delete table inet pinfold",
+        "flush chain inet pinfold outbound",
+        "flush chain bridge pinfold origins",
+    ] {
+        // Our own changes in between are nobody else's.
+        firewall.apply(&b, Endpoint::new(B), Policy::default()).await.unwrap();
+        firewall.remove(&b).await.unwrap();
+        assert!(sh(&format!("nft {flush}")));
+        let gone = Instant::now();
+        while !sh(&back) {
+            assert!(gone.elapsed() < Duration::from_secs(20), "{flush} is not undone");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("nft {flush}: undone within {:?}", gone.elapsed());
+    }
+    watching.abort();
+    assert!(!firewall.restore().await.unwrap());
+    let setting = BridgedPackets::past_the_rules();
+    assert!(firewall.restore().await.unwrap(), "bridged packets pass the rules again");
+    assert!(!firewall.restore().await.unwrap());
+    drop(setting);
 }
 
 /// The address at which `namespace` is reached over IPv6 by its neighbours on the bridge.
