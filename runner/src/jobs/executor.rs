@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::deadline::{age, deadline, remaining};
+use super::outbox::Delivery;
 use super::{ControlPlane, Outbox};
 use crate::error::{Class, OpError, OpResult};
 use crate::node::{Node, sandbox_id};
@@ -52,32 +54,9 @@ impl Places {
     }
 }
 
-/// The control plane gives a job this long (runner contract 3.5); ours ends a little before, with a reason.
-fn deadline(kind: &JobKind) -> Duration {
-    let minutes = |m: u64| Duration::from_secs(m * 60 - 30);
-    match kind {
-        JobKind::CreateSandbox => minutes(30),
-        JobKind::BuildSnapshot | JobKind::PullSnapshot | JobKind::CreateBackup | JobKind::SnapshotSandbox => {
-            minutes(120)
-        }
-        JobKind::InspectSnapshotInRegistry => Duration::from_secs(28),
-        _ => minutes(10),
-    }
-}
-
-/// Less than this is no time to do anything in, and a clock may be wrong.
-const SHORTEST: Duration = Duration::from_secs(5);
-
-/// What is left of a job's time, `age` after it was claimed.
-fn remaining(kind: &JobKind, age: Duration) -> Duration {
-    deadline(kind).saturating_sub(age).max(SHORTEST)
-}
-
-/// How long ago a job of a listing was claimed: both times are by the control plane's clock, so that ours does not matter. None if they do not say.
-fn age(job: &Job, listed_at: Option<Timestamp>) -> Duration {
-    let claimed_at = job.updated_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
-    let age = listed_at.zip(claimed_at).map(|(now, then)| now.duration_since(then));
-    age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+/// Whether a sandbox runs when a job of this kind is done.
+fn is_start(kind: &JobKind) -> bool {
+    matches!(kind, JobKind::CreateSandbox | JobKind::StartSandbox)
 }
 
 #[derive(Debug, Default)]
@@ -177,22 +156,58 @@ impl Executor {
         }
         let executor = self.clone();
         self.0.tasks.spawn(async move {
+            let mut started = None;
             let (update, trace) = match serde_json::from_value::<Job>(value) {
                 Ok(job) => {
                     let trace = spans::of_job(&job);
+                    started = Some(job.resource_id.clone()).filter(|_| is_start(&job.kind));
                     let limit = remaining(&job.kind, age(&job, listed_at));
                     (executor.perform(job, limit, &trace).await, Some(trace))
                 }
                 Err(error) => (failed(&format!("the job could not be read: {error}")), None),
             };
-            executor.finish(id, update, trace);
+            let started = started.filter(|_| update.status == JobStatus::Completed);
+            executor.finish(id, update, trace, started);
         });
     }
 
-    fn finish(&self, id: String, update: StatusUpdate, trace: Option<TraceContext>) {
+    /// `started` is the sandbox that a job which completed has started.
+    fn finish(&self, id: String, update: StatusUpdate, trace: Option<TraceContext>, started: Option<String>) {
         // In the outbox first: there is no moment at which the job is neither running nor held.
-        self.0.outbox.submit(&self.0.control, id.clone(), update, trace);
+        let sent = self.0.outbox.submit(&self.0.control, id.clone(), update, trace);
         self.seen().finish(id);
+        if let Some(sandbox) = started {
+            let executor = self.clone();
+            // Not one of the tasks that a drain waits for: the control plane may be away.
+            tokio::spawn(async move {
+                if matches!(sent.await, Ok(Delivery::Refused)) {
+                    executor.take_back(&sandbox).await;
+                }
+            });
+        }
+    }
+
+    /// Stops a sandbox whose start came too late for its control plane, which counts it as failed (runner contract 14.4.11). One that it has
+    /// wanted again since is left alone.
+    async fn take_back(&self, sandbox: &str) {
+        let listed = match self.0.control.sandboxes(false).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                return tracing::warn!(sandbox, %error, "could not ask whether a sandbox that was started too late is wanted");
+            }
+        };
+        let failed = listed.iter().any(|remote| remote.id == sandbox && remote.state == "error");
+        let Ok(id) = sandbox_id(sandbox) else { return };
+        if !failed || self.0.node.index.get(&id).is_none_or(|known| known.busy) {
+            return;
+        }
+        tracing::warn!(
+            sandbox,
+            "stopping a sandbox that was started too late: its control plane counts it as failed"
+        );
+        if let Err(error) = self.0.node.stop(&id, StopSandbox::default()).await {
+            tracing::warn!(sandbox, %error, "could not stop a sandbox that was started too late");
+        }
     }
 
     /// Runs a job in its span; every line that is logged meanwhile names the job and the span.
@@ -223,7 +238,7 @@ impl Executor {
             self.dispatch(&job).await
         };
         let guarded = AssertUnwindSafe(tokio::time::timeout(limit, work)).catch_unwind().await;
-        if matches!(guarded, Ok(Err(_))) && matches!(kind, JobKind::CreateSandbox | JobKind::StartSandbox) {
+        if matches!(guarded, Ok(Err(_))) && is_start(&kind) {
             self.give_up(&job.resource_id).await;
         }
         let result = match guarded {
@@ -368,53 +383,6 @@ fn parse<T: DeserializeOwned>(job: &Job, text: &str) -> OpResult<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Contract 14.4, row 13: the control plane's own limits (3.5) are never met, so a job that takes too long ends with our reason.
-    #[test]
-    fn each_deadline_is_before_the_control_planes() {
-        for (kind, minutes) in [
-            (JobKind::CreateSandbox, 30.0),
-            (JobKind::BuildSnapshot, 120.0),
-            (JobKind::PullSnapshot, 120.0),
-            (JobKind::CreateBackup, 120.0),
-            (JobKind::SnapshotSandbox, 120.0),
-            (JobKind::StartSandbox, 10.0),
-            (JobKind::StopSandbox, 10.0),
-            (JobKind::DestroySandbox, 10.0),
-            (JobKind::ResizeSandbox, 10.0),
-            (JobKind::RecoverSandbox, 10.0),
-            (JobKind::UpdateSandboxNetworkSettings, 10.0),
-            (JobKind::RemoveSnapshot, 10.0),
-            (JobKind::InspectSnapshotInRegistry, 0.5),
-        ] {
-            let ours = deadline(&kind).as_secs_f64() / 60.0;
-            assert!(ours < minutes && ours > minutes * 0.9, "{}: {ours} of {minutes} minutes", kind.as_str());
-        }
-    }
-
-    /// Contract 3.5: the control plane counts from the claim, which may have been in an earlier life of this process.
-    #[test]
-    fn what_a_job_waited_is_a_part_of_its_time() {
-        let claimed = "2025-01-02T03:04:05.901Z";
-        let job = |updated: Option<&str>| -> Job {
-            let value = serde_json::json!({"id": "j", "type": "CREATE_SANDBOX", "status": "IN_PROGRESS", "updatedAt": updated});
-            serde_json::from_value(value).unwrap()
-        };
-        let left = |updated: Option<&str>, minutes_later: Option<i64>| {
-            let at = claimed.parse::<Timestamp>().unwrap();
-            let listed = minutes_later.map(|m| at + jiff::SignedDuration::from_mins(m));
-            remaining(&JobKind::CreateSandbox, age(&job(updated), listed))
-        };
-        let whole = deadline(&JobKind::CreateSandbox);
-        assert_eq!(left(Some(claimed), Some(20)), whole - Duration::from_secs(20 * 60));
-        assert_eq!(left(Some(claimed), Some(45)), SHORTEST);
-        // A time in the future, and times that nobody tells, cost nothing.
-        for (updated, later) in
-            [(Some(claimed), Some(-20)), (Some(claimed), None), (None, Some(20)), (Some("soon"), Some(20))]
-        {
-            assert_eq!(left(updated, later), whole, "{updated:?} {later:?}");
-        }
-    }
 
     /// Contract 0.4: an API parses what it is told, so text that means nothing to it must not look as if it did.
     #[test]

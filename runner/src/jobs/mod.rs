@@ -1,6 +1,7 @@
 //! Jobs (runner contract 3 and 17): one poll, an executor with limits for each class of work, and results that are kept until acknowledged.
 
 mod client;
+mod deadline;
 mod executor;
 mod gate;
 mod outbox;

@@ -13,6 +13,7 @@ use pinfold_proto::runner::job::StatusUpdate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -26,6 +27,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Results sent at the same time.
 const PARALLEL: usize = 8;
+
+/// What became of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It was taken.
+    Taken,
+    /// It came too late: the control plane had given its job up, or does not know it.
+    Refused,
+    /// It is kept for the next life of this process.
+    Kept,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
@@ -115,29 +127,31 @@ impl Outbox {
         }
     }
 
-    /// Keeps a result and sends it until it is acknowledged. `trace` is the job's span.
+    /// Keeps a result and sends it until it is acknowledged; what is returned says how that ended. `trace` is the job's span.
     pub fn submit(
         &self,
         control: &Arc<dyn ControlPlane>,
         job: String,
         update: StatusUpdate,
         trace: Option<TraceContext>,
-    ) {
+    ) -> JoinHandle<Delivery> {
         self.pending().insert(job.clone(), update.clone());
         let (outbox, control) = (self.clone(), control.clone());
         self.0.tasks.spawn(async move {
             let kept = outbox.keep(&job, &update);
             let sent = outbox.attempt(&control, &job, &update, trace.as_ref());
-            let (kept, done) = tokio::join!(kept, sent);
+            let (kept, sent) = tokio::join!(kept, sent);
             if let Err(error) = kept {
                 tracing::error!(job, %error, "could not keep a job's result on disk");
             }
-            if done {
-                outbox.acknowledged(&job).await;
-            } else {
-                outbox.deliver(control, job, update, trace).await;
+            match sent {
+                Some(delivery) => {
+                    outbox.acknowledged(&job).await;
+                    delivery
+                }
+                None => outbox.deliver(control, job, update, trace).await,
             }
-        });
+        })
     }
 
     /// Stops trying, and waits up to `grace` for what is on its way. What remains is on disk.
@@ -155,31 +169,31 @@ impl Outbox {
         files::replace(&self.path(job), bytes).await
     }
 
-    /// Sends once; true when nothing is left to do.
+    /// Sends once; none when it has to be tried again.
     async fn attempt(
         &self,
         control: &Arc<dyn ControlPlane>,
         job: &str,
         update: &StatusUpdate,
         trace: Option<&TraceContext>,
-    ) -> bool {
-        let Ok(_permit) = self.0.sending.acquire().await else { return false };
+    ) -> Option<Delivery> {
+        let _permit = self.0.sending.acquire().await.ok()?;
         let span = spans::update_job_status(job, update, trace);
         let reported = control.report(job, update).instrument(span.clone()).await;
         if let Err(error) = &reported {
             span.record("error", error.to_string());
         }
         match reported {
-            Ok(()) => true,
+            Ok(()) => Some(Delivery::Taken),
             Err(ApiCallError::Status { status: status @ (404 | 409), .. }) => {
                 tracing::warn!(job, status, "nobody waits for this result any more");
-                true
+                Some(Delivery::Refused)
             }
             Err(error) => {
                 if !error.is_told() {
                     tracing::warn!(job, %error, "could not report a result; trying again");
                 }
-                false
+                None
             }
         }
     }
@@ -190,19 +204,20 @@ impl Outbox {
         job: String,
         update: StatusUpdate,
         trace: Option<TraceContext>,
-    ) {
+    ) -> Delivery {
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::select! {
-                done = self.attempt(&control, &job, &update, trace.as_ref()) => if done {
-                    return self.acknowledged(&job).await;
+                sent = self.attempt(&control, &job, &update, trace.as_ref()) => if let Some(delivery) = sent {
+                    self.acknowledged(&job).await;
+                    return delivery;
                 },
-                () = self.0.stop.cancelled() => return,
+                () = self.0.stop.cancelled() => return Delivery::Kept,
             }
             let jittered = pause.mul_f64(0.5 + rand::random::<f64>());
             tokio::select! {
                 () = tokio::time::sleep(jittered) => pause = (pause * 2).min(LONGEST_PAUSE),
-                () = self.0.stop.cancelled() => return,
+                () = self.0.stop.cancelled() => return Delivery::Kept,
             }
         }
     }

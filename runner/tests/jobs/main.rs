@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, Control, IMAGE, create_payload, eventually};
-use pinfold_engine::Fault;
+use pinfold_engine::{ContainerStatus, Fault};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::job::{JobStatus, StatusUpdate};
 use pinfold_runner::jobs::{ApiCallError, ControlPlane, Executor, HttpControlPlane, Outbox, poll};
@@ -457,4 +457,23 @@ async fn a_job_of_an_earlier_life_has_only_what_is_left_of_its_time() {
     assert!(began.elapsed() > Duration::from_secs(4 * 60), "{:?}", began.elapsed());
     stop.cancel();
     polling.await.unwrap();
+}
+
+/// Contract 14.4, row 11: what was started after its control plane had given the job up does not run on unseen, unless it is wanted again.
+#[tokio::test]
+async fn a_sandbox_that_was_started_too_late_is_stopped() {
+    let (bench, control) = (Bench::new().await, Arc::new(Control::default()));
+    let (_, stop, task) = bench.serve(control.clone()).await;
+    let (wanted, failed) = (SandboxId::random(), SandboxId::random());
+    for (id, state) in [(&wanted, "starting"), (&failed, "error")] {
+        control.believes(id, state, "started");
+        control.refuse_reports.lock().unwrap().push_back(409);
+        control.push("CREATE_SANDBOX", id.as_str(), Some(create_payload(id)));
+        eventually("the refusal", || control.refuse_reports.lock().unwrap().is_empty()).await;
+    }
+    let status = |id: &SandboxId| bench.engine.container(id.as_str()).map(|c| c.status);
+    eventually("the late one to be stopped", || status(&failed) == Some(ContainerStatus::Exited)).await;
+    assert_eq!(status(&wanted), Some(ContainerStatus::Running));
+    stop.cancel();
+    task.await.unwrap();
 }
