@@ -410,10 +410,11 @@ fn is_interface(name: &str) -> bool {
     !name.is_empty() && name.len() <= 15 && name.chars().all(valid)
 }
 
-/// Whether bridged packets are shown to IPv4's and IPv6's rules.
+/// Whether the kernel shows bridged packets to IPv4's and IPv6's rules.
 const BRIDGED_PACKETS: [&str; 2] =
     ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"];
 
+/// False when somebody has switched one of them off; without the bridge module there is nothing to show.
 async fn bridged_packets_are_shown() -> bool {
     for path in BRIDGED_PACKETS {
         if tokio::fs::read_to_string(path).await.is_ok_and(|value| value.trim() == "0") {
