@@ -535,7 +535,7 @@ ALONE: dict[str, Callable[[], list[Row]]] = {
     "daemon-idle": daemon_idle,
     "daemon-terminals": daemon_terminals,
     "daemon-ssh": daemon_ssh,
-    "overhead": overhead,
+    "overhead": lambda: overhead(daemon_binary()),
     "policies": policies,
     "fleet": fleet,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from stack import REPO, StackError
 from table import Row
@@ -28,9 +29,8 @@ def milliseconds(text: str, label: str) -> float:
     return float(number) * UNITS[unit]
 
 
-def overhead() -> list[Row]:
-    """The runner's part of a create: on the real engine, against the engine's own calls in turns; and on one that takes no time."""
-    daemon = os.environ.get("PINFOLD_DAEMON_BINARY") or REPO / os.environ.get("CARGO_TARGET_DIR", "target") / f"{os.uname().machine}-unknown-linux-musl/release/pinfold-daemon"
+def overhead(daemon: Path) -> list[Row]:
+    """The runner's part of a create with this daemon: on the real engine, against the engine's own calls in turns; and on one that takes no time."""
     real = said("engine", "measure", PINFOLD_DAEMON_BINARY=str(daemon))
     floor, ours = (milliseconds(real, f"{what:32} median") for what in ("engine create+start alone", "runner create until ready"))
     return [
