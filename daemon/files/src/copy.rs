@@ -33,8 +33,7 @@ pub(crate) fn tree(source: &Path, target: &Path) -> Result<(), CopyError> {
 struct Copier {
     /// Whether anything was made yet. The first is the target itself.
     made: bool,
-    /// Device and inode of a file, and where it was copied to.
-    /// Files with several names, so that the copies share one file as well.
+    /// Files with several names, by device and inode, and where each was copied to: the copies share one file as well.
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
