@@ -247,8 +247,14 @@ impl Node {
 
     /// The container of a sandbox that the index may not know; none if there is none, or if it is somebody else's.
     pub(crate) async fn find(&self, id: &SandboxId) -> OpResult<Option<Container>> {
-        match self.engine.inspect(id.as_str()).await {
-            Ok(found) => Ok(Some(found).filter(|found| definition::is_of(id, found))),
+        let found = self.look_at(id.as_str()).await?;
+        Ok(found.filter(|found| definition::is_of(id, found)))
+    }
+
+    /// The container of that name, whoever's it is.
+    pub(super) async fn look_at(&self, container: &str) -> OpResult<Option<Container>> {
+        match self.engine.inspect(container).await {
+            Ok(found) => Ok(Some(found)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }

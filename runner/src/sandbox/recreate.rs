@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pinfold_engine::{Container, ContainerStatus, Limits};
+use pinfold_engine::{ContainerStatus, Limits};
 use pinfold_network::Endpoint;
 use pinfold_proto::id::SandboxId;
 
@@ -120,6 +120,10 @@ impl Node {
     /// Removes the old container, which nobody needs any more.
     async fn end_recreation(&self, id: &SandboxId, aside: &str) -> OpResult<()> {
         self.remove_container(aside).await?;
+        self.forget_replacement(id).await
+    }
+
+    async fn forget_replacement(&self, id: &SandboxId) -> OpResult<()> {
         self.records.change(id, |r| (r.replacing, r.copied) = (None, false)).await
     }
 
@@ -164,29 +168,21 @@ impl Node {
         let Some(record) = self.records.get(id) else { return Ok(()) };
         let Some(aside) = record.replacing else { return Ok(()) };
         if self.look_at(&aside).await?.is_none() {
-            return self.records.change(id, |r| (r.replacing, r.copied) = (None, false)).await;
+            return self.forget_replacement(id).await;
         }
         match self.look_at(id.as_str()).await? {
             Some(_) if record.copied => return self.end_recreation(id, &aside).await,
             // None of ours starts what is not whole, so somebody wanted this one.
             Some(new) if new.status != ContainerStatus::Created => {
                 tracing::error!(sandbox = %id, aside, "a sandbox ran although a resize of it was not finished; its old container is kept, and is yours to remove");
-                return self.records.change(id, |r| (r.replacing, r.copied) = (None, false)).await;
+                return self.forget_replacement(id).await;
             }
             Some(_) | None => {}
         }
         tracing::warn!(sandbox = %id, aside, "a resize was not finished; putting the old container back");
         self.remove_container(id.as_str()).await?;
         self.engine.rename(&aside, id.as_str()).await?;
-        self.records.change(id, |r| (r.replacing, r.copied) = (None, false)).await?;
+        self.forget_replacement(id).await?;
         self.adopt(id).await.map(drop)
-    }
-
-    async fn look_at(&self, container: &str) -> OpResult<Option<Container>> {
-        match self.engine.inspect(container).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 }
