@@ -2,6 +2,7 @@
 //! sandbox to do it all in. A dev-dependency, theirs and the runner's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod fuse;
 mod hung;
 mod routes;
 mod server;
@@ -18,6 +19,7 @@ use nix::unistd::Pid;
 use pinfold_spawn::Spawner;
 use tokio::runtime::{Builder, Runtime};
 
+pub use fuse::Fuse;
 pub use hung::Hung;
 pub use routes::Routes;
 pub use server::{Server, WebSocket};

@@ -7,15 +7,13 @@
 #![allow(clippy::cast_possible_truncation, reason = "offsets in files of some bytes")]
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::libc::{O_ACCMODE, O_RDONLY, O_TRUNC};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tempfile::TempDir;
+use pinfold_testing::Fuse;
 
 const ROOT: u64 = 1;
 /// Objects of this name do not arrive.
@@ -26,29 +24,18 @@ const ATOMIC_TRUNCATION: u32 = 1 << 3;
 const IN_HEADER: usize = 40;
 
 /// A bucket, mounted until it is dropped.
-pub struct Bucket(TempDir);
+pub struct Bucket(Fuse);
 
 impl Bucket {
     /// An empty one. Mounting takes root.
     pub fn mount() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-        let flags = MsFlags::empty();
-        mount(Some("bucket"), directory.path(), Some("fuse"), flags, Some(options.as_str())).unwrap();
+        let (mounted, device) = Fuse::mount("bucket");
         std::thread::spawn(move || Server { device, nodes: BTreeMap::new(), last: ROOT }.serve());
-        Self(directory)
+        Self(mounted)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
-    }
-}
-
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_FORCE);
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
     }
 }
 
