@@ -48,13 +48,20 @@ class StackError(Exception):
         self.status = status
 
 
+# What was given to somebody here, who may not listen yet, or not at the moment.
+GIVEN: set[int] = set()
+
+
 def free_port() -> int:
     """A TCP port that nobody uses, below those that the kernel gives to connections: a server finds it free at its next start as well."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(first - 12_000, first)
+        if port in GIVEN:
+            continue
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("", port))
+            GIVEN.add(port)
             return port
 
 
