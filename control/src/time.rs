@@ -27,14 +27,20 @@ pub(crate) fn steady() -> i64 {
 /// How far the wall clock was set since the start. It changes only with a step, so that one moment is always told as the same time.
 fn offset() -> i64 {
     static OFFSET: AtomicI64 = AtomicI64::new(0);
-    let steady = steady();
-    let found = now() - steady;
+    let (before, wall, after) = (steady(), now(), steady());
     let known = OFFSET.load(Ordering::Relaxed);
+    let found = between(before, wall, after, known);
     if (found - known).abs() < STEP {
         return known;
     }
     OFFSET.store(found, Ordering::Relaxed);
     found
+}
+
+/// The offset that is nearest to the known one, of those that it can be when the wall clock was read between two steady times. We may have stood still
+/// there, and that is no step.
+fn between(before: i64, wall: i64, after: i64, known: i64) -> i64 {
+    known.clamp(wall - after, wall - before)
 }
 
 /// The wall clock's time of a steady one.
@@ -85,5 +91,13 @@ mod tests {
             assert_eq!(super::wall(moment), first);
         }
         assert_eq!(super::steady_of(first), moment);
+    }
+
+    #[test]
+    fn to_stand_still_between_two_clocks_is_no_step() {
+        assert_eq!(super::between(1_000, 1_003, 9_000, 3), 3);
+        assert_eq!(super::between(1_000, 8_990, 9_000, 3), 3);
+        assert_eq!(super::between(1_000, 101_000, 1_001, 3), 99_999);
+        assert_eq!(super::between(1_000, -99_000, 1_001, 3), -100_000);
     }
 }
