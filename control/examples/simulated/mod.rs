@@ -20,6 +20,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pinfold_proxy::{Proxy, Target};
 use serde_json::{Value, json};
 
+/// The pause after a call that failed.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// What the runner has done, for tests to look at.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -87,11 +90,14 @@ impl SimulatedRunner {
             loop {
                 let (status, answer) = self.call("GET", "/api/jobs/poll?timeout=20&limit=10", None).await;
                 self.take(&answer["jobs"]);
-                if status != StatusCode::OK {
+                let mut heard = status == StatusCode::OK;
+                while !heard {
                     // The poll that failed may have claimed jobs that we did not hear of.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    let (_, page) = self.call("GET", "/api/jobs?status=IN_PROGRESS&limit=200", None).await;
+                    tokio::time::sleep(AGAIN).await;
+                    let (status, page) =
+                        self.call("GET", "/api/jobs?status=IN_PROGRESS&limit=200", None).await;
                     self.take(&page["items"]);
+                    heard = status == StatusCode::OK;
                 }
             }
         };
@@ -153,13 +159,14 @@ impl SimulatedRunner {
             Ok(result) => json!({ "status": "COMPLETED", "resultMetadata": result.to_string() }),
             Err(reason) => json!({ "status": "FAILED", "errorMessage": reason }),
         };
-        for _ in 0..20 {
+        // However long the control plane is away: nobody else tells of it.
+        loop {
             let (status, _) =
                 self.call("POST", &format!("/api/jobs/{id}/status"), Some(update.clone())).await;
             if status.is_success() || status.is_client_error() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(AGAIN).await;
         }
     }
 
