@@ -129,8 +129,10 @@ async fn an_upstream_that_restarts_is_found_again_even_by_a_post() {
 
 #[tokio::test]
 async fn unreachable_and_silent_are_different_errors() {
-    let (listener, refused) = listen().await;
-    drop(listener);
+    // Bound and not listening: whoever asks is refused, and nobody else can take the port.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = bound.local_addr().unwrap();
     let answer = exchange(front(refused).await, &request("GET")).await;
     assert!(
         answer.starts_with("HTTP/1.1 502") && answer.contains("could not connect to 127.0.0.1:"),

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -10,7 +12,7 @@ use common::{exchange, front, listen, read_head, send, serve, soon};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 const EMPTY: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
@@ -150,8 +152,15 @@ async fn a_head_request_keeps_the_length_without_a_body() {
 
 #[tokio::test]
 async fn localhost_means_both_families() {
-    let v6 = TcpListener::bind("[::1]:0").await.unwrap();
-    let port = v6.local_addr().unwrap().port();
+    // The same port of IPv4 is bound without listening: it refuses, and no other test can take it.
+    let bound = TcpSocket::new_v4().unwrap();
+    let (v6, port) = loop {
+        let v6 = TcpListener::bind("[::1]:0").await.unwrap();
+        let port = v6.local_addr().unwrap().port();
+        if bound.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
+            break (v6, port);
+        }
+    };
     let front = front(pinfold_proxy::Upstream::Localhost(port)).await;
     let client = tokio::spawn(exchange(front, "GET /hop/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     let (mut stream, _) = soon("a connection over IPv6", v6.accept()).await.unwrap();
