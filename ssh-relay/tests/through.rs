@@ -13,7 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use common::{Server, noise, text, with_input};
-use pinfold_testing::wait_for;
+use pinfold_testing::{free_port, wait_for};
 
 fn two_hops() -> Server {
     Server::start_as("ssh_chain", &["2"])
@@ -140,7 +140,7 @@ fn forwards_in_all_directions() {
             serve_backwards(stream.unwrap())
         }
     });
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let here = server.path("here");
 
     let mut ssh = server.ssh();
@@ -203,18 +203,17 @@ fn serve_backwards(mut stream: impl Read + Write) {
 #[test]
 fn keepalives_pass_through() {
     let server = two_hops();
-    let output = server
-        .ssh()
-        .args([
-            "-o",
-            "ServerAliveInterval=1",
-            "-o",
-            "ServerAliveCountMax=3",
-            "127.0.0.1",
-            "sleep 5; echo alive",
-        ])
-        .output();
-    assert_eq!(text(&output.unwrap().stdout), "alive\n");
+    let mut ssh = server.ssh();
+    // It tells of each packet. These two types answer global requests, of which only keepalives come again and again.
+    ssh.args(["-N", "-vvv", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=60"]);
+    let mut ssh = ssh.arg("127.0.0.1").stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(ssh.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let answers = lines.filter(|line| {
+        line.ends_with("receive packet: type 81") || line.ends_with("receive packet: type 82")
+    });
+    assert_eq!(answers.take(3).count(), 3, "keepalives are not answered");
+    assert!(Command::new("kill").arg(ssh.id().to_string()).status().unwrap().success());
+    ssh.wait().unwrap();
 }
 
 #[test]
