@@ -48,6 +48,12 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = PATIENCE)
         time.sleep(0.02)
 
 
+def fetch(method: str, url: str, **options: Any) -> httpx.Response:
+    """One call on a connection of its own."""
+    # Nothing here is TLS unless it says so, and to read the host's authorities takes longer than most calls.
+    return httpx.request(method, url, **{"timeout": PATIENCE, "verify": False, **options})
+
+
 class Process:
     """The example binary: a control plane, a runner, or both."""
 
@@ -88,8 +94,7 @@ class Api:
     def __init__(self, url: str, key: str) -> None:
         self.url = url
         self.key = key
-        # Nothing here is TLS, and to read the host's authorities takes longer than most calls.
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60, verify=False)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE, verify=False)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.http.request(method, path, **options)
@@ -153,13 +158,13 @@ class SignedStore:
             previous = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
             content = piece[::-1] if number == spoil else piece
             body += f"{len(piece):x};chunk-signature={previous}\r\n".encode() + content + b"\r\n"
-        return httpx.put(f"{self.base}/{self.bucket}{path}", headers=signed, content=body)
+        return fetch("PUT", f"{self.base}/{self.bucket}{path}", headers=signed, content=body)
 
     def __call__(self, method: str, path: str, headers: dict[str, str] | None = None, at: float | None = None, **options: Any) -> httpx.Response:
         by_host = self.host.startswith(self.bucket + ".")
         target = path if by_host else f"/{self.bucket}{path}"
         signed = self.sign(method, target, headers or {}, at or time.time())
-        return httpx.request(method, self.base + target, headers=signed, **options)
+        return fetch(method, self.base + target, headers=signed, **options)
 
 
 class ManualRunner:

@@ -6,16 +6,15 @@ import concurrent.futures
 import json
 import uuid
 
-import httpx
 import pytest
 
-from control_harness import POOL, Api, Process, wait_for
+from control_harness import POOL, Api, Process, fetch, wait_for
 
 
 @pytest.mark.parametrize("header", [None, "Bearer nonsense", "Bearer", "Basic abc", "Bearer a b", "Bearer " + "x" * 4000])
 def test_bad_keys_are_refused(control: Process, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
-    answer = httpx.get(control.info["url"] + "/sandbox", headers=headers)
+    answer = fetch("GET", control.info["url"] + "/sandbox", headers=headers)
     assert answer.status_code == 401
     body = answer.json()
     assert body["statusCode"] == 401 and body["error"] == "Unauthorized" and body["path"] == "/api/sandbox"
@@ -168,8 +167,8 @@ def test_fifty_clients_at_once(control: Process) -> None:
 def test_doubled_slashes_and_other_methods(control: Process, api: Api) -> None:
     root = control.info["url"].removesuffix("/api")
     headers = {"Authorization": f"Bearer {control.info['apiKey']}"}
-    assert httpx.get(f"{root}/api//sandbox", headers=headers).status_code == 200
-    assert httpx.get(f"{root}/api/health").json() == {"status": "ok"}
+    assert fetch("GET", f"{root}/api//sandbox", headers=headers).status_code == 200
+    assert fetch("GET", f"{root}/api/health").json() == {"status": "ok"}
     assert api("PATCH", "/sandbox").status_code == 405
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -9,12 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from control_harness import PATIENCE, Api, Split, Toolbox, free_port, wait_for
+from control_harness import PATIENCE, Api, Split, Toolbox, fetch, free_port, wait_for
 
 SHIM = """
 #define _GNU_SOURCE
@@ -198,7 +199,7 @@ def test_each_timer_fires_when_it_is_due_and_not_before(stepped: Stepped) -> Non
     assert (stepped.api.state(archives), stepped.api.state(never)) == ("archived", "started")
 
 
-def test_use_keeps_a_sandbox_awake_and_looking_at_it_does_not(stepped: Stepped) -> None:
+def test_use_keeps_a_sandbox_awake_and_looking_at_it_does_not(stepped: Stepped, tmp_path: Path) -> None:
     toolbox = Toolbox()
     stepped.manual.healthcheck(proxyUrl=toolbox.url)
     boxes = {name: stepped.started(name, autoStopInterval=15, public=True) for name in ("toolbox", "preview", "told", "read", "watched")}
@@ -208,10 +209,10 @@ def test_use_keeps_a_sandbox_awake_and_looking_at_it_does_not(stepped: Stepped) 
         key = {"Authorization": f"Bearer {stepped.api.key}"}
         watching = {**key, "X-Daytona-Skip-Last-Activity-Update": "true"}
         by_host = {"Host": f"3000-{boxes['preview']}.proxy.localhost"}
-        assert httpx.get(f"{root}/toolbox/{boxes['toolbox']}/files", headers=key).status_code == 200
-        assert httpx.get(f"{root}/page", headers=by_host).status_code == 200
+        assert fetch("GET", f"{root}/toolbox/{boxes['toolbox']}/files", headers=key).status_code == 200
+        assert fetch("GET", f"{root}/page", headers=by_host).status_code == 200
         assert stepped.api.post(f"/sandbox/{boxes['told']}/last-activity").status_code == 201
-        assert httpx.get(f"{root}/toolbox/{boxes['watched']}/files", headers=watching).status_code == 200
+        assert fetch("GET", f"{root}/toolbox/{boxes['watched']}/files", headers=watching).status_code == 200
         assert stepped.api.state(boxes["read"]) == "started" and len(stepped.api.get("/sandbox").json()["items"]) == 5
 
     stepped.let_pass(10 * MINUTE)
@@ -220,6 +221,14 @@ def test_use_keeps_a_sandbox_awake_and_looking_at_it_does_not(stepped: Stepped) 
     stepped.api.state(boxes["read"])
     for job in came(stepped, ("STOP_SANDBOX", boxes["read"]), ("STOP_SANDBOX", boxes["watched"])).values():
         stepped.finish(job)
+
+    def stored() -> int:
+        query = "SELECT count(*) FROM sandboxes WHERE state = 'started' AND last_activity_at - created_at >= 600000"
+        with contextlib.closing(sqlite3.connect(f"file:{tmp_path}/data/control.db?mode=ro", uri=True)) as database:
+            return int(database.execute(query).fetchone()[0])
+
+    # Last activities are written down some time after they happened.
+    wait_for("what was used to be stored", lambda: stored() == 3)
     stepped.control.kill()
     stepped.start_control()
     assert stepped.poll(0.2) == [], "what was used is remembered by its start, or by what was stored"
@@ -281,7 +290,7 @@ def test_credentials_end_when_they_said(tmp_path: Path) -> None:
             valid = stepped.api.get("/sandbox/ssh-access/validate", params={"token": ssh["token"]}).json()
             return [
                 valid == {"valid": True, "sandboxId": box},
-                httpx.get(root, headers={"Host": link["url"].removeprefix("http://")}).status_code == 200,
+                fetch("GET", root, headers={"Host": link["url"].removeprefix("http://")}).status_code == 200,
                 Api(stepped.control.info["url"], key).get("/sandbox").status_code == 200,
             ]
 

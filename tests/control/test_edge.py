@@ -8,7 +8,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from control_harness import Api, Process
+from control_harness import Api, Process, fetch
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ class Edge:
 
     def get(self, path: str, host: str | None = None, **headers: str) -> httpx.Response:
         named = {"Host": host} if host else {}
-        return httpx.get(self.root + path, headers={**named, **{k.replace("_", "-"): v for k, v in headers.items()}})
+        return fetch("GET", self.root + path, headers={**named, **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_no_key_of_ours_reaches_a_sandbox_however_the_request_was_let_in(edge: E
     for foreign in ("Basic dTpw", "Bearer dtn_" + "0" * 64):
         assert arrives(foreign, *public) == foreign
     twice = httpx.Headers([("Host", host), ("Authorization", "Bearer the-apps-own"), ("Authorization", f"Bearer {edge.key}")])
-    answer = httpx.get(edge.root, headers=twice)
+    answer = fetch("GET", edge.root, headers=twice)
     assert answer.status_code == 200 and edge.key not in answer.text
 
 
@@ -136,7 +136,7 @@ def test_a_stopped_sandbox_says_so(edge: Edge, api: Api, sandbox: str) -> None:
 
 def test_browsers_may_call(edge: Edge) -> None:
     asked = {"Origin": "http://app.test", "Access-Control-Request-Method": "POST"}
-    answer = httpx.request("OPTIONS", edge.root + "/api/sandbox", headers=asked)
+    answer = fetch("OPTIONS", edge.root + "/api/sandbox", headers=asked)
     assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "http://app.test"
     assert "access-control-allow-credentials" not in answer.headers
 
@@ -144,7 +144,7 @@ def test_browsers_may_call(edge: Edge) -> None:
 def test_pages_of_other_origins_may_call_a_preview(edge: Edge, api: Api, sandbox: str) -> None:
     host = f"3000-{sandbox}.proxy.localhost:{edge.port}"
     asked = {"Host": host, "Origin": "http://app.test", "Access-Control-Request-Method": "PUT"}
-    before = httpx.request("OPTIONS", edge.root + "/page", headers=asked)
+    before = fetch("OPTIONS", edge.root + "/page", headers=asked)
     assert before.status_code == 204 and before.headers["access-control-allow-origin"] == "http://app.test"
     token = api.get(f"/sandbox/{sandbox}/ports/3000/preview-url").json()["token"]
     answer = edge.get("/page", host, Origin="http://app.test", X_Daytona_Preview_Token=token)

@@ -135,15 +135,27 @@ def test_a_declarative_build_shows_its_log(sdk: Daytona) -> None:
         sdk.create(CreateSandboxFromImageParams(image=bad), on_snapshot_create_logs=lines.append)
 
 
-def test_the_socket_wakes_waits(sdk: Daytona, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_socket_wakes_waits(sdk: Daytona, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events alone end a wait: the SDK looks by itself as well, at once and then each second, and sees nothing here after its first look."""
-    sdk.delete(sdk.create())
+    first = sdk.create()
+
+    def hears() -> bool:
+        """Whether the SDK's socket stands: only an event tells this object that it was stopped."""
+        for verb in ("start", "stop"):
+            assert api.post(f"/sandbox/{first.id}/{verb}").status_code == 200
+        until = time.monotonic() + 0.2
+        while word(first.state) == "started" and time.monotonic() < until:
+            time.sleep(0.005)
+        return word(first.state) != "started"
+
+    wait_for("the SDK to hear events", hears)
     look, looks = Sandbox.refresh_data, itertools.count()
     monkeypatch.setattr(Sandbox, "refresh_data", lambda sandbox: None if next(looks) else look(sandbox))
     image = Image.base("registry.test/base:1").env({"UNIQUE": str(time.time_ns())})
     params = CreateSandboxFromImageParams(image=image, env_vars={"SIM_DELAY_MS": "300"})
     sdk.delete(sdk.create(params, timeout=30))
     assert next(looks) >= 1, "it did not wait"
+    sdk.delete(first)
 
 
 def test_volumes(sdk: Daytona, api: Api) -> None:

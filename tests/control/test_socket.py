@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from control_harness import PATIENCE, Api, Process
+from control_harness import PATIENCE, Api, Process, fetch
 
 
 @contextlib.contextmanager
@@ -158,5 +157,5 @@ def test_a_key_that_was_deleted_hears_no_more(control: Process, api: Api) -> Non
 
 
 def test_only_websockets_are_spoken(control: Process) -> None:
-    answer = httpx.get(control.info["url"] + "/socket.io/", params={"EIO": "4", "transport": "polling"})
+    answer = fetch("GET", control.info["url"] + "/socket.io/", params={"EIO": "4", "transport": "polling"})
     assert answer.status_code == 400 and "WebSocket" in answer.json()["message"]

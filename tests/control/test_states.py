@@ -72,7 +72,8 @@ def test_what_cannot_be_recovered_is_refused_and_a_failed_recovery_is_told_at_on
     ready.manual.do("RECOVER_SANDBOX", "FAILED", errorMessage="the disk is still full")
     answer = pending.result(PATIENCE)
     assert answer is not None and answer.status_code == 400 and "still full" in answer.json()["message"]
-    assert time.monotonic() - began < 10 and ready.api.state(box) == "error"
+    # A wait for an end that nobody tells of takes half a minute.
+    assert time.monotonic() - began < 25 and ready.api.state(box) == "error"
 
 
 class Log:
@@ -82,6 +83,7 @@ class Log:
         self.lines = ["step 1\n"]
         self.more = threading.Condition()
         self.over = False
+        self.sent = threading.Event()
         log = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -105,6 +107,7 @@ class Log:
                         self.wfile.write(f"{len(line):x}\r\n{line}\r\n".encode())
                     if over:
                         self.wfile.write(b"0\r\n\r\n")
+                        log.sent.set()
                         return
 
             def log_message(self, *_: object) -> None:
@@ -122,7 +125,7 @@ class Log:
 
 
 def lines_of(split: Split, url: str) -> Iterator[str]:
-    with httpx.stream("GET", url, params={"follow": "true"}, headers={"Authorization": f"Bearer {split.api.key}"}, timeout=10) as log:
+    with httpx.stream("GET", url, params={"follow": "true"}, headers={"Authorization": f"Bearer {split.api.key}"}, timeout=PATIENCE) as log:
         assert log.status_code == 200
         yield from log.iter_lines()
 
@@ -143,6 +146,8 @@ def test_a_builds_log_is_streamed_while_it_is_built(ready: Split) -> None:
     log.write("step 2\n")
     assert next(lines) == "step 2" and split.api.state(box) == "building_snapshot"
     log.write("done\n", over=True)
+    # A control plane does not wait long for the rest of a log.
+    assert log.sent.wait(PATIENCE), "waited for the log to be sent"
     split.finish(job["id"])
     assert list(lines) == ["done"]
     split.manual.do("CREATE_SANDBOX")
@@ -299,12 +304,12 @@ def test_what_a_client_that_went_away_asked_for_is_done_whole(ready: Split) -> N
         head = f"POST /api/volumes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ready.api.key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", ready.port)) as client:
             client.sendall(head.encode() + body)
-            time.sleep(dice.random() * 0.003)
+            time.sleep(dice.random() * min(0.003 * 1.02 ** max(number - 300, 0), 0.3))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     for number in range(300):
         leave(number)
-    # How many were read before they were taken back is the machine's affair; it has to be enough to tell something.
+    # How many were read before they were taken back is the machine's affair; it has to be enough to tell something, so a slow one gets more time.
     more = itertools.count(300)
     wait_for("a hundred that were stored", lambda: len(stored()) > 100 or leave(next(more)))
 

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from control_harness import Api, Process, SignedStore, free_port
+from control_harness import Api, Process, SignedStore, fetch, free_port
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_uploads_in_parts(store: SignedStore, access: dict[str, Any]) -> None:
 
 def test_strangers_stay_out(store: SignedStore, control: Process, access: dict[str, Any]) -> None:
     key = f"/{access['organizationId']}/89ab/context.tar"
-    assert httpx.put(f"{store.base}/daytona{key}", content=b"x").status_code == 403
+    assert fetch("PUT", f"{store.base}/daytona{key}", content=b"x").status_code == 403
     for changed in ({"sessionToken": "wrong"}, {"secret": "wrong"}, {"accessKey": "wrong"}):
         assert SignedStore({**access, **changed})("PUT", key, content=b"x").status_code == 403, changed
     for bad in ("/../../etc/x", "/a/..%2F..%2Fx/c", "/one", "/a/b/.hidden"):
@@ -100,10 +99,10 @@ def test_strangers_stay_out(store: SignedStore, control: Process, access: dict[s
 def test_a_signature_is_for_one_request_and_some_minutes(store: SignedStore, access: dict[str, Any]) -> None:
     key = f"/{access['organizationId']}/5191/context.tar"
     headers = store.sign("GET", f"/daytona{key}", {}, time.time())
-    assert httpx.get(f"{store.base}/daytona{key}", headers=headers).status_code == 404, "as it was signed"
-    other = httpx.get(f"{store.base}/daytona{key}x", headers=headers)
+    assert fetch("GET", f"{store.base}/daytona{key}", headers=headers).status_code == 404, "as it was signed"
+    other = fetch("GET", f"{store.base}/daytona{key}x", headers=headers)
     assert other.status_code == 403 and "SignatureDoesNotMatch" in other.text
-    assert httpx.delete(f"{store.base}/daytona{key}", headers=headers).status_code == 403
+    assert fetch("DELETE", f"{store.base}/daytona{key}", headers=headers).status_code == 403
     for late in (-3600, 3600):
         skewed = store("GET", key, at=time.time() + late)
         assert skewed.status_code == 403 and "RequestTimeTooSkewed" in skewed.text
@@ -170,8 +169,8 @@ def test_the_authority_stays_and_its_key_is_ours_alone(tmp_path: Path) -> None:
         process = Process(tmp_path / "log", PINFOLD_DATA_DIR=str(tmp_path / "data"), PINFOLD_STORAGE_PORT=str(port))
         authority = tmp_path / "data/storage-ca.pem"
         context = ssl.create_default_context(cafile=str(authority))
-        assert httpx.get(f"https://127.0.0.1:{port}/daytona/", verify=context).status_code == 403
-        assert httpx.get(f"https://localhost:{port}/daytona/", verify=context).status_code == 403
+        assert fetch("GET", f"https://127.0.0.1:{port}/daytona/", verify=context).status_code == 403
+        assert fetch("GET", f"https://localhost:{port}/daytona/", verify=context).status_code == 403
         seen.append(authority.read_bytes())
         process.stop()
     assert seen[0] == seen[1]
