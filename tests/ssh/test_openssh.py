@@ -114,7 +114,8 @@ def test_the_agent_comes_along(server: Server, tmp_path: Path) -> None:
     path = str(tmp_path / "agent")
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
     try:
-        wait_for("the agent", lambda: os.path.exists(path))
+        # The socket's file is there a moment before anyone listens.
+        wait_for("the agent", lambda: socket.socket(socket.AF_UNIX).connect_ex(path) == 0)
         environment = os.environ | {"SSH_AUTH_SOCK": path}
         subprocess.run(["ssh-add", "-q", tmp_path / "other"], env=environment, check=True, capture_output=True)
         (server.work / "agent.pub").write_bytes((tmp_path / "other.pub").read_bytes())
@@ -145,7 +146,7 @@ def test_socks(server: Server) -> None:
         stream.recv(65536)
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
         stream.close()
-        assert curl.communicate(timeout=20)[0] == b"hello"
+        assert curl.communicate(timeout=60)[0] == b"hello"
     finally:
         ssh.kill()
         ssh.wait()
