@@ -108,7 +108,7 @@ fn a_limited_container_is_seen_by_its_host() {
     arguments.extend([image.0.as_str(), "/figures", "wait"]);
     let id = run("docker", &arguments).trim().to_owned();
     let _container = Container(name.clone());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !run("docker", &["logs", &name]).contains("load ") {
         assert!(Instant::now() < deadline, "the container did not print its figures");
         std::thread::sleep(Duration::from_millis(50));
