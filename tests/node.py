@@ -120,7 +120,7 @@ class Node:
     def start(self) -> None:
         """Starts it and waits until it has repaired what it found, and serves."""
         self.spawn()
-        eventually(self.answers, "the runner to answer", 30)
+        eventually(self.answers, "the runner to answer")
 
     def answers(self) -> bool:
         assert self.process is not None
@@ -205,7 +205,7 @@ class Node:
     def nothing_left(self) -> None:
         """A result's file goes a moment after its acknowledgement, everything else before it."""
         with contextlib.suppress(AssertionError):
-            eventually(lambda: not self.left(), "nothing to be left", 5)
+            eventually(lambda: not self.left(), "nothing to be left", 30)
         left = self.left()
         assert not left, f"left: {left}"
 
