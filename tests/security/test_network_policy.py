@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 
 import outside as beyond
 import pytest
-from daytona import CreateSandboxFromImageParams, Image
+from daytona import CreateSandboxFromImageParams, DaytonaError, Image
 
 from support import address, connects, docker, eventually, inspect, reachable
 
@@ -20,7 +21,13 @@ def outside(tmp_path_factory):
 
 
 def reaches(sandbox, host: str = OUTSIDE) -> bool:
-    return connects(sandbox, host, 8080)
+    """Asked where it should, so a busy machine has its time."""
+    return connects(sandbox, host, 8080, 30)
+
+
+def is_kept_in(sandbox, host: str = OUTSIDE) -> bool:
+    """Two seconds are long for a connection that nothing stands in the way of."""
+    return not connects(sandbox, host, 8080)
 
 
 def test_the_default_is_open(sandbox, outside):
@@ -29,7 +36,7 @@ def test_the_default_is_open(sandbox, outside):
 
 def test_block_all(make_sandbox, outside):
     sandbox = make_sandbox(network_block_all=True)
-    assert not reaches(sandbox)
+    assert is_kept_in(sandbox)
     assert sandbox.process.exec("echo toolbox still answers").exit_code == 0
 
 
@@ -45,23 +52,23 @@ def test_a_container_that_somebody_starts_has_its_policy(make_sandbox, outside):
 def test_an_allow_list(make_sandbox, outside):
     sandbox = make_sandbox(network_allow_list=f"{OUTSIDE}/32")
     assert reaches(sandbox)
-    assert not reaches(sandbox, OTHER)
+    assert is_kept_in(sandbox, OTHER)
 
 
 def test_changes_while_running(make_sandbox, outside):
     sandbox = make_sandbox()
     sandbox.update_network_settings(network_block_all=True)
-    eventually(lambda: not reaches(sandbox), "the network to be closed", 10)
+    eventually(lambda: is_kept_in(sandbox), "the network to be closed")
     sandbox.update_network_settings(network_block_all=False, network_allow_list=f"{OTHER}/32")
-    eventually(lambda: reaches(sandbox, OTHER), "the listed host to be open", 10)
-    assert not reaches(sandbox)
+    eventually(lambda: not is_kept_in(sandbox, OTHER), "the listed host to be open")
+    assert is_kept_in(sandbox)
 
 
 def test_a_policy_outlives_stop_and_start(make_sandbox, outside):
     sandbox = make_sandbox(network_block_all=True)
     sandbox.stop()
     sandbox.start()
-    assert not reaches(sandbox)
+    assert is_kept_in(sandbox)
 
 
 def test_a_change_of_a_stopped_sandbox_is_kept(make_sandbox, outside):
@@ -69,7 +76,7 @@ def test_a_change_of_a_stopped_sandbox_is_kept(make_sandbox, outside):
     sandbox.stop()
     sandbox.update_network_settings(network_block_all=True)
     sandbox.start()
-    assert not reaches(sandbox)
+    assert is_kept_in(sandbox)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +109,15 @@ def test_closed_from_the_first_packet_of_every_start(stack, make_sandbox, outsid
     assert beyond.outcome(closed.id, 4) == "False", "start while pinfold is dead"
     stack.start()
     assert beyond.outcome(closed.id, 4) == "False"
-    eventually(lambda: closed.process.exec("true").exit_code == 0, "the sandbox to answer again")
-    assert not reaches(closed), "pinfold came back"
+    eventually(lambda: answers(closed), "the sandbox to answer again")
+    assert is_kept_in(closed), "pinfold came back"
     assert reaches(free)
+
+
+def answers(sandbox) -> bool:
+    with contextlib.suppress(DaytonaError):
+        return sandbox.process.exec("true").exit_code == 0
+    return False
 
 
 RESOLVER = """
