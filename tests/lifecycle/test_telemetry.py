@@ -35,13 +35,18 @@ class Collector(ThreadingHTTPServer):
                 for scope in resource.scope_spans if traces else resource.scope_logs:
                     (self.spans if traces else self.logs).extend(scope.spans if traces else scope.log_records)
 
-    def span(self, name: str, **attributes: str) -> Span | None:
+    def span(self, name: str, trace: bytes | None = None, **attributes: str) -> Span | None:
         with self.lock:
             for span in self.spans:
                 found = {a.key: a.value.string_value for a in span.attributes}
-                if span.name == name and attributes.items() <= found.items():
+                if span.name == name and trace in (None, span.trace_id) and attributes.items() <= found.items():
                     return span
         return None
+
+    def lines(self, trace: bytes) -> set[str]:
+        """What was logged in a trace."""
+        with self.lock:
+            return {log.body.string_value for log in self.logs if log.trace_id == trace}
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -71,13 +76,12 @@ def test_a_create_and_a_call_are_traced(collector, restart, make_sandbox):
     job = eventually(lambda: collector.span("execute_CREATE_SANDBOX", **{"resource.id": sandbox.id}), "the span of the create")
     assert job.kind == Span.SPAN_KIND_INTERNAL
     for name in ("create container", "start container", "wait_for_daemon_running", "update_job_status"):
-        within = eventually(lambda name=name: collector.span(name), f"the span {name}")
-        assert within.trace_id == job.trace_id, name
+        # Jobs of sandboxes that are still being removed have spans of these names, too.
+        within = eventually(lambda name=name: collector.span(name, job.trace_id), f"the span {name}")
         assert within.parent_span_id == job.span_id, name
         assert job.start_time_unix_nano <= within.start_time_unix_nano <= within.end_time_unix_nano
     path = f"/sandboxes/{sandbox.id}/toolbox/process/execute"
     served = eventually(lambda: collector.span("POST /sandboxes/{id}/toolbox/{*path}", **{"url.path": path}), "the span of the command")
     assert served.kind == Span.SPAN_KIND_SERVER
     assert collector.services == {"daytona-runner"}
-    done = eventually(lambda: [log for log in collector.logs if log.trace_id == job.trace_id], "a line that was logged during the job")
-    assert "job completed" in {log.body.string_value for log in done}
+    eventually(lambda: "job completed" in collector.lines(job.trace_id), "the line that was logged at the job's end")
