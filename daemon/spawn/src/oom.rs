@@ -2,8 +2,7 @@
 //!
 //! `oom_score_adj` is inherited, so a daemon that protects itself has to give its children back the score they would have had; one that may not gives
 //! them a worse one. That is written right after the child starts: a hook before `exec` would cost the quick `posix_spawn` path, and raising the daemon's
-//! own score meanwhile would make it the victim. A program that forks in its first fraction of a millisecond may pass the daemon's score on to that
-//! one child.
+//! own score meanwhile would make it the victim. What a program has forked by then has the daemon's score, and is looked for.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::unistd::Pid;
 use pinfold_cgroup::Kernel;
+
+use crate::tree;
 
 const OWN: &str = "/proc/self/oom_score_adj";
 /// Not -1000: that would exempt the daemon, and a leak of its own could take the whole sandbox down.
@@ -35,9 +36,19 @@ pub(crate) fn childrens_score() -> Option<i32> {
     score().map(|own| if own < 0 { 0 } else { (own + WORSE).min(WORST) })
 }
 
-/// Gives a child its score. It may be gone already.
+/// Gives a child its score, and whatever it has forked with another. It may be gone already.
 pub(crate) fn set(pid: Pid, score: i32) {
-    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+    let score = score.to_string();
+    let mut next = vec![pid];
+    while let Some(pid) = next.pop() {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        if fs::read_to_string(&path).is_ok_and(|own| own.trim_end() != score)
+            && fs::write(path, &score).is_ok()
+        {
+            // Asked after the write: what is forked from here on inherits the new score.
+            next.extend(tree::children(pid));
+        }
+    }
 }
 
 /// The kernel's count of what it killed in this sandbox for want of memory: `memory.events` of its cgroup (v2), or `memory.oom_control` (v1).
@@ -101,6 +112,11 @@ fn parse(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -108,6 +124,31 @@ mod tests {
         assert_eq!(parse(b"low 0\nhigh 1\nmax 12\noom 3\noom_kill 2\noom_group_kill 9\n"), Some(2));
         assert_eq!(parse(b"oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
         assert_eq!(parse(b"oom_kill_disable 0\nunder_oom 0\n"), None);
+    }
+
+    #[test]
+    fn what_was_forked_before_gets_the_score_too() {
+        // Each `cat` ends with the test's end of the pipe.
+        let mut shell = Command::new("sh")
+            .args(["-c", "exec 3<&0; cat <&3 & (cat <&3; :) & echo; wait"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shell.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let root = Pid::from_raw(shell.id().cast_signed());
+        let family = || [vec![root], tree::descendants(root)].concat();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while family().len() < 4 {
+            assert!(Instant::now() < deadline, "a shell, two children and a grandchild: {:?}", family());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let worse = (score().unwrap() + 7).min(WORST);
+        set(root, worse);
+        for pid in family() {
+            let own = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+            assert_eq!(own.trim(), worse.to_string(), "{pid}");
+        }
     }
 
     #[test]
