@@ -177,9 +177,17 @@ async fn read(
                 }
                 _ => return Read::Done,
             },
-            () = &mut over, if follow => return Read::Done,
+            () = &mut over, if follow => break,
         }
     }
+    // Having stood still, we find that the time is over and the rest is there.
+    let rest = async {
+        while let Some(Ok(bytes)) = chunks.next().await
+            && out.send(bytes).await.is_ok()
+        {}
+    };
+    let _ = tokio::time::timeout(LOOK_AGAIN, rest).await;
+    Read::Done
 }
 
 /// Waits until the build is over.
