@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{Api, segment};
 use crate::exit::Failure;
 use crate::table::{cell, print_json, print_line, print_table};
 
 /// How long a create that was interrupted may take to be known, so that it can be undone.
-const UNDO: Duration = Duration::from_secs(5);
+const UNDO: Duration = Duration::from_secs(20);
 /// Exit status of a command that a Ctrl-C ended and that has cleaned up.
 const INTERRUPTED: u8 = 130;
 
@@ -159,12 +160,15 @@ async fn make(api: &Api, mut create: Create) -> Result<(), Failure> {
     }
     let name = create.name.get_or_insert_with(a_name).clone();
     let as_json = create.json;
+    // Listened to before anything is asked for: an interrupt that nobody hears ends this process, and leaves what it asked for.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::runtime(format!("could not watch for signals: {error}")))?;
     let sandbox = {
         let mut made = std::pin::pin!(started(api, create));
         tokio::select! {
             sandbox = &mut made => sandbox?,
             // Not dropped but left: the request stays open, so the server has it, and the delete comes after it.
-            _ = tokio::signal::ctrl_c() => return Err(undo(api, &name).await),
+            _ = interrupt.recv() => return Err(undo(api, &name, &mut interrupt).await),
         }
     };
     if as_json {
@@ -181,7 +185,7 @@ fn a_name() -> String {
     format!("sandbox-{:08x}", RandomState::new().build_hasher().finish() >> 32)
 }
 
-async fn undo(api: &Api, name: &str) -> Failure {
+async fn undo(api: &Api, name: &str, interrupt: &mut Signal) -> Failure {
     let deadline = tokio::time::Instant::now() + UNDO;
     let deleted = async {
         while let Err(failure) = api.delete(&format!("/sandbox/{}", segment(name))).await {
@@ -199,7 +203,7 @@ async fn undo(api: &Api, name: &str) -> Failure {
             Err(failure) if failure.not_found() => "interrupted; no sandbox was made".to_owned(),
             Err(failure) => format!("interrupted, and the sandbox {name} could not be deleted: {failure}"),
         },
-        _ = tokio::signal::ctrl_c() => format!("interrupted; the sandbox {name} may be there"),
+        _ = interrupt.recv() => format!("interrupted; the sandbox {name} may be there"),
     };
     Failure::of_class(INTERRUPTED, said)
 }
