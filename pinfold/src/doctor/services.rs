@@ -44,8 +44,8 @@ pub(crate) async fn check() -> Vec<Finding> {
     findings.push(told);
     let (told, of_registry) = registry().await;
     findings.push(told);
-    let theirs = of_plane.map(|t| ("control plane", t)).or(of_registry.map(|t| ("registry", t)));
-    findings.push(clock(theirs));
+    let apart = of_plane.map(|skew| ("control plane", skew)).or(of_registry.map(|skew| ("registry", skew)));
+    findings.push(clock(apart));
     findings
 }
 
@@ -124,26 +124,36 @@ fn ports() -> Vec<Finding> {
     wanted.into_iter().map(check).collect()
 }
 
-/// What a server answers to a request, and what its clock says.
-async fn answer(url: &str) -> reqwest::Result<(reqwest::StatusCode, Option<SystemTime>)> {
+/// What a server answers to a request, and how far its clock is from ours.
+async fn answer(url: &str) -> reqwest::Result<(reqwest::StatusCode, Option<Duration>)> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let asked = SystemTime::now();
     let response = client.get(url).send().await?;
+    let answered = SystemTime::now();
     let date = response.headers().get("date").and_then(|d| d.to_str().ok());
-    Ok((response.status(), date.and_then(|d| httpdate::parse_http_date(d).ok())))
+    let date = date.and_then(|d| httpdate::parse_http_date(d).ok());
+    Ok((response.status(), date.map(|date| skew(asked, date, answered))))
+}
+
+/// How far a date is outside of the time in which it was told: a slow answer is no wrong clock.
+fn skew(asked: SystemTime, date: SystemTime, answered: SystemTime) -> Duration {
+    // Dates are whole seconds, rounded down (RFC 9110, section 5.6.7).
+    let latest = date + Duration::from_secs(1);
+    asked.duration_since(latest).or_else(|_| date.duration_since(answered)).unwrap_or_default()
 }
 
 /// Whether the control plane answers.
-async fn control_plane() -> (Finding, Option<SystemTime>) {
+async fn control_plane() -> (Finding, Option<Duration>) {
     const NAME: &str = "control plane";
     let Some(base) = std::env::var("DAYTONA_API_URL").ok().filter(|v| !v.is_empty()) else {
         return (Finding::ok(NAME, "DAYTONA_API_URL is not set; nothing to check"), None);
     };
     let url = format!("{}/health", base.trim_end_matches('/'));
     match answer(&url).await {
-        Ok((status, date)) if status.is_success() => (Finding::ok(NAME, format!("{url} answers")), date),
-        Ok((status, date)) => {
+        Ok((status, skew)) if status.is_success() => (Finding::ok(NAME, format!("{url} answers")), skew),
+        Ok((status, skew)) => {
             let remedy = "check DAYTONA_API_URL, which ends in /api, and what answers there";
-            (Finding::warning(NAME, format!("{url} answers {status}"), remedy), date)
+            (Finding::warning(NAME, format!("{url} answers {status}"), remedy), skew)
         }
         Err(error) => {
             let detail = format!("{url} does not answer: {}", root_cause(&error));
@@ -153,7 +163,7 @@ async fn control_plane() -> (Finding, Option<SystemTime>) {
 }
 
 /// Whether images can be had: from the registry that is configured, else from the one that engines ask for names without a host.
-async fn registry() -> (Finding, Option<SystemTime>) {
+async fn registry() -> (Finding, Option<Duration>) {
     const NAME: &str = "registry";
     let place = std::env::var("PINFOLD_REGISTRY").ok().filter(|v| !v.is_empty());
     let place = place.as_deref().map_or("registry-1.docker.io", str::trim);
@@ -161,12 +171,12 @@ async fn registry() -> (Finding, Option<SystemTime>) {
     let host = rest.split('/').next().unwrap_or(rest);
     match answer(&format!("{scheme}://{host}/v2/")).await {
         // Most want to know who asks.
-        Ok((status, date)) if status.is_success() || matches!(status.as_u16(), 401 | 403) => {
-            (Finding::ok(NAME, format!("{host} answers")), date)
+        Ok((status, skew)) if status.is_success() || matches!(status.as_u16(), 401 | 403) => {
+            (Finding::ok(NAME, format!("{host} answers")), skew)
         }
-        Ok((status, date)) => {
+        Ok((status, skew)) => {
             let detail = format!("{host} answers {status}, as no registry does");
-            (Finding::warning(NAME, detail, "set PINFOLD_REGISTRY to a registry's address"), date)
+            (Finding::warning(NAME, detail, "set PINFOLD_REGISTRY to a registry's address"), skew)
         }
         Err(error) => {
             let detail = format!(
@@ -180,17 +190,29 @@ async fn registry() -> (Finding, Option<SystemTime>) {
 }
 
 /// How far our clock is from somebody else's.
-fn clock(theirs: Option<(&str, SystemTime)>) -> Finding {
+fn clock(apart: Option<(&str, Duration)>) -> Finding {
     const NAME: &str = "clock";
     let remedy = "synchronise the clock: systemctl enable --now systemd-timesyncd";
-    let Some((whose, theirs)) = theirs else {
+    let Some((whose, skew)) = apart else {
         return Finding::warning(NAME, "nobody answered whose clock could be compared with ours", remedy);
     };
-    let ours = SystemTime::now();
-    let skew = ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default();
     if skew > MAX_SKEW {
         Finding::warning(NAME, format!("{} s apart from the {whose}'s", skew.as_secs()), remedy)
     } else {
         Finding::ok(NAME, format!("agrees with the {whose}'s"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_no_wrong_clock() {
+        let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
+        assert_eq!(skew(at(100.9), at(100.0), at(101.0)), Duration::ZERO, "dates are rounded down");
+        assert_eq!(skew(at(100.0), at(108.0), at(110.0)), Duration::ZERO);
+        assert_eq!(skew(at(100.0), at(117.0), at(110.0)), Duration::from_secs(7));
+        assert_eq!(skew(at(100.0), at(92.0), at(110.0)), Duration::from_secs(7));
     }
 }
