@@ -74,6 +74,8 @@ mod tests {
     #[test]
     fn it_is_there_while_the_runner_is() {
         let dir = std::env::temp_dir().join(format!("whereabouts-{}", std::process::id()));
+        // A run that was killed had this number, perhaps.
+        let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
         let config = Config::local("http://127.0.0.1:1/api", Secret::new("t0k"), 0, &dir);
         let whereabouts = Whereabouts::of(&config);

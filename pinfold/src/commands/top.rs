@@ -4,6 +4,7 @@
 //! of the sandbox, so watching keeps none of them awake.
 
 use std::cmp::Ordering;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,8 +18,10 @@ use crate::table::{cell, print_json, table};
 
 /// How many sandboxes are asked at once.
 const AT_ONCE: usize = 16;
-/// How long one may take to answer; the picture goes on without it.
+/// How long one may take to answer; a picture that is drawn again and again goes on without it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same where there is one look only, which misses nothing because a host is busy.
+const PATIENCE_ONCE: Duration = Duration::from_secs(15);
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// How to show it.
@@ -36,31 +39,32 @@ pub(crate) struct Top {
 pub(crate) async fn run(top: Top) -> Result<(), Failure> {
     let api = Api::from_env()?;
     if top.json {
-        let (runners, sandboxes) = look(&api).await?;
+        let (runners, sandboxes) = look(&api, PATIENCE_ONCE).await?;
         print_json(&json!({ "runners": runners, "sandboxes": sandboxes }));
         return Ok(());
     }
+    let patience = if std::io::stdout().is_terminal() { PATIENCE } else { PATIENCE_ONCE };
     screen::show(Duration::from_secs(top.interval), async || {
-        let (runners, sandboxes) = look(&api).await?;
+        let (runners, sandboxes) = look(&api, patience).await?;
         Ok(picture(&runners, &sandboxes))
     })
     .await
 }
 
 /// All runners, and all sandboxes with `metrics` where there are any; the busiest first.
-async fn look(api: &Api) -> Result<(Vec<Value>, Vec<Value>), Failure> {
+async fn look(api: &Api, patience: Duration) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     let runners = api.get("/runners").await?;
-    let measured = stream::iter(api.sandboxes().await?).map(|sandbox| measure(api, sandbox));
+    let measured = stream::iter(api.sandboxes().await?).map(|sandbox| measure(api, sandbox, patience));
     let mut sandboxes: Vec<Value> = measured.buffered(AT_ONCE).collect().await;
     let cpu = |sandbox: &Value| sandbox["metrics"]["cpuUsedPct"].as_f64().unwrap_or(-1.0);
     sandboxes.sort_by(|a, b| cpu(b).partial_cmp(&cpu(a)).unwrap_or(Ordering::Equal));
     Ok((runners.as_array().cloned().unwrap_or_default(), sandboxes))
 }
 
-async fn measure(api: &Api, mut sandbox: Value) -> Value {
+async fn measure(api: &Api, mut sandbox: Value, patience: Duration) -> Value {
     if sandbox["state"] == "started" {
         // One that is just ending, or hangs, has no figures; its row says so.
-        if let Ok(metrics) = api.look(&sandbox, "/system/metrics", PATIENCE).await {
+        if let Ok(metrics) = api.look(&sandbox, "/system/metrics", patience).await {
             sandbox["metrics"] = metrics;
         }
     }
