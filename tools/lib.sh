@@ -8,6 +8,8 @@ state=${PINFOLD_STATE:-$repo/.pinfold}
 # shellcheck disable=SC2034 # used by those who read this file
 venv=$state/venv
 mkdir -p "$state/logs" "$state/tmp"
+# A registry that does not answer for a moment is asked again, more often than pip, npm and cargo do by themselves.
+export PIP_RETRIES=${PIP_RETRIES:-7} PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-60} npm_config_fetch_retries=${npm_config_fetch_retries:-4} CARGO_NET_RETRY=${CARGO_NET_RETRY:-8}
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 fail() { local status=$1; shift; say "$*"; exit "$status"; }
@@ -20,6 +22,9 @@ as_root() {
     else fail 4 "this needs root: $* (run as root, or with a sudo that asks no password)"
     fi
 }
+
+# twice COMMAND...: runs it once more if it fails. For downloads: one that breaks off in its middle is not taken up again by those who make it.
+twice() { "$@" || { sleep 3; "$@"; }; }
 
 # The musl target of this machine's architecture.
 musl_target() { echo "$(uname -m)-unknown-linux-musl"; }
@@ -57,4 +62,11 @@ with_progress() {
 }
 # What a log says is being done: our own stages, mmdebstrap's, cargo's, the engine's.
 stage_of() { grep -aoE '^(stage: .*| *(Compiling|Blocking) .*|I: [a-z].*|Step [0-9/]+)' "$1" 2>/dev/null | tail -1 | sed 's/^stage: //; s/^ *//' | cut -c1-60; }
-end_child() { [ -z "$child" ] || { kill -TERM -- "-$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true; child=; }; }
+# end_child: ends it, and whatever it started: who cleans up after it must not have it write meanwhile.
+end_child() {
+    [ -n "$child" ] || return 0
+    kill -TERM -- "-$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+    for _ in $(seq 100); do kill -0 -- "-$child" 2>/dev/null || break; sleep 0.1; done
+    child=
+}
