@@ -40,7 +40,7 @@ def fetch(url: str, headers: dict[str, str]) -> tuple[int, str]:
     parts = urlsplit(url)
     name = parts.hostname or ""
     host = "127.0.0.1" if name.endswith(".localhost") else name
-    connection = http.client.HTTPConnection(host, parts.port or 80, timeout=20)
+    connection = http.client.HTTPConnection(host, parts.port or 80, timeout=60)
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"Host": parts.netloc, **headers})
@@ -54,7 +54,7 @@ def ssh(command: str, *remote: str) -> subprocess.CompletedProcess[str]:
     """Runs the `ssh …` command line that the API gave, without asking anybody anything."""
     client, *arguments = shlex.split(command)
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    return subprocess.run([client, *options, *arguments, *remote], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([client, *options, *arguments, *remote], capture_output=True, text=True, timeout=60, check=False)
 
 
 class Demo:
@@ -111,7 +111,7 @@ class Demo:
         seen = bytearray()
         handle.wait_for_connection()
         handle.send_input("stty size; exit 5\n")
-        result = handle.wait(on_data=seen.extend, timeout=20)
+        result = handle.wait(on_data=seen.extend, timeout=60)
         handle.disconnect()
         contains(seen.decode(errors="replace"), "30 100")
         equal(result.exit_code, 5)
@@ -124,7 +124,7 @@ class Demo:
         serve = "cd www && python3 -u -m http.server 8000"
         self.box().process.execute_session_command("web", SessionExecuteRequest(command=serve, run_async=True))
         link = self.box().get_preview_link(8000)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             status, body = fetch(link.url, {"X-Daytona-Preview-Token": link.token})
             if status == 200 or time.monotonic() > deadline:
