@@ -126,7 +126,7 @@ class Node:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         with contextlib.suppress(OSError):
-            return self.ask("GET", "/", timeout=2)[0] == 200
+            return self.ask("GET", "/", timeout=10)[0] == 200
         return False
 
     def kill(self) -> None:
@@ -143,7 +143,7 @@ class Node:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(40)
+        return self.process.wait(60)
 
     def ask(self, method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, str]:
         """A request as the pushing generation's control plane, or the edge proxy, makes it."""

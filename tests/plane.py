@@ -33,8 +33,7 @@ class Plane:
         self.polls: list[object] = []
         #: Gone: connections are taken and cut, as a proxy before a dead API does.
         self.gone = False
-        self.server = ThreadingHTTPServer((host, 0), type("Handler", (_Handler,), {"plane": self}))
-        self.server.daemon_threads = True
+        self.server = _Server((host, 0), type("Handler", (_Handler,), {"plane": self}))
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://{host}:{self.server.server_address[1]}/api"
 
@@ -100,6 +99,12 @@ class Plane:
             self.jobs[job] |= update
             self.changed.notify_all()
             return 201
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # With the library's five, connections that are made at once wait for SYNs that are sent again, for seconds.
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -48,6 +48,8 @@ class SecondHost:
         return process
 
     def network(self) -> None:
+        # What a run that was killed has left.
+        self.no_network()
         run("ip", "netns", "add", NAMESPACE)
         run("ip", "link", "add", "pf-here", "type", "veth", "peer", "name", "pf-there", "netns", NAMESPACE)
         run("ip", "addr", "add", f"{HERE}/30", "dev", "pf-here")
@@ -65,7 +67,7 @@ class SecondHost:
             assert dockerd.poll() is None, (self.directory / "dockerd.log").read_text()[-2000:]
             return subprocess.run(["docker", "-H", self.socket, "version"], check=False, capture_output=True).returncode == 0
 
-        eventually(answers, "the second engine to answer", 40)
+        eventually(answers, "the second engine to answer", 60)
 
     def image(self) -> None:
         with subprocess.Popen(["docker", "save", busybox()], stdout=subprocess.PIPE) as saved:
@@ -107,6 +109,10 @@ class SecondHost:
         unmount(self.directory)
         unmount(RUN)
         shutil.rmtree(RUN, ignore_errors=True)
+        self.no_network()
+
+    @staticmethod
+    def no_network() -> None:
         subprocess.run(["ip", "link", "del", "pf-here"], check=False, capture_output=True)
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
 

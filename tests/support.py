@@ -22,10 +22,12 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = 60) -> T:
     """
     deadline = time.monotonic() + timeout
     while True:
+        # Read before the condition: who stood still past the deadline still looks once more.
+        late = time.monotonic() > deadline
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"waited {timeout:.0f} s for {what}; last seen: {value!r}")
         time.sleep(0.05)
 

@@ -57,7 +57,8 @@ class WatchedEngine:
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
-    request_queue_size = 128
+    # A runner with a hundred jobs connects as often at once, and a socket of this kind refuses whoever finds its queue full (connect(2), EAGAIN).
+    request_queue_size = 4096
 
 
 def step_of(method: str, path: str) -> str | None:

@@ -12,6 +12,7 @@ before any Python environment exists.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -211,9 +212,10 @@ class Stack:
     def ready(self) -> bool:
         """The API answers."""
         try:
-            with urllib.request.urlopen(f"{self.api_url}/health", timeout=2) as answer:
+            # Where nobody listens that is told at once; a busy machine is given its time.
+            with urllib.request.urlopen(f"{self.api_url}/health", timeout=15) as answer:
                 return answer.status == 200
-        except (urllib.error.URLError, OSError):
+        except (OSError, http.client.HTTPException):
             return False
 
     def last_words(self, offset: int = 0) -> str:
@@ -223,7 +225,7 @@ class Stack:
             return lines[-1] if lines else ""
         return ""
 
-    def stop(self, timeout: float = 40) -> int | None:
+    def stop(self, timeout: float = 60) -> int | None:
         """Ends the process in order, and by force after `timeout`. Returns its exit status."""
         if self.process is None:
             return None
@@ -279,7 +281,7 @@ class Stack:
                     self.api("DELETE", f"/sandbox/{item['id']}")
                 self.wait_until_empty()
 
-    def wait_until_empty(self, timeout: float = 30) -> list[str]:
+    def wait_until_empty(self, timeout: float = 60) -> list[str]:
         """Waits until no container is left; returns those that are after all."""
         deadline = time.monotonic() + timeout
         while (left := self.containers()) and time.monotonic() < deadline:
@@ -345,7 +347,7 @@ class Background:
         if pid is not None:
             stack.remove_sandboxes()
             os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 60
             while process_birth(pid) is not None and Path(f"/proc/{pid}/exe").exists():
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
