@@ -158,7 +158,7 @@ def test_ended_during_start(stack, name):
     stack.stop()
     process = stack.spawn()
     os.kill(process.pid, getattr(signal, name))
-    assert process.wait(20) in (0, -getattr(signal, name), 130, 143)
+    assert process.wait(60) in (0, -getattr(signal, name), 130, 143)
     stack.start()
 
 
@@ -167,6 +167,8 @@ class Cut:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: What is taken while it is cut is cut as well, however the two meet.
+        self.changing = threading.Lock()
         self.open = True
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
@@ -180,12 +182,13 @@ class Cut:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            if not self.open:
-                client.close()
-                continue
-            engine = socket.socket(socket.AF_UNIX)
-            engine.connect("/var/run/docker.sock")
-            self.pairs += [client, engine]
+            with self.changing:
+                if not self.open:
+                    client.close()
+                    continue
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect("/var/run/docker.sock")
+                self.pairs += [client, engine]
             for source, target in ((client, engine), (engine, client)):
                 threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
 
@@ -200,11 +203,12 @@ class Cut:
             target.shutdown(socket.SHUT_WR)
 
     def cut(self) -> None:
-        self.open = False
-        for end in self.pairs:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self.pairs.clear()
+        with self.changing:
+            self.open = False
+            for end in self.pairs:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            self.pairs.clear()
 
     def mend(self) -> None:
         self.open = True

@@ -76,9 +76,9 @@ def test_ctrl_c_during_sandbox_create(stack, daytona, make_sandbox):
     with Slow(stack.port) as slow:
         environment = os.environ | stack.client_environment() | {"DAYTONA_API_URL": f"http://127.0.0.1:{slow.port}/api"}
         creating = subprocess.Popen([BINARY, "sandbox", "create", "--name", name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        slow.arrived.wait(20)
+        assert slow.arrived.wait(60), "the create did not come"
         creating.send_signal(signal.SIGINT)
-        out, err = creating.communicate(timeout=30)
+        out, err = creating.communicate(timeout=60)
     assert creating.returncode == 130, err
     assert out == ""
     assert name in err
@@ -120,9 +120,12 @@ class Slow:
     def _requests(self, client: socket.socket, server: socket.socket, held: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                server.sendall(data)
-                if data.startswith(b"POST /api/sandbox "):
+                create = data.startswith(b"POST /api/sandbox ")
+                if create:
+                    # Before the server has it: its answer may be quicker than this thread.
                     held.set()
+                server.sendall(data)
+                if create:
                     self.arrived.set()
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
@@ -179,7 +182,7 @@ def test_make_up_and_make_down_leave_nothing(elsewhere):
     tool = [sys.executable, REPO / "tools" / "stack.py"]
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*tool, command], env=elsewhere, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run([*tool, command], env=elsewhere, capture_output=True, text=True, timeout=150, check=False)
 
     def client() -> dict[str, str]:
         return os.environ | dict(line.split("=", 1) for line in (state / "env").read_text().splitlines())
@@ -217,8 +220,9 @@ def test_ctrl_c_during_the_demo(elsewhere):
     assert left_of(state), "it is in the middle of something"
     # As a terminal does it: the whole foreground group hears of it.
     os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=60)
-    assert demo.returncode == 130
+    rest = demo.communicate(timeout=120)[0]
+    # One that was over before it heard of the interrupt cleans up all the same.
+    assert demo.returncode == (0 if "every answer right" in rest else 130), rest
     assert left_of(state) == []
     eventually(lambda: children_gone(demo.pid), "every process of the demo to be gone")
 
@@ -228,9 +232,9 @@ def test_ctrl_c_while_it_comes_up(elsewhere):
     up = subprocess.Popen([sys.executable, REPO / "tools" / "stack.py", "up"], env=elsewhere, stderr=subprocess.PIPE, text=True, start_new_session=True)
     eventually(lambda: (state / "logs" / "pinfold.log").exists(), "it to begin")
     os.killpg(up.pid, signal.SIGINT)
-    up.communicate(timeout=60)
+    up.communicate(timeout=100)
     assert up.returncode in (0, 130)
-    subprocess.run([sys.executable, REPO / "tools" / "stack.py", "down"], env=elsewhere, check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, REPO / "tools" / "stack.py", "down"], env=elsewhere, check=True, capture_output=True, timeout=120)
     assert left_of(state) == []
 
 
@@ -252,7 +256,7 @@ sys.exit(stack.main())
 """
     paths = {"PINFOLD_BINARY": str(tmp_path / "pinfold"), "PINFOLD_STATE": str(tmp_path / "state"), "PYTHONPATH": str(REPO / "tools")}
     environment = os.environ | paths | {"PINFOLD_SNAPSHOT_IMAGE": "none"}
-    up = subprocess.run([sys.executable, "-c", run], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    up = subprocess.run([sys.executable, "-c", run], env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert up.returncode == 130, up.stderr
     assert not Path(f"/proc/{int(up.stdout)}").exists()
 
@@ -274,7 +278,7 @@ os._exit(1)
         began = subprocess.Popen([sys.executable, "-c", run, tmp_path], env=os.environ | paths, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         pid = int(began.stdout.readline())
         eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "it to run")
-        began.communicate("\n", timeout=20)
+        began.communicate("\n", timeout=60)
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "it to end, too")
 
 

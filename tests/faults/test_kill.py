@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -95,10 +96,12 @@ def bury(node: Node) -> None:
     node.plane.on_claim = lambda _: False
     node.plane.forget_polls()
     judged = node.judged()
-    for name, state in node.containers().items():
-        if state == "running":
-            addresses = [n["IPAddress"] for n in inspect(name)["NetworkSettings"]["Networks"].values()]
-            assert set(addresses) <= judged, f"{name} runs without rules: {addresses} of {judged}"
+    for name in node.containers():
+        # The engine goes on with what it was asked for: what ran when it was listed may be on its way out. One look says whether it runs, and where.
+        with contextlib.suppress(subprocess.CalledProcessError):
+            seen = inspect(name)
+            addresses = {n["IPAddress"] for n in seen["NetworkSettings"]["Networks"].values()}
+            assert not seen["State"]["Running"] or addresses <= judged, f"{name} runs without rules: {addresses} of {judged}"
 
 
 def dies_at(node: Node, step: int) -> None:
@@ -205,7 +208,7 @@ def test_killed_at_each_step_of_creates_and_destroys(node):
             def before(_: str) -> bool:
                 # The engine is not asked before the runner has written what is waited for.
                 with contextlib.suppress(AssertionError):
-                    eventually(lambda: seen(sandbox), what, 10)
+                    eventually(lambda: seen(sandbox), what, 30)
                     node.kill()
                 return False
 
@@ -264,7 +267,7 @@ def test_killed_while_it_changes_a_policy(node, kept):
 def with_long_polls(node: Node) -> Iterator[Node]:
     """Polls that outlast the runner's next start, however slow that is. A runner that ends in order waits for its last one, so these are killed."""
     ours = dict(node.extra)
-    for settings in (ours | {"POLL_TIMEOUT": "10s"}, ours):
+    for settings in (ours | {"POLL_TIMEOUT": "60s"}, ours):
         node.kill()
         node.buried()
         node.plane.forget_polls()
@@ -277,15 +280,13 @@ def with_long_polls(node: Node) -> Iterator[Node]:
 def test_a_job_that_the_dead_runners_poll_claims_is_found_soon(with_long_polls):
     """A control plane does not notice that a poll's client is gone, and claims the next job for nobody (runner contract 17.1)."""
     node = with_long_polls
-    older = list(node.plane.polls)
-    eventually(lambda: node.plane.polls and node.plane.polls[0] not in older, "a poll that has just begun")
+    (orphan,) = eventually(lambda: node.plane.polls[:1], "the runner's first poll")
     node.kill()
     node.buried()
-    orphan = node.plane.polls[0]
     node.start()
     assert node.plane.polls[0] is orphan
     job = node.plane.push("STOP_SANDBOX", str(uuid.uuid4()), {})
-    # The listing that is due anyway comes after half a minute.
+    # The listing that is due anyway comes half a minute after the one at the start.
     assert node.plane.result(job, 20)["status"] == "COMPLETED"
 
 

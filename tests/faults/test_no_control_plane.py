@@ -29,7 +29,7 @@ def test_results_are_kept_and_told_once(node, seconds, killed):
     with node.plane.changed:
         jobs = [node.plane.push("CREATE_SANDBOX", fresh, node.create_payload(fresh)), node.plane.push("STOP_SANDBOX", stopping, {})]
     left = time.monotonic()
-    eventually(lambda: kept_results(node) == 2, "both results to be kept")
+    eventually(lambda: kept_results(node) == 2, "both results to be kept", 60)
     assert node.plane.told == {job: 1 for job in node.plane.told if job not in jobs}
     if killed:
         node.kill()
@@ -42,7 +42,7 @@ def test_results_are_kept_and_told_once(node, seconds, killed):
     assert kept_results(node) == 2
     node.plane.leave(False)
     for job in jobs:
-        assert node.plane.result(job, 10)["status"] == "COMPLETED"
+        assert node.plane.result(job, 40)["status"] == "COMPLETED"
     eventually(lambda: kept_results(node) == 0, "the results to be let go")
     assert [node.plane.told[job] for job in jobs] == [1, 1]
     assert sorted(node.engine.steps) == ["POST /containers/*/start", "POST /containers/*/stop", "POST /containers/create"], "each was done once"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from node import Node
-from second_host import second_host
+from second_host import second_host, unmount
 from stack import STATE
 from support import eventually
 
@@ -26,6 +25,9 @@ def node() -> Iterator[Node]:
     # Mounts are listed by their real paths.
     place = (STATE / "tmp" / "second").resolve()
     place.mkdir(parents=True, exist_ok=True)
+    # A run that was killed may have left its disk.
+    unmount(place)
+    subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
     disk = STATE / "tmp" / "second.img"
     with disk.open("wb") as file:
         file.truncate(DISK)
@@ -72,9 +74,8 @@ def test_an_engine_that_restarts_under_load(node):
     node.host.end_engine()
     gone.set()
     node.host.engine()
-    back = time.monotonic()
-    eventually(lambda: {s for s, _ in node.plane.states} >= set(running), "what has ended to be told")
-    assert time.monotonic() - back < 8, "it took more than seconds"
+    # Seconds: the listing that would find it without the engine's events comes every two minutes.
+    eventually(lambda: {s for s, _ in node.plane.states} >= set(running), "what has ended to be told", 30)
     assert all(body["state"] == "stopped" for s, body in node.plane.states if s in running), node.plane.states
     done = {s: node.plane.result(job) for s, job in jobs.items()}
     for sandbox, job in done.items():
