@@ -32,12 +32,12 @@ def case(sandbox, request):
 
 def test_document_symbols(case):
     server, path, name, _ = case
-    eventually(lambda: name in [s.name for s in server.document_symbols(path)], "the class among the document's symbols", 30)
+    eventually(lambda: name in [s.name for s in server.document_symbols(path)], "the class among the document's symbols", 60)
 
 
 def test_workspace_symbols(case):
     server, _, name, _ = case
-    eventually(lambda: name in [s.name for s in server.sandbox_symbols(name)], "the class among the workspace's symbols", 30)
+    eventually(lambda: name in [s.name for s in server.sandbox_symbols(name)], "the class among the workspace's symbols", 60)
 
 
 def test_completions(case):
@@ -48,7 +48,7 @@ def test_completions(case):
     def labels() -> list[str]:
         return [i.label for i in server.completions(path, LspCompletionPosition(line=5, character=column)).items]
 
-    eventually(lambda: any(label.startswith(member) for label in labels()), "the method among the completions", 30)
+    eventually(lambda: any(label.startswith(member) for label in labels()), "the method among the completions", 60)
 
 
 def test_starting_twice_is_harmless(case):

@@ -9,6 +9,8 @@ import pytest
 from daytona import CodeRunParams, CreateSandboxFromSnapshotParams, DaytonaTimeoutError
 from daytona_toolbox_api_client.exceptions import ApiException
 
+from support import eventually
+
 
 def run(sandbox, command: str, **keywords):
     answer = sandbox.process.exec(command, **keywords)
@@ -65,8 +67,9 @@ def test_a_timeout_kills_the_tree_and_says_so(sandbox):
     started = time.monotonic()
     with pytest.raises(DaytonaTimeoutError, match=r"(?i)timeout|timed out"):
         sandbox.process.exec("sleep 4321 & sleep 4321", timeout=1)
-    assert time.monotonic() - started < 8
-    assert run(sandbox, "pgrep -fc 'sleep 432[1]'")[1] == "0\n"
+    assert time.monotonic() - started < 30
+    # What was killed is gone when it has had the processor once more.
+    eventually(lambda: run(sandbox, "pgrep -fc 'sleep 432[1]'")[1] == "0\n", "the tree to be gone")
 
 
 def test_a_directory_that_is_missing(sandbox):
@@ -138,4 +141,5 @@ def test_other_languages(daytona, language, code, result):
 def test_a_hundred_commands_leave_no_zombie(sandbox):
     for i in range(100):
         assert run(sandbox, f"(true &) ; exit {i % 3}")[0] == i % 3
-    assert run(sandbox, "ps -eo stat= | grep -c ^Z")[1] == "0\n"
+    # The last of them may still be running, or have just ended.
+    eventually(lambda: run(sandbox, "ps -eo stat= | grep -c ^Z")[1] == "0\n", "every one of them to be reaped")

@@ -29,7 +29,7 @@ def name(sandbox):
 
 def spoken(handle) -> str:
     seen = bytearray()
-    handle.wait(on_data=seen.extend, timeout=30)
+    handle.wait(on_data=seen.extend, timeout=60)
     return seen.decode(errors="replace")
 
 
@@ -55,10 +55,26 @@ def test_resize(sandbox, name):
     handle.disconnect()
 
 
+def waiting(step: str, then: str) -> str:
+    """Shell text that tells by a file that it has begun, and goes on when it is let (below)."""
+    return f"touch /tmp/{step}; until [ -e /tmp/{step}-go ]; do sleep 0.05; done; {then}"
+
+
+def begun(sandbox, step: str) -> None:
+    eventually(lambda: sandbox.process.exec(f"test -e /tmp/{step}").exit_code == 0, f"{step} to begin")
+
+
+def let(sandbox, step: str) -> None:
+    assert sandbox.process.exec(f"touch /tmp/{step}-go").exit_code == 0
+
+
 def test_detach_and_attach(sandbox, name):
     first = sandbox.process.create_pty_session(name)
-    first.send_input("sleep 1; echo one-$((40+2))\n")
+    first.send_input(waiting(name, f"echo one-$((40+2)); touch /tmp/{name}-written\n"))
+    begun(sandbox, name)
     first.disconnect()
+    let(sandbox, name)
+    begun(sandbox, f"{name}-written")
     info = sandbox.process.get_pty_session_info(name)
     assert (info.id, info.active) == (name, True)
     assert name in [s.id for s in sandbox.process.list_pty_sessions()]
@@ -113,20 +129,23 @@ def test_pain_a13_what_a_frozen_client_swallowed_the_next_one_gets(stack, sandbo
     """The first client stops in the middle, with its connection open: the kernel goes on taking what the terminal prints. The next asks for nothing special."""
     scripts = REPO / "tests" / "compatibility"
     python = [sys.executable, scripts / "python/attach.py"]
-    typed = "stty -echo; echo be''fore; sleep 1; echo swal''lowed\n"
+    typed = "stty -echo; echo be''fore; " + waiting(name, "echo swal''lowed\n")
     with client(stack, *python, "create", sandbox.id, name, typed) as (first, printed):
         eventually(lambda: "before" in printed(), "the first client to see the terminal")
         first.send_signal(signal.SIGSTOP)
-        starts = 3 if sdk == "python" else 1
+        eventually(lambda: Path(f"/proc/{first.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "the first client to stand still")
+        begun(sandbox, name)
+        let(sandbox, name)
         words = [*python, "connect", sandbox.id, name, ""] if sdk == "python" else [STATE / "node/bin/node", scripts / "typescript/attach.mjs", sandbox.id, name]
 
         def got_it() -> bool:
             """Whether one that attaches now gets it; it is killed, which leaves things as they were."""
             with client(stack, *words) as (_, seen):
-                end = time.monotonic() + 1.5 + starts
+                eventually(lambda: "attached" in seen(), "the next client to be attached", 60)
+                end = time.monotonic() + 1.5
                 while "swallowed" not in seen() and time.monotonic() < end:
                     time.sleep(0.05)
                 return "swallowed" in seen()
 
-        eventually(got_it, "the next client to get what the first never saw", 40)
+        eventually(got_it, "the next client to get what the first never saw", 60)
         assert "swallowed" not in printed()

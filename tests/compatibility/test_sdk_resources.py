@@ -121,7 +121,7 @@ def test_a_warm_sandbox_has_the_environment_of_the_create(stack, daytona, make_s
     """It was started before anyone asked for it; whatever is started in it afterwards has the environment, and again after a stop."""
     pool = json.loads(stack.api("POST", "/warm-pools", {"snapshot": "default", "pool": 1})[1])["id"]
     try:
-        eventually(lambda: json.loads(stack.api("GET", "/warm-pools")[1])[0]["currentSize"] == 1, "the pool to be full", 30)
+        eventually(lambda: json.loads(stack.api("GET", "/warm-pools")[1])[0]["currentSize"] == 1, "the pool to be full", 60)
         waiting = {item["id"] for item in json.loads(stack.api("GET", "/sandbox?includeWarm=true&name=warm-")[1])["items"]}
         made = make_sandbox(name=f"claimed-{uuid.uuid4()}", env_vars={"GREETING": "hello there"}, labels={"a": "b"})
         assert made.id in waiting and made.env == {"GREETING": "hello there"}
@@ -134,12 +134,12 @@ def test_a_warm_sandbox_has_the_environment_of_the_create(stack, daytona, make_s
             seen = bytearray()
             terminal = made.process.create_pty_session("p")
             terminal.send_input(f"{say}; exit\n")
-            terminal.wait(on_data=seen.extend, timeout=20)
+            terminal.wait(on_data=seen.extend, timeout=60)
             terminal.disconnect()
             access = made.create_ssh_access(expires_in_minutes=5)
             command = [*access.ssh_command.split(), say]
             command[1:1] = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"]
-            over_ssh = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+            over_ssh = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
             interpreted = made.process.code_run("import os; print(os.environ['GREETING'], end='')").result
             return [made.process.exec(say).result, session, over_ssh, interpreted, re.search("hello there", seen.decode()).group()]
 

@@ -26,7 +26,7 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
     """GET that resolves names below localhost to the loopback, as browsers do."""
     parts = urlsplit(url)
     host = "127.0.0.1" if (parts.hostname or "").endswith(".localhost") else parts.hostname
-    connection = http.client.HTTPConnection(host, parts.port, timeout=20)
+    connection = http.client.HTTPConnection(host, parts.port, timeout=60)
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers={"Host": parts.netloc, **(headers or {})})
         answer = connection.getresponse()
@@ -120,28 +120,28 @@ def test_signed_preview_links(sandbox, page):
     signed = sandbox.create_signed_preview_url(8000, expires_in_seconds=60)
     assert fetch(signed.url) == (200, page)
     sandbox.expire_signed_preview_url(8000, signed.token)
-    eventually(lambda: fetch(signed.url)[0] >= 300, "the link to be refused", 10)
+    eventually(lambda: fetch(signed.url)[0] >= 300, "the link to be refused")
 
 
 def test_public(sandbox, page):
     link = sandbox.get_preview_link(8000)
     sandbox.set_public(True)
-    eventually(lambda: fetch(link.url) == (200, page), "a public sandbox's page to come without a token", 10)
+    eventually(lambda: fetch(link.url) == (200, page), "a public sandbox's page to come without a token")
     toolbox = sandbox.get_preview_link(2280)
     assert fetch(toolbox.url)[0] >= 300, "the toolbox itself stays closed"
     sandbox.set_public(False)
-    eventually(lambda: fetch(link.url)[0] >= 300, "the page to be closed again", 10)
+    eventually(lambda: fetch(link.url)[0] >= 300, "the page to be closed again")
 
 
 def test_signed_file_links(sandbox):
     sandbox.fs.upload_file(b"by link", "linked.txt")
-    assert httpx.get(sandbox.download_url("linked.txt")).content == b"by link"
-    answer = httpx.post(sandbox.upload_url("came.txt"), content=b"raw body")
+    assert httpx.get(sandbox.download_url("linked.txt"), timeout=60).content == b"by link"
+    answer = httpx.post(sandbox.upload_url("came.txt"), content=b"raw body", timeout=60)
     assert answer.status_code == 200, answer.text
     assert sandbox.fs.download_file("came.txt") == b"raw body"
     old = sandbox.download_url("linked.txt")
     sandbox.rotate_signing_key()
-    assert httpx.get(old).status_code in (401, 403)
+    assert httpx.get(old, timeout=60).status_code in (401, 403)
 
 
 def test_ssh_tokens(sandbox):

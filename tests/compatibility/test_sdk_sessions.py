@@ -22,7 +22,7 @@ def session(sandbox):
 
 
 def run(sandbox, session: str, command: str, **keywords):
-    return sandbox.process.execute_session_command(session, SessionExecuteRequest(command=command, **keywords), timeout=30)
+    return sandbox.process.execute_session_command(session, SessionExecuteRequest(command=command, **keywords), timeout=60)
 
 
 def finished(sandbox, session: str, command: str) -> int:
@@ -36,7 +36,7 @@ def finished(sandbox, session: str, command: str) -> int:
 def follow(sandbox, session: str, command: str) -> tuple[str, str]:
     out: list[str] = []
     err: list[str] = []
-    asyncio.run(asyncio.wait_for(sandbox.process.get_session_command_logs_async(session, command, out.append, err.append), 30))
+    asyncio.run(asyncio.wait_for(sandbox.process.get_session_command_logs_async(session, command, out.append, err.append), 60))
     return "".join(out), "".join(err)
 
 

@@ -32,7 +32,7 @@ from support import REPO, busybox, eventually
 def fetch(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
     request = urllib.request.Request(url, method=method, headers=headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read(), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read(), dict(error.headers)
@@ -48,7 +48,7 @@ def object_store() -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: fetch(f"{url}/moto-api/data.json")[0] == 200, "the S3 server to answer")
+        eventually(lambda: fetch(f"{url}/moto-api/data.json")[0] == 200, "the S3 server to answer", 60)
         yield url
     finally:
         server.terminate()
@@ -189,7 +189,7 @@ class OtherStore:
         assert program.exists(), "s3rver is not set up; run tools/setup --tests"
         command = [STATE / "node" / "bin" / "node", program, "-d", self.objects, "-a", "127.0.0.1", "-p", str(port), "--key", private, "--cert", certificate, "--silent"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: connects(port), "the S3 server to answer")
+        eventually(lambda: connects(port), "the S3 server to answer", 60)
 
     def buckets(self) -> set[str]:
         return {path.name for path in self.objects.iterdir()}
@@ -210,8 +210,13 @@ def other_store(tmp_path: Path) -> Iterator[OtherStore]:
     running.process.wait(10)
 
 
+def kept_contexts(stack) -> set[Path]:
+    """Build contexts in the data directory. What goes while it is looked at is no failure, as it is with `rglob`."""
+    return {Path(folder, "context.tar") for folder, _, files in os.walk(stack.data) if "context.tar" in files}
+
+
 def test_builds_and_volumes_use_another_store_over_tls(stack, daytona, restart, other_store, tmp_path):
-    before = set(stack.data.rglob("context.tar"))
+    before = kept_contexts(stack)
     bundle = tmp_path / "trusted.crt"
     bundle.write_bytes(TRUSTED.read_bytes() + other_store.authority.read_bytes())
     restart(
@@ -229,7 +234,7 @@ def test_builds_and_volumes_use_another_store_over_tls(stack, daytona, restart, 
     assert contexts() == 1, "the TypeScript SDK put it there"
     upload_with_python(stack, other_store.authority, tmp_path)
     assert contexts() > 1, "so did Python's"
-    assert set(stack.data.rglob("context.tar")) == before, "and nobody into the built-in one"
+    assert kept_contexts(stack) == before, "and nobody into the built-in one"
     volume = daytona.volume.create(f"vol-{uuid.uuid4()}")
     assert f"daytona-volume-{volume.id}" in other_store.buckets()
     daytona.volume.delete(volume)
@@ -252,7 +257,7 @@ def test_builds_and_volumes_use_the_operators_object_store(stack, daytona, resta
     upload_with_typescript(stack)
     listed = fetch(f"{object_store}/pf-contexts?list-type=2")[1].decode()
     assert f"<Key>{access['organizationId']}/" in listed and "/context.tar</Key>" in listed, "the build read it from there"
-    assert not list(stack.data.rglob("context.tar")) or "pf-contexts" in listed
+    assert not kept_contexts(stack) or "pf-contexts" in listed
 
     volume = daytona.volume.create(f"vol-{uuid.uuid4()}")
     bucket = f"{object_store}/daytona-volume-{volume.id}"
@@ -279,7 +284,8 @@ def test_builds_and_volumes_use_the_operators_object_store(stack, daytona, resta
     finally:
         # The runner gives a mount back two minutes after its last use; the test does not wait for that.
         for point in set(stack.mounts()) - mounts:
-            subprocess.run(["umount", "-l", point], check=True)
+            # It may have done so after all, in this moment.
+            subprocess.run(["umount", "-l", point], check=False)
 
 
 def test_a_deleted_volume_is_gone_from_the_disk(stack, daytona, make_sandbox):

@@ -35,8 +35,8 @@ class Door:
 
     def library(self, path: str):
         # The names of previews need not resolve.
-        sock = socket.create_connection(("127.0.0.1", self.port), 10)
-        return connect(f"ws://{self.host}{self.prefix}{path}", sock=sock, additional_headers=dict([self.header]))
+        sock = socket.create_connection(("127.0.0.1", self.port), 60)
+        return connect(f"ws://{self.host}{self.prefix}{path}", sock=sock, additional_headers=dict([self.header]), open_timeout=60, close_timeout=60)
 
 
 @pytest.fixture(params=["toolbox", "older", "preview"])
@@ -85,7 +85,7 @@ def test_pings_inside_a_message_are_answered(door, path):
     raw.send(frame(CONTINUATION, b"$((40+2))\n"))
     raw.close()
     with door.library(path) as ws:
-        assert ws.ping().wait(10)
+        assert ws.ping().wait(60)
 
 
 def test_fragments_arrive_as_one_message(door, toolbox):

@@ -72,7 +72,7 @@ def if_there(action: Callable[[], Any]) -> Any:
         return None
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Waits for something that happens in its own time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -12,7 +12,7 @@ from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParam
 daytona = Daytona()
 box = daytona.create(CreateSandboxFromImageParams(image=os.environ["SMALL_IMAGE"], resources=Resources(cpu=1, memory=1)), timeout=60)
 try:
-    answer = box.process.exec("echo $A; exit 3", cwd="/tmp", env={"A": "image"}, timeout=5)
+    answer = box.process.exec("echo $A; exit 3", cwd="/tmp", env={"A": "image"}, timeout=60)
     assert (answer.exit_code, answer.result) == (3, "image\n"), answer
 finally:
     box.delete()
@@ -28,13 +28,13 @@ try:
     link = box.get_preview_link(3000)
     parts = urlsplit(link.url)
     headers = {"Host": parts.netloc, "x-daytona-preview-token": link.token}
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         try:
-            page = urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{parts.port}/", headers=headers), timeout=5).read()
+            page = urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{parts.port}/", headers=headers), timeout=30).read()
             break
         except OSError:
-            assert time.monotonic() < deadline, "waited 15 s for the page"
+            assert time.monotonic() < deadline, "waited 60 s for the page"
             time.sleep(0.1)
     assert page == b"a page\n", page
     done = box.process.execute_session_command("s1", SessionExecuteRequest(command="true", run_async=True))

@@ -1,4 +1,4 @@
-// Attaches to the terminal argv[3] of the sandbox argv[2] with the newest SDK, and prints what it gets until standard input ends.
+// Attaches to the terminal argv[3] of the sandbox argv[2] with the newest SDK, says so, and prints what it gets until standard input ends.
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
@@ -8,4 +8,5 @@ const { Daytona } = await import(pathToFileURL(entry).href).then((m) => m.defaul
 const sandbox = await new Daytona().get(process.argv[2])
 const terminal = await sandbox.process.connectPty(process.argv[3], { onData: (bytes) => void process.stdout.write(bytes) })
 await terminal.waitForConnection()
+console.log('attached')
 process.stdin.on('end', () => process.exit(0)).resume()

@@ -22,7 +22,7 @@ function page(url, token) {
 
 let box = await daytona.create({ image: process.env.SMALL_IMAGE, resources: { cpu: 1, memory: 1 } })
 try {
-  const answer = await box.process.executeCommand('echo $A; exit 3', '/tmp', { A: 'image' }, 5)
+  const answer = await box.process.executeCommand('echo $A; exit 3', '/tmp', { A: 'image' }, 60)
   assert.deepEqual([answer.exitCode, answer.result], [3, 'image\n'])
 } finally {
   await box.delete()
@@ -36,14 +36,14 @@ try {
   const started = await box.process.executeSessionCommand('s1', { command: 'cd www && python3 -m http.server 3000', async: true })
   assert.ok(started.cmdId)
   const link = await box.getPreviewLink(3000)
-  const deadline = Date.now() + 15000
+  const deadline = Date.now() + 60000
   for (;;) {
     const [status, body] = await page(link.url, link.token)
     if (status === 200) {
       assert.equal(body, 'a page\n')
       break
     }
-    assert.ok(Date.now() < deadline, `waited 15 s for the page, last status ${status}`)
+    assert.ok(Date.now() < deadline, `waited 60 s for the page, last status ${status}`)
     await new Promise((later) => setTimeout(later, 100))
   }
   assert.equal((await box.process.getSessionCommand('s1', started.cmdId)).exitCode, undefined)
