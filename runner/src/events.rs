@@ -135,8 +135,13 @@ async fn apply(node: &Arc<Node>, event: Event) {
 async fn died(node: &Node, id: &SandboxId, event: &Event) {
     let Some(known) = node.index.get(id) else { return };
     let oom = known.ending.as_ref().is_some_and(|e| e.oom);
-    match look(node, id).await {
-        Ok(Some(found)) if found.id == event.id && found.status == ContainerStatus::Running => return,
+    let seen = look(node, id).await;
+    if matches!(&seen, Ok(Some(found)) if found.id == event.id && found.status == ContainerStatus::Running) {
+        return;
+    }
+    // A start that is under way may not have said yet that the sandbox runs.
+    node.index.change_known(id, |s| s.ends += 1);
+    match seen {
         Ok(Some(found)) => node.learn(id, &found),
         unseen => {
             tracing::debug!(sandbox = %id, error = ?unseen.err(), "could not look at an ended sandbox; its event has to do");

@@ -123,6 +123,8 @@ pub struct Sandbox {
     pub status: ContainerStatus,
     /// How it ended, when it did.
     pub ending: Option<Ending>,
+    /// How often an end of its container was told.
+    pub ends: u64,
     /// What is wrong with it although its container runs.
     pub failure: Option<String>,
     /// How often its daemon was launched again since its start.
@@ -157,6 +159,7 @@ impl Default for Sandbox {
             state: SandboxState::Unknown,
             status: ContainerStatus::Unknown,
             ending: None,
+            ends: 0,
             failure: None,
             revived: 0,
             address: None,

@@ -139,7 +139,8 @@ async fn until_answered(
     Err(OpError::new(Class::Internal, message))
 }
 
-async fn still_runs(node: &Node, id: &SandboxId) -> OpResult<()> {
+/// Whether the engine says that a sandbox runs; what its end was, if not.
+pub(super) async fn still_runs(node: &Node, id: &SandboxId) -> OpResult<()> {
     let found = node.engine.inspect(id.as_str()).await?;
     if matches!(found.status, ContainerStatus::Running | ContainerStatus::Restarting) {
         node.index.change(id, |s| s.status = found.status);

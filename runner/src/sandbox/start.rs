@@ -144,6 +144,7 @@ impl Node {
             self.enforce(id, address).await.map_err(|e| e.during("enforcing the network policy", began))?;
         }
         self.want(id).await?;
+        let mut ends = self.index.get(id).map_or(0, |s| s.ends);
         match status {
             ContainerStatus::Running | ContainerStatus::Restarting => {}
             ContainerStatus::Paused => {
@@ -179,11 +180,9 @@ impl Node {
         let Some(address) = address else {
             return Err(OpError::new(Class::Internal, "the started container has no address on any network"));
         };
-        self.index.change(id, |s| {
-            s.status = ContainerStatus::Running;
-            (s.ending, s.failure, s.revived) = (None, None, 0);
-            s.address = Some(address);
-        });
+        while !self.note_running(id, address, &mut ends) {
+            readiness::still_runs(self, id).await.map_err(|e| e.during("starting the container", began))?;
+        }
         self.volumes_bound.notify_one();
         let ((), version) = tokio::join!(self.pin(id), self.until_ready(id, address, inside, token));
         let version = version?;
@@ -192,6 +191,21 @@ impl Node {
             s.daemon_version = version.clone();
         });
         Ok(Started { daemon_version: version.unwrap_or_default() })
+    }
+
+    /// Notes that a sandbox was started, unless an end of it was told since there had been `ends` of them: then the engine has the last word.
+    fn note_running(&self, id: &SandboxId, address: Ipv4Addr, ends: &mut u64) -> bool {
+        let mut is_last = true;
+        self.index.change(id, |s| {
+            is_last = s.ends == *ends;
+            *ends = s.ends;
+            if is_last {
+                s.status = ContainerStatus::Running;
+                (s.ending, s.failure, s.revived) = (None, None, 0);
+                s.address = Some(address);
+            }
+        });
+        is_last
     }
 
     /// Starts a container. The engine refuses what a dead mount is bound into; where one has died since it was looked at, it is mounted anew once.

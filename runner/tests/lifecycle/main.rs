@@ -280,6 +280,32 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
     task.await.unwrap();
 }
 
+/// What has ended by the time that the engine says that it runs is not waited for as if it ran.
+#[tokio::test]
+async fn a_container_that_dies_before_its_start_is_answered_fails_the_start_at_once() {
+    let bench = Bench::with(|c| {
+        c.toolbox_port = 1;
+        c.daemon_start_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
+    let (id, gate) = (SandboxId::random(), Arc::new(tokio::sync::Notify::new()));
+    bench.engine.fail_next("start", Fault::Late(gate.clone()));
+    let (node, wanted) = (bench.node.clone(), request(&id));
+    let create = tokio::spawn(async move { node.create(wanted).await });
+    let status = || bench.engine.container(id.as_str()).map(|c| c.status);
+    eventually("the start", || status() == Some(ContainerStatus::Running)).await;
+    bench.engine.exit(id.as_str(), 127, false);
+    let known = || bench.node.index.get(&id).map(|s| s.status);
+    eventually("its end to be known", || known() == Some(ContainerStatus::Exited)).await;
+    gate.notify_one();
+    let error =
+        tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
+    assert!(error.message.contains("code 127") && error.message.contains("last output: "), "{error}");
+    stop.cancel();
+    task.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_daemon_that_dies_with_its_sandbox_does_not_hide_the_sandboxs_own_end() {
     let (port, daemon) = mortal_daemons().await;

@@ -63,12 +63,13 @@ impl Engine for Simulated {
     }
 
     async fn inspect(&self, name: &str) -> Result<Container> {
+        let late = self.take_late("inspect");
         let asked = self.with("inspect container", name, |c| Ok(c.clone()));
-        if self.is_late("inspect") {
-            self.enter("inspect", name).await?;
+        self.enter("inspect", name).await?;
+        if let Some(gate) = late {
+            gate.notified().await;
             return asked;
         }
-        self.enter("inspect", name).await?;
         self.with("inspect container", name, |c| Ok(c.clone()))
     }
 
@@ -107,6 +108,7 @@ impl Engine for Simulated {
     }
 
     async fn start(&self, name: &str) -> Result<()> {
+        let late = self.take_late("start");
         let fault = self.enter("start", name).await?;
         let attachments = self.attachments(name);
         let id = self.with("start container", name, |container| {
@@ -121,6 +123,9 @@ impl Engine for Simulated {
             Ok(container.id.clone())
         })?;
         self.emit("start", &id, name, None);
+        if let Some(gate) = late {
+            gate.notified().await;
+        }
         lost((), fault)
     }
 

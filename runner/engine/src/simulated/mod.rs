@@ -26,7 +26,7 @@ pub enum Fault {
     Held(Arc<Notify>),
     /// Takes effect, but the caller sees this error: an answer that was lost.
     Lost(EngineError),
-    /// Of `inspect` alone: answers as it was when it was asked, but only when it is told to.
+    /// Of `inspect` and `start` alone: answers as it was when it was asked, or when it was done, but only when it is told to.
     Late(Arc<Notify>),
 }
 
@@ -243,10 +243,14 @@ impl Simulated {
         }
     }
 
-    /// Whether the next call of `kind` answers late.
-    fn is_late(&self, kind: &str) -> bool {
-        let state = self.state();
-        matches!(state.faults.get(kind).and_then(VecDeque::front), Some(Fault::Late(_)))
+    /// What the next call of `kind` waits for with its answer, if that comes late.
+    fn take_late(&self, kind: &str) -> Option<Arc<Notify>> {
+        let mut state = self.state();
+        let next = state.faults.get_mut(kind)?.pop_front_if(|fault| matches!(fault, Fault::Late(_)))?;
+        match next {
+            Fault::Late(gate) => Some(gate),
+            _ => None,
+        }
     }
 
     fn with<T>(&self, what: &str, name: &str, change: impl FnOnce(&mut Container) -> Result<T>) -> Result<T> {
