@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::OpResult;
 use crate::index::{Ending, state_of};
-use crate::node::Node;
+use crate::node::{ATTEMPTS, FIRST_PAUSE, Node};
 use crate::sandbox::daemon_version;
 
 /// Between two full listings.
@@ -231,7 +231,8 @@ pub(crate) async fn sync(node: &Arc<Node>) -> OpResult<()> {
     Ok(())
 }
 
-/// Asks the daemons of sandboxes that ran before this process did for their versions, which an upgrade leaves as they are.
+/// Asks the daemons of sandboxes that ran before this process did for their versions, which an upgrade leaves as they are. One that does not answer in time, as on a busy host, is
+/// asked again.
 async fn ask_versions(node: Arc<Node>) {
     let running =
         node.index.all().into_iter().filter(|(_, s)| s.status == ContainerStatus::Running && !s.busy);
@@ -241,14 +242,23 @@ async fn ask_versions(node: Arc<Node>) {
         .for_each_concurrent(PARALLEL, |(id, address)| {
             let node = &node;
             async move {
-                let Some(version) = daemon_version((address, node.config.toolbox_port).into()).await else {
-                    return;
-                };
-                node.index.change_known(&id, |s| {
-                    if !s.busy && s.address == Some(address) {
-                        s.daemon_version = Some(version);
+                let mut pause = FIRST_PAUSE;
+                for _ in 0..ATTEMPTS {
+                    let told = daemon_version((address, node.config.toolbox_port).into()).await;
+                    let mut is_open = told.is_none();
+                    node.index.change_known(&id, |s| {
+                        if s.busy || s.address != Some(address) {
+                            is_open = false;
+                        } else if told.is_some() {
+                            s.daemon_version = told;
+                        }
+                    });
+                    if !is_open {
+                        return;
                     }
-                });
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
             }
         })
         .await;

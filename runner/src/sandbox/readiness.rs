@@ -22,6 +22,8 @@ use crate::spans;
 
 const CONNECT: Duration = Duration::from_millis(50);
 const ANSWER: Duration = Duration::from_secs(1);
+/// The token is handed over once, on the connection on which the daemon has answered; nobody waits for it.
+const TOKEN_TAKEN: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Lines of the container's output that an error quotes.
@@ -50,6 +52,7 @@ async fn send(
     method: &str,
     path: &str,
     body: String,
+    limit: Duration,
 ) -> Result<(u16, bytes::Bytes), String> {
     let request = Request::builder()
         .method(method)
@@ -65,12 +68,12 @@ async fn send(
             Limited::new(response.into_body(), 64 * 1024).collect().await.map_err(|e| e.to_string())?;
         Ok((status, body.to_bytes()))
     };
-    tokio::time::timeout(ANSWER, exchange).await.map_err(|_| format!("no answer within {ANSWER:?}"))?
+    tokio::time::timeout(limit, exchange).await.map_err(|_| format!("no answer within {limit:?}"))?
 }
 
 async fn ask_version(address: SocketAddr) -> Result<(Connection, String), String> {
     let mut connection = connect(address).await?;
-    let (_, body) = send(&mut connection, "GET", "/version", String::new()).await?;
+    let (_, body) = send(&mut connection, "GET", "/version", String::new(), ANSWER).await?;
     let version: Version = serde_json::from_slice(&body).map_err(|e| format!("GET /version: {e}"))?;
     Ok((connection, version.version))
 }
@@ -175,7 +178,7 @@ fn hand_over(node: &Node, id: &SandboxId, mut connection: Connection, token: Opt
     let id = id.clone();
     tokio::spawn(async move {
         let body = serde_json::json!({ "token": token.expose() }).to_string();
-        match send(&mut connection, "POST", "/init", body).await {
+        match send(&mut connection, "POST", "/init", body, TOKEN_TAKEN).await {
             Ok((200, _)) => {}
             Ok((status, _)) => tracing::warn!(sandbox = %id, status, "the daemon refused its token"),
             Err(error) => tracing::warn!(sandbox = %id, error, "could not hand the daemon its token"),
