@@ -117,7 +117,10 @@ impl Node {
                 other => other.to_string(),
             };
             let _ = log.write(format!("ERROR: {text}\n").as_bytes()).await;
-            return Err(OpError::new(Class::Internal, text));
+            let error = OpError::new(Class::Internal, text);
+            // Before the log ends: who has followed it to its end asks for the reason next.
+            self.images.note_failure(&request.snapshot, &error);
+            return Err(error);
         }
         Ok(())
     }
