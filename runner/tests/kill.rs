@@ -179,7 +179,7 @@ fn kill_after(case: &Case, step: u64, pushed: bool) -> bool {
         (bench, job)
     });
     let killed = engine.has_halted();
-    first.shutdown_timeout(Duration::from_secs(5));
+    first.shutdown_timeout(Duration::from_secs(60));
     engine.resume();
 
     let second = life();
@@ -212,7 +212,7 @@ fn kill_after(case: &Case, step: u64, pushed: bool) -> bool {
         task.await.unwrap();
         bench.dir
     });
-    second.shutdown_timeout(Duration::from_secs(5));
+    second.shutdown_timeout(Duration::from_secs(60));
     nothing_is_left(&engine, &policy, dir.path(), &what);
     assert!(control.claimed.lock().unwrap().is_empty(), "{what}: a job was not answered");
     killed

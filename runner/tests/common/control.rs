@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pinfold_proto::id::SandboxId;
@@ -10,6 +10,7 @@ use pinfold_proto::runner::health::Healthcheck;
 use pinfold_proto::runner::job::{JobStatus, StatusUpdate};
 use pinfold_runner::jobs::{ApiCallError, ControlPlane, Listing, RemoteSandbox};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::eventually;
 
@@ -27,7 +28,7 @@ pub struct Control {
     /// The next polls fail at once.
     pub refuse_polls: Mutex<u32>,
     /// When each poll began.
-    pub polls: Mutex<Vec<tokio::time::Instant>>,
+    pub polls: Mutex<Vec<Instant>>,
     /// The next reports fail after being stored.
     pub lose_reports: Mutex<u32>,
     /// The next reports fail with this status.
@@ -37,7 +38,7 @@ pub struct Control {
     /// Polls sleep for their whole time, for measurements of a node at rest.
     pub calm: Mutex<bool>,
     /// When each report began.
-    pub asked: Mutex<Vec<tokio::time::Instant>>,
+    pub asked: Mutex<Vec<Instant>>,
     /// Reports take this long.
     pub slow_reports: Mutex<Duration>,
     /// The next listings of claimed jobs fail.
@@ -50,7 +51,7 @@ pub struct Control {
     pub refuse_health: Mutex<u32>,
     pub hang_health: Mutex<u32>,
     /// When each healthcheck began.
-    pub health_at: Mutex<Vec<tokio::time::Instant>>,
+    pub health_at: Mutex<Vec<Instant>>,
     /// Whether the last state that was told of a sandbox can be recovered from.
     pub recoverable: Mutex<HashMap<String, bool>>,
 }
@@ -120,7 +121,7 @@ fn lost() -> ApiCallError {
 #[async_trait]
 impl ControlPlane for Control {
     async fn poll(&self, timeout: Duration, limit: u32) -> Result<Vec<Value>, ApiCallError> {
-        self.polls.lock().unwrap().push(tokio::time::Instant::now());
+        self.polls.lock().unwrap().push(Instant::now());
         if take_one(&self.refuse_polls) {
             return Err(lost());
         }
@@ -163,7 +164,7 @@ impl ControlPlane for Control {
     }
 
     async fn report(&self, job: &str, update: &StatusUpdate) -> Result<(), ApiCallError> {
-        self.asked.lock().unwrap().push(tokio::time::Instant::now());
+        self.asked.lock().unwrap().push(Instant::now());
         let slow = *self.slow_reports.lock().unwrap();
         if !slow.is_zero() {
             tokio::time::sleep(slow).await;
@@ -179,7 +180,7 @@ impl ControlPlane for Control {
     }
 
     async fn healthcheck(&self, body: &Healthcheck) -> Result<(), ApiCallError> {
-        self.health_at.lock().unwrap().push(tokio::time::Instant::now());
+        self.health_at.lock().unwrap().push(Instant::now());
         if take_one(&self.hang_health) {
             std::future::pending::<()>().await;
         }

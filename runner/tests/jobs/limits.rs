@@ -125,7 +125,7 @@ async fn claims_that_nobody_heard_of_are_found_long_before_the_next_regular_look
 /// Contract 14.4, row 10, and 17.1: at a stop the poll under way ends by itself, and what it brings is done; results that are on their way arrive.
 #[tokio::test]
 async fn a_stop_swallows_neither_a_claim_nor_a_result() {
-    let bench = Bench::with(|c| c.poll_timeout = Duration::from_secs(5)).await;
+    let bench = Bench::with(|c| c.poll_timeout = Duration::from_secs(30)).await;
     let control = Arc::new(Control { slow_reports: Duration::from_millis(200).into(), ..Control::default() });
     let (_, stop, task) = bench.serve(control.clone()).await;
     eventually("a poll", || !control.polls.lock().unwrap().is_empty()).await;
@@ -153,7 +153,7 @@ async fn a_container_that_dies_during_the_drain_fails_its_job_at_once() {
     stop.cancel();
     eventually("the stop", || std::net::TcpStream::connect(address).is_err()).await;
     bench.engine.exit(id.as_str(), 127, false);
-    tokio::time::timeout(Duration::from_secs(10), task).await.expect("the drain ends with the job").unwrap();
+    tokio::time::timeout(Duration::from_secs(30), task).await.expect("the drain ends with the job").unwrap();
     let failed = control.result(&job).await;
     assert!(failed.error_message.as_ref().is_some_and(|m| m.contains("code 127")), "{failed:?}");
 }

@@ -33,11 +33,14 @@ async fn tables_shrink_with_the_sandboxes_they_are_about() {
     bench.engine.fail_next("pull", Fault::Error(broken()));
     let missing = PullSnapshot { snapshot: "nothing:1".to_owned(), ..PullSnapshot::default() };
     bench.node.pull_snapshot(missing).await.unwrap_err();
+    let last = PullSnapshot { snapshot: "pulled-last:latest".to_owned(), ..PullSnapshot::default() };
+    bench.node.pull_snapshot(last).await.unwrap();
     let tables: std::collections::HashMap<&str, usize> = full(&bench).into_iter().collect();
-    for table in ["sandboxes", "records", "addresses", "owners"] {
+    for table in ["sandboxes", "records", "addresses"] {
         assert_eq!(tables.get(table), Some(&SANDBOXES), "{tables:?}");
     }
-    for table in ["backups", "image_looks", "image_failures"] {
+    // An owner without work stays for half a minute, which all this may take on a busy machine.
+    for table in ["owners", "backups", "image_looks", "image_failures"] {
         assert!(tables.contains_key(table), "{table} of {tables:?}");
     }
     assert_eq!(bench.policy.applied.lock().unwrap().len(), SANDBOXES);
