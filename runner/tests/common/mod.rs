@@ -86,6 +86,14 @@ pub async fn mortal_daemons() -> (u16, tokio::task::JoinHandle<()>) {
     serve(axum::Router::new().route("/version", axum::routing::get(version))).await
 }
 
+/// A port at which nobody listens, nor anybody else can, for as long as the socket is kept.
+pub fn closed_port() -> (tokio::net::TcpSocket, u16) {
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    (taken, port)
+}
+
 async fn version() -> axum::Json<Value> {
     axum::Json(json!({"version": "9.9.9"}))
 }

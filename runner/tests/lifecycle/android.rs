@@ -46,7 +46,7 @@ async fn an_android_device_has_no_daemon_and_boots_its_own_image() {
 
 #[tokio::test]
 async fn an_android_device_that_does_not_boot_says_so() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (_closed, closed) = common::closed_port();
     let bench = Bench::with(|c| {
         c.adb_port = closed;
         c.android_boot_timeout = Duration::from_millis(300);
