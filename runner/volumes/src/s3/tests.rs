@@ -26,11 +26,10 @@ async fn told(endpoint: Option<&str>) -> (Vec<String>, Vec<String>) {
     let busy = |result: &std::io::Result<_>| {
         result.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ExecutableFileBusy)
     };
+    let deadline = Instant::now() + Duration::from_secs(60);
     let mut output = command.output().await;
-    for _ in 0..100 {
-        if !busy(&output) {
-            break;
-        }
+    while busy(&output) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
         output = command.output().await;
     }
     let output = output.unwrap();
