@@ -5,7 +5,7 @@ hostile.py listen PATH PORT        writes each marker that a UDP socket of this 
 hostile.py send MAC                sends packets from eth0 to the hardware address MAC, one for each line `KIND MARKER FROM TO` of its input
 hostile.py claim ADDRESS MAC       ARP: ADDRESS is at this eth0's hardware address, to the hardware address MAC
 hostile.py advertise               an IPv6 router advertisement to everybody
-hostile.py chat ADDRESS PORT       sends and awaits a byte again and again; prints "open" after the first, ends with 7 when no answer comes
+hostile.py chat ADDRESS PORT WAIT  for each line of its input sends and awaits a byte, and prints "open"; ends with 7 when no answer comes within WAIT seconds
 """
 
 import ipaddress
@@ -126,10 +126,9 @@ def main(task: str, *words: str) -> None:
         body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix
         link(0).send(b"\x33\x33\0\0\0\x01" + own_mac() + b"\x86\xdd" + ipv6("fe80::66", "ff02::1", 58, body))
     elif task == "chat":
-        talk = socket.create_connection((words[0], int(words[1])), 5)
-        talk.settimeout(2)
-        said = False
-        while True:
+        talk = socket.create_connection((words[0], int(words[1])), 20)
+        talk.settimeout(float(words[2]))
+        for _ in sys.stdin:
             try:
                 talk.send(b"x")
                 answer = talk.recv(1)
@@ -137,9 +136,7 @@ def main(task: str, *words: str) -> None:
                 sys.exit(7)
             if not answer:
                 sys.exit(7)
-            if not said:
-                print("open", flush=True)
-                said = True
+            print("open", flush=True)
 
 
 main(*sys.argv[1:])

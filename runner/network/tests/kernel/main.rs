@@ -23,30 +23,31 @@ async fn policy_holds_in_the_kernel() {
     let _world = World::new();
     let [a, b] = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
     let internet = |ns| reaches(ns, INTERNET, 80);
+    let no_internet = |ns| is_kept_from(ns, INTERNET, 80);
 
     let firewall = Firewall::install(bridge()).await.unwrap();
-    assert!(!internet("pfnet-a"), "an unknown address has no network");
-    assert!(!reaches("pfnet-a", "10.213.77.1", 8899), "the host is closed");
+    assert!(no_internet("pfnet-a"), "an unknown address has no network");
+    assert!(is_kept_from("pfnet-a", "10.213.77.1", 8899), "the host is closed");
 
     let started = Instant::now();
     firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
     println!("policy installed in {:?}", started.elapsed());
     firewall.apply(&b, Endpoint::new(B), Policy::default()).await.unwrap();
     assert!(internet("pfnet-a"), "the open policy reaches the internet");
-    assert!(!reaches("pfnet-a", "10.213.77.1", 8899), "the host stays closed");
+    assert!(is_kept_from("pfnet-a", "10.213.77.1", 8899), "the host stays closed");
     for port in [2280, 8000] {
-        assert!(!reaches("pfnet-a", "10.213.77.3", port), "a neighbour's port {port} is closed");
+        assert!(is_kept_from("pfnet-a", "10.213.77.3", port), "a neighbour's port {port} is closed");
     }
-    assert!(sh("timeout 1 bash -c 'exec 3<>/dev/tcp/10.213.77.3/2280'"), "the host reaches the sandbox");
+    assert!(host_reaches("10.213.77.3", 2280), "the host reaches the sandbox");
 
     let list = Policy::parse(None, Some("203.0.113.0/24"), None, false).unwrap();
     firewall.apply(&a, Endpoint::new(A), list).await.unwrap();
     assert!(internet("pfnet-a"), "a listed network is reached");
     let other = Policy::parse(None, Some("198.51.100.0/24"), None, true).unwrap();
     firewall.apply(&a, Endpoint::new(A), other).await.unwrap();
-    assert!(!internet("pfnet-a"), "an unlisted network is not");
+    assert!(no_internet("pfnet-a"), "an unlisted network is not");
     firewall.apply(&a, Endpoint::new(A), Policy::block_all()).await.unwrap();
-    assert!(!internet("pfnet-a"));
+    assert!(no_internet("pfnet-a"));
 
     // A spoofed source: b takes an address whose owner may do more.
     firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
@@ -57,7 +58,7 @@ async fn policy_holds_in_the_kernel() {
         )
     };
     assert!(sh("ip -n pfnet-a link set eth0 down") && sh(&take(A)));
-    assert!(!internet("pfnet-b"), "a spoofed address has no network");
+    assert!(no_internet("pfnet-b"), "a spoofed address has no network");
     assert!(
         sh(&take(B))
             && sh(&format!(
@@ -72,7 +73,7 @@ async fn policy_holds_in_the_kernel() {
     assert_eq!(firewall.retain(&[a.clone()].into()).await.unwrap(), 1);
     assert!(internet("pfnet-a"));
     firewall.retain(&[].into()).await.unwrap();
-    assert!(!internet("pfnet-a"), "a sandbox that is gone leaves nothing open");
+    assert!(no_internet("pfnet-a"), "a sandbox that is gone leaves nothing open");
 
     assert!(
         !sh("nft list set inet pinfold limited | grep -q 10.213.77"),
@@ -92,22 +93,23 @@ async fn sandboxes_that_may_reach_each_other_do_so_under_their_policies() {
     firewall.apply(&a, Endpoint::new(A), Policy::default()).await.unwrap();
     firewall.apply(&b, Endpoint::new(B), Policy::default()).await.unwrap();
     let neighbour = |port| reaches("pfnet-a", "10.213.77.3", port);
+    let no_neighbour = |port| is_kept_from("pfnet-a", "10.213.77.3", port);
     assert!(neighbour(8000), "a service of the neighbour is reached");
-    assert!(!neighbour(2280), "its toolbox is not");
+    assert!(no_neighbour(2280), "its toolbox is not");
     assert!(reaches("pfnet-a", INTERNET, 80));
     firewall.apply(&a, Endpoint::new(A), Policy::block_all()).await.unwrap();
-    assert!(!neighbour(8000), "who may reach nothing reaches no neighbour");
+    assert!(no_neighbour(8000), "who may reach nothing reaches no neighbour");
     firewall
         .apply(&a, Endpoint::new(A), Policy::parse(None, Some("10.213.77.0/24"), None, false).unwrap())
         .await
         .unwrap();
     assert!(
-        neighbour(8000) && !neighbour(2280),
+        neighbour(8000) && no_neighbour(2280),
         "a listed network is the neighbours', and still not their daemons'"
     );
-    assert!(!reaches("pfnet-a", INTERNET, 80));
+    assert!(is_kept_from("pfnet-a", INTERNET, 80));
     firewall.remove(&a).await.unwrap();
-    assert!(!neighbour(8000), "an unknown one reaches nobody");
+    assert!(no_neighbour(8000), "an unknown one reaches nobody");
     firewall.uninstall().await.unwrap();
 }
 
@@ -121,17 +123,32 @@ async fn two_hundred_policies_are_installed_quickly_and_found_again() {
         .map(|n| (uuid::Uuid::new_v4().to_string(), Endpoint::new(Ipv4Addr::new(10, 213, 77, 10 + n))))
         .collect();
     let closed = Policy::parse(None, Some("10.0.0.0/8,203.0.113.0/24"), Some("*.example.com"), true).unwrap();
-    let mut times = Vec::new();
+    let (mut times, mut floor) = (Vec::new(), Vec::new());
     for policy in [Policy::default(), closed] {
-        for (id, endpoint) in &sandboxes {
+        for (n, (id, endpoint)) in sandboxes.iter().enumerate() {
             let began = Instant::now();
             firewall.apply(id, *endpoint, policy.clone()).await.unwrap();
             times.push(began.elapsed());
+            if n % 20 == 0 {
+                // A run of the program that changes nothing: what the machine takes for that, as busy as it is.
+                let began = Instant::now();
+                assert!(sh("nft add table inet pinfold"));
+                floor.push(began.elapsed());
+            }
         }
     }
     times.sort();
-    println!("a policy: p50 {:?}, p99 {:?}, worst {:?}", times[200], times[395], times[399]);
-    assert!(times[200] < Duration::from_millis(5), "{:?}", times[200]);
+    floor.sort();
+    println!(
+        "a policy: p50 {:?}, p99 {:?}, worst {:?}; nft alone {:?}",
+        times[200], times[395], times[399], floor[10]
+    );
+    assert!(
+        times[200] < floor[10].max(Duration::from_millis(5)),
+        "{:?}, nft alone {:?}",
+        times[200],
+        floor[10]
+    );
     let listed = Command::new("nft").args(["list", "table", "inet", "pinfold"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     for expected in ["ip daddr 10.0.0.0/8 accept", "ip daddr 203.0.113.0/24 accept", "ip daddr @dom_"] {
@@ -165,9 +182,9 @@ async fn pain_43_rules_that_somebody_flushed_are_put_back() {
     assert!(sh("nft delete table inet pinfold"));
     assert!(reaches("pfnet-a", INTERNET, 80), "without rules the network is open");
     assert!(firewall.restore().await.unwrap());
-    assert!(!reaches("pfnet-a", INTERNET, 80), "closed again");
+    assert!(is_kept_from("pfnet-a", INTERNET, 80), "closed again");
     assert!(sh("nft flush chain inet pinfold outbound") && firewall.restore().await.unwrap());
-    assert!(!reaches("pfnet-a", INTERNET, 80) && !reaches("pfnet-a", "10.213.77.1", 8899));
+    assert!(is_kept_from("pfnet-a", INTERNET, 80) && is_kept_from("pfnet-a", "10.213.77.1", 8899));
     assert!(sh("nft delete table bridge pinfold") && firewall.restore().await.unwrap());
     assert!(sh("nft list chain bridge pinfold origins | grep -q pinned"), "the bridge's own rules are back");
     firewall.uninstall().await.unwrap();
@@ -206,7 +223,7 @@ async fn rules_are_put_back_as_soon_as_they_are_gone() {
         assert!(sh(&format!("nft {flush}")));
         let gone = Instant::now();
         while !sh(&back) {
-            assert!(gone.elapsed() < Duration::from_secs(20), "{flush} is not undone");
+            assert!(gone.elapsed() < PATIENCE, "{flush} is not undone");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         println!("nft {flush}: undone within {:?}", gone.elapsed());
@@ -221,7 +238,7 @@ async fn rules_are_put_back_as_soon_as_they_are_gone() {
 
 /// The address at which `namespace` is reached over IPv6 by its neighbours on the bridge.
 fn link_local(namespace: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let listed =
             Command::new("ip").args(["-n", namespace, "-6", "-o", "addr", "show", "dev", "eth0"]).output();
@@ -247,22 +264,23 @@ async fn a_link_network_leads_nowhere_else() {
     let elsewhere = Bridge { interface: "pfnet9".to_owned(), subnet, ..bridge() };
     let firewall = Firewall::install(elsewhere).await.unwrap();
     let neighbour = |port| reaches("pfnet-a", "10.213.77.3", port);
+    let no_neighbour = |port| is_kept_from("pfnet-a", "10.213.77.3", port);
     assert!(neighbour(2280) && reaches("pfnet-a", INTERNET, 80), "an unguarded bridge is open");
     let over_ipv6 = link_local("pfnet-b");
     link_local("pfnet-a");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !reaches("pfnet-a", &over_ipv6, 8000) {
+    let deadline = Instant::now() + PATIENCE;
+    while is_kept_from("pfnet-a", &over_ipv6, 8000) {
         assert!(Instant::now() < deadline, "the neighbour is not reached over IPv6 either way");
     }
     firewall.guard_link(BRIDGE).await.unwrap();
     assert!(neighbour(8000), "a service of the linked sandbox is reached");
-    assert!(!neighbour(2280), "its toolbox is not");
-    assert!(!reaches("pfnet-a", INTERNET, 80), "the internet is not");
-    assert!(!reaches("pfnet-a", "10.213.77.1", 8899), "the host is not");
-    assert!(sh("timeout 1 bash -c 'exec 3<>/dev/tcp/10.213.77.3/2280'"), "the host reaches the sandbox");
-    assert!(!reaches("pfnet-a", &over_ipv6, 8000), "nor does IPv6 lead to the neighbour");
+    assert!(no_neighbour(2280), "its toolbox is not");
+    assert!(is_kept_from("pfnet-a", INTERNET, 80), "the internet is not");
+    assert!(is_kept_from("pfnet-a", "10.213.77.1", 8899), "the host is not");
+    assert!(host_reaches("10.213.77.3", 2280), "the host reaches the sandbox");
+    assert!(is_kept_from("pfnet-a", &over_ipv6, 8000), "nor does IPv6 lead to the neighbour");
     assert!(sh("nft delete table inet pinfold") && firewall.restore().await.unwrap());
-    assert!(!neighbour(2280), "the guard comes back with the rules");
+    assert!(no_neighbour(2280), "the guard comes back with the rules");
     firewall.forget_link(BRIDGE).await.unwrap();
     assert!(neighbour(2280));
     firewall.uninstall().await.unwrap();

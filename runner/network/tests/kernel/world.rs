@@ -23,9 +23,27 @@ pub(crate) fn sh(script: &str) -> bool {
         .success()
 }
 
-/// Whether `namespace` can open a TCP connection there.
+/// How long what should be done in no time may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Opens a TCP connection; `seconds` are all that it may take.
+fn connects(from: &str, address: &str, port: u16, seconds: u32) -> bool {
+    sh(&format!("{from} timeout {seconds} bash -c 'exec 3<>/dev/tcp/{address}/{port}'"))
+}
+
+/// Whether `namespace` can open a TCP connection there, which it should: a busy machine and a packet that is sent again have their time.
 pub(crate) fn reaches(namespace: &str, address: &str, port: u16) -> bool {
-    sh(&format!("ip netns exec {namespace} timeout 1 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"))
+    connects(&format!("ip netns exec {namespace}"), address, port, 20)
+}
+
+/// Whether `namespace` opens no TCP connection there within a second, which is long for one that nothing stands in the way of.
+pub(crate) fn is_kept_from(namespace: &str, address: &str, port: u16) -> bool {
+    !connects(&format!("ip netns exec {namespace}"), address, port, 1)
+}
+
+/// Whether the host can open a TCP connection there.
+pub(crate) fn host_reaches(address: &str, port: u16) -> bool {
+    connects("", address, port, 20)
 }
 
 pub(crate) struct World(Vec<Child>);
@@ -76,15 +94,16 @@ impl World {
             .spawn()
             .unwrap();
         let world = Self(vec![serve("pfnet-i", 80), serve("pfnet-b", 2280), serve("pfnet-b", 8000), host]);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let up = || {
-            reaches("pfnet-b", "10.213.77.3", 8000)
-                && reaches("pfnet-b", "10.213.77.3", 2280)
-                && reaches("pfnet-i", INTERNET, 80)
-                && reaches("pfnet-a", "10.213.77.1", 8899)
+        let deadline = Instant::now() + PATIENCE;
+        let is_down = || {
+            is_kept_from("pfnet-b", "10.213.77.3", 8000)
+                || is_kept_from("pfnet-b", "10.213.77.3", 2280)
+                || is_kept_from("pfnet-i", INTERNET, 80)
+                || is_kept_from("pfnet-a", "10.213.77.1", 8899)
         };
-        while !up() {
+        while is_down() {
             assert!(Instant::now() < deadline, "the servers of the test network did not come up");
+            std::thread::sleep(Duration::from_millis(20));
         }
         world
     }
