@@ -33,8 +33,8 @@ async fn a_link_opens_neither_the_toolbox_nor_the_host() {
     let within = |command: String| {
         shell(&format!("docker exec {follower} sh -c '{command}' </dev/null 2>&1; echo status=$?"))
     };
-    let reached = within("busybox nc -w 3 base 8000".to_owned());
-    assert!(reached.contains("hello"), "a service is reached by name: {reached}");
+    let reached = || within("busybox nc -w 3 base 8000".to_owned()).contains("hello");
+    eventually("the service to be up and reached by its name", reached).await;
     for place in ["base 2280", "base 22220", "base 22222", &format!("{gateway} {port}")] {
         let answer = within(format!("busybox nc -w 2 {place}"));
         assert!(!answer.contains("status=0"), "{place}: {answer}");
@@ -78,7 +78,7 @@ async fn sandboxes_reach_neither_each_other_nor_the_host() {
     ] {
         let command = format!("busybox nc -w 2 {to}");
         let url = format!("{}/sandboxes/{from}/toolbox/process/execute", real.base);
-        let body = serde_json::json!({"command": command, "timeout": 10});
+        let body = serde_json::json!({"command": command, "timeout": 60});
         let answer = real.client.post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
         let answer: serde_json::Value = answer.json().await.unwrap();
         assert_eq!(answer["exitCode"], 1, "{command}: {answer}");

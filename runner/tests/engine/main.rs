@@ -27,7 +27,9 @@ use std::time::{Duration, Instant};
 
 use common::{Control, TOKEN, create_payload, eventually};
 use futures_util::StreamExt;
-use pinfold_engine::{Attachment, ContainerSpec, Docker, Engine, Limits, Network, NetworkSpec};
+use pinfold_engine::{
+    Attachment, ContainerSpec, ContainerStatus, Docker, Engine, Limits, Network, NetworkSpec,
+};
 use pinfold_network::{Bridge, Firewall};
 use pinfold_proto::id::{SandboxId, Secret};
 use pinfold_proto::runner::payload::{
@@ -131,6 +133,8 @@ impl Real {
         let served =
             tokio::spawn(pinfold_runner::serve(node.clone(), control.clone(), listener, stop.clone()));
         let client = pinfold_runner::jobs::http_client().unwrap();
+        // It serves when it has repaired what it found, which must not be done beside the first create.
+        client.get(&base).send().await.expect("the runner serves");
         Self { node, engine, control, base, client, _dir: dir, stop, served }
     }
 
@@ -259,12 +263,9 @@ async fn with_the_images_own_entrypoint_the_daemon_is_launched_and_a_crash_is_se
     let entrypoint = entrypoint.iter().map(|s| (*s).to_owned()).collect();
     let started = real.node.create(CreateSandbox { entrypoint, ..real.request(&id) }).await.unwrap();
     assert!(!started.daemon_version.is_empty());
-    let ended = std::process::Command::new("docker")
-        .args(["exec", id.as_str(), "sh", "-c", "echo > /tmp/end"])
-        .status();
-    assert!(ended.unwrap().success());
-    eventually("the end", || real.node.index.get(&id).is_some_and(|s| s.state != SandboxState::Started))
-        .await;
+    // It may be cut off by the very end that it brings about.
+    shell(&format!("docker exec {id} sh -c 'echo > /tmp/end'"));
+    eventually("the end", || real.node.index.get(&id).is_some_and(|s| s.ending.is_some() && !s.busy)).await;
     let known = real.node.index.get(&id).unwrap();
     assert_eq!(
         (known.state, known.ending.as_ref().map(|e| e.code)),

@@ -5,6 +5,9 @@ use pinfold_proto::runner::payload::PullSnapshot;
 use super::storage::{account, registry};
 use super::*;
 
+/// How long a create may take beside a registry that says nothing, on a busy machine; a pull would be waited for much longer.
+const SHORTLY: Duration = Duration::from_secs(60);
+
 /// 14.5, row 16: `:latest` is what its registry says now, asked for by digest; a registry that hangs or is gone costs a create a moment, and none its image.
 #[tokio::test(flavor = "multi_thread")]
 async fn latest_is_what_the_registry_says_and_needs_no_registry() {
@@ -66,9 +69,9 @@ async fn latest_is_what_the_registry_says_and_needs_no_registry() {
     real.node.images.invalidate();
     server.signal("STOP");
     let (word, took) = create().await;
-    assert!(word == "first\n" && took < Duration::from_secs(15), "{word} after {took:?}");
+    assert!(word == "first\n" && took < SHORTLY, "{word} after {took:?}");
     let (word, again) = create().await;
-    assert!(word == "first\n" && again < Duration::from_secs(15), "{word} after {again:?}");
+    assert!(word == "first\n" && again < SHORTLY, "{word} after {again:?}");
     let (_, info) = real.get("/info").await;
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     let services = info["serviceHealth"].as_array().unwrap();
@@ -81,7 +84,7 @@ async fn latest_is_what_the_registry_says_and_needs_no_registry() {
     real.engine.tag(second, &reference).await.unwrap();
     real.node.images.invalidate();
     let (word, took) = create().await;
-    assert!(word == "second\n" && took < Duration::from_secs(15), "{word} after {took:?}");
+    assert!(word == "second\n" && took < SHORTLY, "{word} after {took:?}");
     let pinned =
         digests.iter().map(|digest| format!("{}@sha256:{digest}", reference.trim_end_matches(":latest")));
     for image in [first, second, reference.as_str()].map(str::to_owned).into_iter().chain(pinned) {

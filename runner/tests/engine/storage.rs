@@ -294,7 +294,7 @@ async fn sandboxes_share_a_bucket() {
     assert_eq!(shell(&format!("docker exec {} cat /data/greeting", ids[1])), "hello\n");
     real.node.destroy(&ids[1]).await.unwrap();
     let mounted = Path::new("/tmp").join(format!("daytona-volume-{volume}"));
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while mounted.exists() {
         assert!(Instant::now() < deadline, "the volume of sandboxes that are gone stays mounted");
         real.node.reclaim().await.unwrap();

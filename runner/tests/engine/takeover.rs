@@ -1,7 +1,5 @@
 //! A host that ran the original runner.
 
-use pinfold_engine::ContainerStatus;
-
 use super::*;
 
 /// The chain of a container that is no more.
