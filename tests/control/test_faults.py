@@ -363,7 +363,10 @@ def test_a_create_whose_client_went_away_before_there_was_a_runner_makes_nothing
             client.close()
         return not refused
 
+    left = time.monotonic()
     wait_for("the name to be free", free)
+    # A client that waits is refused after a quarter of a minute, and its name is free then.
+    assert time.monotonic() - left < 12, "it is not noticed that the client went away"
     split.healthcheck()
     split.finish(only(split.poll(), "CREATE_SANDBOX")["id"])
     client.settimeout(PATIENCE)
