@@ -16,7 +16,11 @@ use crate::channel::Channel;
 use crate::message::STDERR;
 use crate::session::{exit, signal};
 
-/// How long a process may go on after its client has closed the channel, before it is hung up.
+/// How long a process may take to read what its client had sent before it closed the channel. One that has no processor for a while reads late.
+const DELIVERY: Duration = Duration::from_secs(30);
+/// How long a process may go on after that, before it is hung up: its pipe may be full still.
+const LAST_WORK: Duration = Duration::from_secs(10);
+/// How long a group that was hung up may go on, before its output has no reader any more.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Our ends of a process's standard streams.
@@ -54,13 +58,13 @@ pub(super) async fn serve(channel: Channel, process: Arc<Process>, pipes: Pipes)
     // What the client sent before it closed still goes in, and the process may end by itself.
     let rest = async {
         if feeding {
-            input.await;
+            let _ = tokio::time::timeout(DELIVERY, input).await;
         }
-        process.wait().await;
+        let _ = tokio::time::timeout(LAST_WORK, process.wait()).await;
     };
     let ending = async {
         tokio::select! {
-            _ = tokio::time::timeout(GRACE, rest) => {}
+            () = rest => {}
             () = channel.lost() => {}
         }
         if process.exited().is_none() {
