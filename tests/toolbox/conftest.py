@@ -53,6 +53,10 @@ class Daemon:
         answer = subprocess.run(["docker", "logs", self.container], capture_output=True, text=True, errors="replace", timeout=60, check=False)
         return answer.stdout + answer.stderr
 
+    def says(self, words: str) -> str:
+        """The log, once these words are in it: the engine writes it down in its own time."""
+        return eventually(lambda: words in (log := self.log()) and log, f"the log to say {words!r}")
+
     def get(self, path: str, **keywords: object) -> httpx.Response:
         return self.http.get(path, **keywords)
 
@@ -63,8 +67,8 @@ class Daemon:
         return self.http.delete(path, **keywords)
 
     def execute(self, command: str, **members: object) -> dict:
-        """The answer of one command; anything but 200 is a failure."""
-        answer = self.post("/process/execute", {"command": command} | members)
+        """The answer of one command; anything but 200 is a failure. Waited for a minute longer than the command may take."""
+        answer = self.post("/process/execute", {"command": command} | members, timeout=members.get("timeout", 0) + 60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -53,8 +53,8 @@ def test_pain_b18_out_of_memory_is_told_from_other_failures(daemon, name):
     answer = daemon.execute(f"{HOG}; exit $?")
     assert (answer["exitCode"], answer.get("oomKilled")) == (137, True), answer
     answers_at_once(daemon)
-    log = daemon.log()
-    assert "for want of memory" in log and str(MEMORY) in log, log[-1000:]
+    log = daemon.says("for want of memory")
+    assert str(MEMORY) in log, log[-1000:]
     # Killed by anything else is not out of memory, and neither is what fails next.
     killed = daemon.execute("sh -c 'kill -9 $$'; exit $?")
     assert (killed["exitCode"], killed.get("oomKilled", False)) == (137, False), killed
@@ -134,7 +134,8 @@ def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):
         if refused is not None and rounds >= 8:
             break
     print(f"the slowest of {rounds} rounds took {slowest:.1f} s")
-    assert slowest < 15, f"an answer took {slowest:.1f} s"
+    # The storm does not end by itself: whoever had to wait for its end would wait for ever.
+    assert slowest < 45, f"an answer took {slowest:.1f} s"
     assert refused is not None, "the storm left room for each command: it was no storm"
     assert refused.json()["code"] == "RESOURCES_EXHAUSTED" and refused.headers["retry-after"]
     assert re.search(rf"at most {TASKS} processes", refused.json()["message"]), refused.json()
@@ -142,7 +143,7 @@ def test_pain_b17_a_fork_storm_is_survived_and_named(daemon, name):
     assert session.exit_code(storm) is None
     began = time.monotonic()
     session.delete()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45
     eventually(lambda: len(daemon.processes()) < 10, "the storm to be over")
     assert daemon.execute("echo well")["result"] == "well\n"
 

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import SANDBOX, Daemon
 from sockets import Ended, Raw
+from support import eventually
 
 WORK, HOME = "/srv", "/home/daytona"
 COMMAND = "echo out; echo err >&2; printf last"
@@ -56,7 +57,10 @@ CLIENTS = {
 @pytest.fixture(scope="module")
 def daemon(make_shared) -> Daemon:
     """Work directory and home are two places."""
-    return make_shared(SANDBOX, "-w", WORK, command=("sh", "-c", "echo out; echo err >&2; sleep infinity"))
+    daemon = make_shared(SANDBOX, "-w", WORK, command=("sh", "-c", "echo out; echo err >&2; sleep infinity"))
+    logs = "/process/session/entrypoint/logs"
+    eventually(lambda: [daemon.get(logs).json()[stream] for stream in ("stdout", "stderr")] == ["out\n", "err\n"], "the entrypoint's words")
+    return daemon
 
 
 @pytest.fixture(params=CLIENTS)

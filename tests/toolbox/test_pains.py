@@ -286,12 +286,13 @@ def test_pain_a13_a_terminal_is_attached_again_beside_a_dead_peer(daemon, name):
     assert next(dead.messages()) == '{"type":"control","status":"connected"}'
     dead.send(frame(BINARY, b"echo be''fore\n"))
     # It reads nothing any more and says no goodbye, while there is much to read.
-    dead.send(frame(BINARY, b"yes | head -c 3000000; echo af''ter\n"))
-    # Without asking for it: it gets what the dead one never confirmed.
     with connect(f"ws://{daemon.address}:2280/process/pty/{name}/connect", max_size=None) as ws:
         assert json.loads(ws.recv())["status"] == "connected"
-        ws.send(b"echo to''uch\n")
+        dead.send(frame(BINARY, b"yes | head -c 3000000; echo af''ter\n"))
         seen = b""
+        while b"y\r\ny\r\n" not in seen:
+            seen += ws.recv(30)
+        ws.send(b"echo to''uch\n")
         while b"touch" not in seen:
             seen += ws.recv(30)
     assert b"after" in seen
