@@ -285,6 +285,7 @@ impl Running {
                 () = self.outputs.collect() => {}
             }
         };
+        self.outputs.collect_rest();
         let deadline = Clock::now() + GRACE;
         while self.outputs.open() && Clock::now() < deadline {
             let quiet = deadline.min(Clock::now() + QUIET);
@@ -297,12 +298,13 @@ impl Running {
 
     /// Kills the command and everything it started; gives the end of its output.
     async fn kill(self) -> String {
-        let Self { process, mark, outputs, .. } = self;
+        let Self { process, mark, mut outputs, .. } = self;
         // Reading the process table takes milliseconds: not on a thread that serves others.
         let killed = tokio::task::spawn_blocking(move || process.kill_family(&mark, Scope::Everything)).await;
         if let Err(error) = killed {
             tracing::error!(%error, "a command that timed out could not be killed");
         }
+        outputs.collect_rest();
         String::from_utf8_lossy(&outputs.tail(TAIL)).into_owned()
     }
 }

@@ -41,6 +41,9 @@ pub struct Settings {
     pub max_sessions: usize,
     /// Commands that one session remembers; beyond that the oldest that have ended are forgotten, with their logs.
     pub max_remembered: usize,
+    /// How often a session's command that ran into its time limit is struck, a tenth of a second apart, before the session's shell is: it may not have had
+    /// the processor since to tell that the command is over.
+    pub strikes: u32,
     /// Whether deleting a session spares what has detached itself (`setsid`, `nohup`), unless the request says otherwise.
     pub keep_detached: bool,
 }
@@ -55,6 +58,8 @@ impl Default for Settings {
             max_running: 1024,
             max_sessions: 1024,
             max_remembered: 10_000,
+            // Together they are less than the SDK waits.
+            strikes: 20,
             keep_detached: false,
         }
     }

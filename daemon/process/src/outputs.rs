@@ -64,6 +64,28 @@ impl Outputs {
         }
     }
 
+    /// Takes in what the pipes hold at this moment: all that was written before something whose end is known. Asks the kernel, so no clock has a say.
+    pub(crate) fn collect_rest(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            // Somebody in the background may write for ever; what was written before fits the pipe.
+            let mut left = CAPACITY;
+            while left > 0 {
+                let reader = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
+                match reader.as_ref().map(|reader| reader.now(&mut self.buffer)) {
+                    Some(Ok(Some(read @ 1..))) => {
+                        left = left.saturating_sub(read);
+                        keep(&mut self.spool, self.tagger.as_mut(), stream, &self.buffer[..read]);
+                    }
+                    Some(Ok(Some(0)) | Err(_)) => {
+                        *reader = None;
+                        break;
+                    }
+                    Some(Ok(None)) | None => break,
+                }
+            }
+        }
+    }
+
     pub(crate) fn truncated(&self) -> bool {
         self.spool.truncated()
     }

@@ -84,8 +84,12 @@ async fn logs_over_websockets() {
     let logs = start("echo one; echo two >&2; read x; echo three").await;
     let (socket, _) = connect(&server, &format!("{logs}?follow=true"), SPLIT).await;
     let following = tokio::spawn(collect(socket));
-    // The log has what is fed to a command too, when it is fed: after the first line only once that is there.
-    until("the first line", async || daemon.ask("GET", &logs, None).await.1["stdout"] == "one\n").await;
+    // The log has what is fed to a command too, when it is fed, and each stream when it is read: after both lines only once both are there.
+    until("both lines", async || {
+        let log = daemon.ask("GET", &logs, None).await.1;
+        (&log["stdout"], &log["stderr"]) == (&json!("one\n"), &json!("two\n"))
+    })
+    .await;
     let input = logs.replace("/logs", "/input");
     assert_eq!(daemon.ask("POST", &input, json!({ "data": "go" })).await.0, 204);
     let began = Instant::now();
@@ -152,10 +156,9 @@ async fn everything_arrives(server: &Server, start: &impl AsyncFn(&str) -> Strin
 async fn slow_readers_and_pings(server: &Server, start: &impl AsyncFn(&str) -> String) {
     let logs = start("head -c 100000000 /dev/zero | tr '\\0' x").await;
     let (mut slow, _) = connect(server, &format!("{logs}?follow=true"), SPLIT).await;
-    let began = Instant::now();
+    // It could not come to its end if it had to wait for the other, from which nothing is read until then.
     let quick = collect(connect(server, &format!("{logs}?follow=true"), SPLIT).await.0).await;
     assert_eq!((quick.stdout.len(), quick.close), (100_000_000, Some(1000)));
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     slow.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
     let (mut before, mut total) = (0, 0);
     let mut pong = false;

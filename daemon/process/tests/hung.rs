@@ -5,13 +5,17 @@
 mod common;
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use common::{Daemon, until};
 use pinfold_testing::Hung;
 use serde_json::json;
 
-/// On one thread, as in a sandbox with one processor: what hangs on it hangs everything.
-#[tokio::test]
+const LONGER_THAN_ANYBODY_WAITS: Duration = Duration::from_secs(60);
+
+/// On one thread, as in a sandbox with one processor: what hangs on it hangs everything. Time stands still while a thread is blocked, so that nobody's
+/// patience ends before the others have had their turn.
+#[tokio::test(start_paused = true)]
 async fn a_directory_that_hangs_is_told_and_stops_nobody() {
     let hung = Hung::mount();
     let daemon = Daemon::new();
@@ -32,6 +36,7 @@ async fn a_directory_that_hangs_is_told_and_stops_nobody() {
             assert_eq!((status, &body["result"]), (200, &json!(format!("{n}\n"))), "{body}");
         }
         others_are_done.set(true);
+        tokio::time::advance(LONGER_THAN_ANYBODY_WAITS).await;
     };
     let (first, ()) = tokio::join!(lost, others);
     // What is known to hang is not asked again.

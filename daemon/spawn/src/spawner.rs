@@ -277,15 +277,16 @@ impl Process {
     }
 
     /// Kills the process and its [`Process::family`], as far as `scope` goes, until a look at the tree finds nobody new: what forks while it dies is met
-    /// again.
-    pub fn kill_family(&self, mark: &Mark, scope: Scope) {
+    /// again. Says whom it killed besides the process itself; they may still be dying.
+    pub fn kill_family(&self, mark: &Mark, scope: Scope) -> HashSet<Pid> {
         let mut killed = HashSet::new();
         for _ in 0..PASSES {
             let family = self.signal_family(mark, scope, Signal::SIGKILL);
             if family.into_iter().filter(|pid| killed.insert(*pid)).count() == 0 {
-                return;
+                break;
             }
         }
+        killed
     }
 }
 

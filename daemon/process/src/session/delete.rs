@@ -18,6 +18,8 @@ use crate::Processes;
 
 /// However long the configured grace: a client waits about ten seconds for the answer.
 const MAX_GRACE: Duration = Duration::from_secs(7);
+/// A process that was killed is gone as soon as it has a processor, unless the kernel holds it.
+const DEATH: Duration = Duration::from_secs(2);
 
 impl Processes {
     /// Forgets the session, ends what `scope` means of it and removes its files. The work goes on if the caller goes away.
@@ -70,8 +72,15 @@ async fn end(session: &Arc<Session>, scope: Scope, grace: Duration, check: Durat
     // Whatever stayed, or was started meanwhile.
     let dying = Arc::clone(session);
     let killed = tokio::task::spawn_blocking(move || dying.process.kill_family(&dying.mark, scope)).await;
-    if let Err(error) = killed {
-        tracing::error!(%error, session = session.id, "the rest of a session could not be killed");
+    match killed {
+        Ok(killed) => {
+            let dead = join_all(killed.into_iter().map(|pid| pidfd::ended(pid, check)));
+            let in_time = timeout(DEATH, dead).await.is_ok();
+            tracing::debug!(session = session.id, in_time, "the rest of a session was killed");
+        }
+        Err(error) => {
+            tracing::error!(%error, session = session.id, "the rest of a session could not be killed");
+        }
     }
     session.process.wait().await;
 }

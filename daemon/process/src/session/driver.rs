@@ -24,9 +24,7 @@ use crate::pipe::{CAPACITY, Reader, Writer, read_some};
 /// Input that a command has not read yet is held up to this size; then whoever sends it waits.
 const MAX_PENDING: usize = 1 << 20;
 
-/// A command that ran into its time limit is struck this often before its shell is, with this time between. That nothing was left to strike says nothing
-/// of the shell: it may not have had the processor since to tell that the command is over. Together they are less than the SDK waits.
-const STRIKES: u32 = 20;
+/// A command that ran into its time limit is struck again after this time, until its shell says that it is over ([`crate::Settings::strikes`]).
 const STRIKE: Duration = Duration::from_millis(100);
 /// What a shell reports of a child that was killed.
 const KILLED: i32 = 137;
@@ -45,6 +43,7 @@ pub(crate) async fn drive(
     ended: watch::Sender<Option<Ended>>,
     mark: Mark,
     oom_kills: Kills,
+    most_strikes: u32,
 ) {
     let process = Arc::clone(&shell.process);
     loop {
@@ -52,7 +51,7 @@ pub(crate) async fn drive(
             biased;
             _ = process.wait() => break,
             job = jobs.recv() => match job {
-                Some(job) => run(&mut shell, job, &mark, &oom_kills).await,
+                Some(job) => run(&mut shell, job, &mark, &oom_kills, most_strikes).await,
                 // The session is forgotten; its shell has been told to end.
                 None => break,
             },
@@ -68,7 +67,7 @@ pub(crate) async fn drive(
     }
 }
 
-async fn run(shell: &mut Shell, job: Job, mark: &Mark, oom_kills: &Kills) {
+async fn run(shell: &mut Shell, job: Job, mark: &Mark, oom_kills: &Kills, most_strikes: u32) {
     let Job { command, mut writer, input, echo, limit } = job;
     let oom_before = oom_kills.count();
     let since = tree::now();
@@ -89,10 +88,9 @@ async fn run(shell: &mut Shell, job: Job, mark: &Mark, oom_kills: &Kills) {
     };
     let mut stdin = Stdin { pipe: stdin, input, pending: Vec::new(), close: false };
     let (mut out_buffer, mut err_buffer) = (vec![0; CAPACITY], vec![0; CAPACITY]);
-    let began = Instant::now();
+    let mut strike = limit.map(|limit| Instant::now() + limit);
     let mut strikes = 0;
     let code = loop {
-        let strike = limit.map(|limit| began + limit + STRIKE * strikes);
         let step = tokio::select! {
             biased;
             status = shell.status() => match status {
@@ -105,7 +103,9 @@ async fn run(shell: &mut Shell, job: Job, mark: &Mark, oom_kills: &Kills) {
             exit = process.wait() => break exit.shell_code(),
             () = at(strike) => {
                 strikes += 1;
-                kill_command(&process, mark, since, strikes).await;
+                kill_command(&process, mark, since, strikes < most_strikes).await;
+                // After this one, and not by the clock: if we were kept from striking, the shell was kept from telling.
+                strike = Some(Instant::now() + STRIKE);
                 continue;
             }
             step = step(&out, &mut out_buffer, &err, &mut err_buffer, &mut stdin) => step,
@@ -141,14 +141,14 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Kills what a command has started since it began. A shell that goes on with the command nevertheless has to go itself.
-async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, strikes: u32) {
+/// Kills what a command has started since it began. A shell that goes on with the command nevertheless has to go itself: it is not spared for ever.
+async fn kill_command(process: &Arc<Process>, mark: &Mark, since: u64, spare_shell: bool) {
     let (process, mark) = (Arc::clone(process), mark.clone());
     let kill = move || {
-        if strikes < STRIKES {
+        if spare_shell {
             signal_started(&process, &mark, since, Signal::SIGKILL.into());
         } else {
-            process.kill_family(&mark, Scope::Everything);
+            drop(process.kill_family(&mark, Scope::Everything));
         }
     };
     if let Err(error) = tokio::task::spawn_blocking(kill).await {

@@ -120,6 +120,7 @@ impl Processes {
             ending,
             session.mark.clone(),
             self.sandbox.spawner.oom_kills().clone(),
+            self.settings.strikes,
         ));
         sessions.insert(id.to_owned(), Arc::clone(&session));
         Ok(session)
