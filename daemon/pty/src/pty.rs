@@ -134,6 +134,13 @@ impl PtyMaster {
         ended_is_zero(self.fd.try_io(Interest::READABLE, |mut file| file.read(buffer)))
     }
 
+    /// Reads what the kernel has, whether or not the runtime has heard of it: `WouldBlock` if there is nothing, 0 as in [`PtyMaster::read`]. What a process
+    /// that has ended wrote is found this way at once, and by waiting only when the kernel's own thread for terminals has had its turn.
+    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.fd.get_ref();
+        ended_is_zero(file.read(buffer))
+    }
+
     /// Types `bytes`, or the first part of them; waits while the terminal's input queue is full. Cancel-safe.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.fd.async_io(Interest::WRITABLE, |mut file| file.write(bytes)).await

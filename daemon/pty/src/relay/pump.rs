@@ -14,8 +14,12 @@ use crate::PtyMaster;
 
 /// A terminal that background jobs keep open after the shell's end is drained until it was silent for this long …
 const QUIET: Duration = Duration::from_millis(100);
-/// … or until this long after the end.
+/// … or until this long after the end, and what it held then was read.
 const DRAIN: Duration = Duration::from_secs(1);
+/// More than the kernel holds of what was written to a terminal and not read.
+const HELD: usize = 128 << 10;
+/// Bytes read at a time.
+const PIECE: usize = 8 << 10;
 
 /// Runs until the shell has ended and the terminal is drained; answers how the shell ended.
 pub(crate) async fn run(
@@ -43,9 +47,18 @@ async fn output(process: &Process, master: &PtyMaster, log: &OutputLog) -> Exit 
         exit = process.wait() => exit,
     };
     let last = Instant::now() + DRAIN;
-    while let Ok(Ok(())) = timeout_at(last.min(Instant::now() + QUIET), master.readable()).await {
-        if !copy_available(master, log).await {
-            break;
+    let mut held = HELD;
+    while held > 0 || Instant::now() < last {
+        let silent = timeout_at(last.min(Instant::now() + QUIET), master.readable()).await.is_err();
+        // That nothing was heard of says nothing of what is there: the runtime may not have been told yet, or had no time to listen.
+        match piece(|buffer| if silent { master.read_now(buffer) } else { master.try_read(buffer) }) {
+            Ok(bytes) if bytes.is_empty() => break,
+            Ok(bytes) => {
+                held = held.saturating_sub(bytes.len());
+                log.append(&bytes).await;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !silent => {}
+            Err(_) => break,
         }
     }
     exit
@@ -62,7 +75,7 @@ async fn copy(master: &PtyMaster, log: &OutputLog) {
 
 /// Copies one piece, if there is one; false at the end.
 async fn copy_available(master: &PtyMaster, log: &OutputLog) -> bool {
-    match read(master) {
+    match piece(|buffer| master.try_read(buffer)) {
         Ok(bytes) if bytes.is_empty() => false,
         Ok(bytes) => {
             log.append(&bytes).await;
@@ -74,9 +87,9 @@ async fn copy_available(master: &PtyMaster, log: &OutputLog) -> bool {
 }
 
 /// The buffer lives on the stack of the moment, so an idle terminal has none.
-fn read(master: &PtyMaster) -> std::io::Result<Vec<u8>> {
-    let mut buffer = [0; 8 << 10];
-    let count = master.try_read(&mut buffer)?;
+fn piece(read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> std::io::Result<Vec<u8>> {
+    let mut buffer = [0; PIECE];
+    let count = read(&mut buffer)?;
     Ok(buffer[..count].to_vec())
 }
 

@@ -26,8 +26,6 @@ use crate::relay::output::{From, Limits, Next, OutputLog, Reader};
 use crate::relay::pump;
 use crate::{Pty, PtyError, PtyMaster, Size};
 
-/// The start of a character waits this long for its rest.
-const CHARACTER: Duration = Duration::from_millis(20);
 /// A shell that was hung up has this long to end by itself.
 const HANG_UP: Duration = Duration::from_secs(5);
 
@@ -103,19 +101,11 @@ async fn serve(mut sink: Sink, mut stream: Stream, process: Arc<Process>, master
     }
 }
 
-/// `None` when the peer is gone.
+/// `None` when the peer is gone. The start of a character waits for its rest, however long that takes, as it does in any terminal.
 async fn outgoing(sink: &mut Sink, reader: &mut Reader) -> Option<CloseFrame> {
     let mut decoder = Decoder::default();
     loop {
-        let next = match timeout(CHARACTER, reader.next()).await {
-            Ok(next) => next,
-            Err(_) if decoder.is_waiting() => {
-                sink.send(Message::Text(decoder.flush().into())).await.ok()?;
-                continue;
-            }
-            Err(_) => reader.next().await,
-        };
-        let text = match next {
+        let text = match reader.next().await {
             Next::Output(bytes) => decoder.decode(&bytes),
             Next::Overrun => return Some(ws::close_frame(ws::POLICY, "slow consumer")),
             Next::End(exit) => {

@@ -1,7 +1,5 @@
 //! What a terminal's WebSocket client does and sees.
 
-use std::time::{Duration, Instant};
-
 use futures_util::{SinkExt, StreamExt};
 use pinfold_testing::WebSocket;
 pub(crate) use pinfold_testing::{DEADLINE, Server};
@@ -13,6 +11,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 pub(crate) struct Socket {
     pub(crate) stream: WebSocket,
     pub(crate) protocol: Option<String>,
+    /// Bytes of output that were received.
+    received: u64,
 }
 
 /// Everything a socket carried until it was closed.
@@ -34,17 +34,28 @@ impl Transcript {
 impl Socket {
     pub(crate) async fn open(server: &Server, path: &str, protocols: &str) -> Result<Self, Error> {
         let (stream, protocol) = server.websocket(path, protocols).await?;
-        Ok(Self { stream, protocol })
+        Ok(Self { stream, protocol, received: 0 })
     }
 
     pub(crate) async fn frame(&mut self, awaited: &str) -> Message {
         loop {
-            match timeout(DEADLINE, self.stream.next()).await {
-                Ok(Some(Ok(Message::Ping(_)))) => {}
-                Ok(Some(Ok(message))) => return message,
-                Ok(other) => panic!("{other:?} instead of {awaited}"),
-                Err(_) => panic!("{awaited} did not come"),
+            match self.any_frame(awaited).await {
+                Message::Ping(_) => {}
+                message => return message,
             }
+        }
+    }
+
+    async fn any_frame(&mut self, awaited: &str) -> Message {
+        match timeout(DEADLINE, self.stream.next()).await {
+            Ok(Some(Ok(message))) => {
+                if let Message::Binary(bytes) = &message {
+                    self.received += bytes.len() as u64;
+                }
+                message
+            }
+            Ok(other) => panic!("{other:?} instead of {awaited}"),
+            Err(_) => panic!("{awaited} did not come"),
         }
     }
 
@@ -76,23 +87,29 @@ impl Socket {
         }
     }
 
-    /// Reads, and confirms with that, until nothing comes any more: the daemon asks for receipts 0.2 s after its last output.
-    pub(crate) async fn read_on(&mut self) {
-        while timeout(Duration::from_millis(1500), self.stream.next()).await.is_ok() {}
+    /// Reads on until the daemon has asked for the receipt of all output there was, and has got it. For a client that was there from the start: its
+    /// count of bytes is the session's.
+    pub(crate) async fn confirm(&mut self) {
+        loop {
+            match self.any_frame("the wish for a receipt").await {
+                Message::Ping(at) if at[..] == self.received.to_be_bytes() => break,
+                Message::Ping(_) | Message::Binary(_) => {}
+                other => panic!("{other:?} instead of the wish for a receipt"),
+            }
+        }
+        // The receipt, and behind it a question: when that is answered, the other was read.
+        self.stream.flush().await.unwrap();
+        self.stream.send(Message::Ping("read".into())).await.unwrap();
+        while !matches!(self.any_frame("a pong").await, Message::Pong(_)) {}
     }
 
-    /// Reads until a client from which nothing is read has been given up: for three seconds nothing comes, and then more; or more has come than the ring
-    /// and the kernel hold for that client.
+    /// Reads until a client from which nothing is read must have been given up: more has come than the ring and the kernel hold for that client.
     pub(crate) async fn outlast(&mut self) {
-        let mut taken = 0;
-        while taken < 6 << 20 {
-            let began = Instant::now();
+        let before = self.received;
+        while self.received - before < 6 << 20 {
             match self.frame("more output").await {
-                Message::Binary(bytes) => taken += bytes.len(),
-                other => panic!("{other:?} after {taken} bytes of output"),
-            }
-            if began.elapsed() > Duration::from_secs(3) {
-                return;
+                Message::Binary(_) => {}
+                other => panic!("{other:?} instead of more output"),
             }
         }
     }

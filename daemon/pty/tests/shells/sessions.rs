@@ -228,7 +228,7 @@ async fn clients_share_a_session_and_may_come_back() {
     first.type_in("X=kept; echo one-$X\n").await;
     first.until("one-kept").await;
     // Else it would owe a receipt, and whoever comes next be told what it may not have heard.
-    first.read_on().await;
+    first.confirm().await;
     let mut second = Socket::open(&server, "/process/pty/shared/connect", "other").await.unwrap();
     assert_eq!(second.protocol.as_deref(), Some("other"));
     second.control().await;
@@ -369,7 +369,7 @@ async fn whoever_comes_after_a_lost_client_gets_what_that_one_never_confirmed() 
     dead.type_in("echo be''fore; read -r _; echo swal''lowed\n").await;
     dead.until("before\r\n").await;
     // Reading on confirms all that; then this client falls silent.
-    dead.read_on().await;
+    dead.confirm().await;
     dead.type_in("\n").await;
     let started = Instant::now();
     let mut next = loop {
@@ -418,7 +418,7 @@ async fn a_message_without_measure_is_refused_properly() {
     let mut socket = create_connect(&server, "huge").await;
     socket.hush().await;
     // A ping that comes later would have this client answer it on a connection that is closed already.
-    socket.read_on().await;
+    socket.confirm().await;
     // The server may close while this is still being sent.
     let _ = socket.stream.send(Message::Binary(vec![b'x'; (16 << 20) + 1].into())).await;
     assert_eq!(socket.into_end().await.close.unwrap().0, 1009);

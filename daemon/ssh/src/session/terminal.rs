@@ -38,8 +38,9 @@ pub(super) async fn serve(channel: Channel, process: Arc<Process>, terminal: Pty
             let read = tokio::select! {
                 read = terminal.read(&mut buffer) => read,
                 _ = process.wait(), if !ended => { ended = true; continue }
-                // Only a process in the background can have kept the terminal: the session does not wait for it.
-                () = tokio::time::sleep(SILENCE), if ended => break,
+                // Only a process in the background can have kept the terminal: the session does not wait for it. But what is there now may have
+                // been there before its process ended, and the runtime not have been told yet.
+                () = tokio::time::sleep(SILENCE), if ended => terminal.read_now(&mut buffer),
             };
             match read {
                 Ok(n @ 1..) if channel.write(&buffer[..n]).await.is_ok() => {}
