@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) const REQUEST: Duration = Duration::from_secs(30);
 /// Time for an orderly end, and from then until the kill.
 const FAREWELL: Duration = Duration::from_secs(3);
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A running server.
 #[derive(Debug)]

@@ -74,6 +74,19 @@ impl Channel {
             }
         }
     }
+
+    /// A frame that is here already.
+    pub(super) fn now(&mut self) -> Option<Frame> {
+        loop {
+            match parse(&mut self.received) {
+                Ok(None) => {}
+                parsed => return parsed.ok().flatten(),
+            }
+            if !self.stream.try_read_buf(&mut self.received).is_ok_and(|read| read > 0) {
+                return None;
+            }
+        }
+    }
 }
 
 fn length(length: usize) -> io::Result<[u8; 4]> {

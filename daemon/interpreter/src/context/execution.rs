@@ -21,7 +21,7 @@ use super::worker::{self, Worker};
 /// Close code of an execution that ran out of time or was interrupted.
 const TIMED_OUT: u16 = 4008;
 /// While the interrupt has not reached the code, it is repeated this often, and its children are interrupted too.
-const REPEAT: Duration = Duration::from_millis(300);
+const REPEAT: Duration = Duration::from_millis(100);
 /// After this long without a reaction the worker is killed.
 const INSIST: Duration = Duration::from_secs(2);
 
@@ -71,67 +71,95 @@ pub(super) async fn run(worker: &mut Worker, execution: u64, job: &Job) -> Ended
     loop {
         let (repeat_at, kill_at) =
             interruption.as_ref().map_or((None, None), |i| (i.repeat_at, Some(i.kill_at)));
-        let why = tokio::select! {
+        let event = tokio::select! {
             biased;
             () = at(deadline) => {
                 deadline = None;
-                format!("the execution ran into its timeout of {} s", job.limit.unwrap_or_default().as_secs_f64())
-            }
-            () = job.interrupt.notified(), if interruption.is_none() => "the client interrupted the execution".to_owned(),
-            () = at(repeat_at) => {
-                worker.interrupt_children().await;
-                worker.interrupt();
-                if let Some(interruption) = &mut interruption {
-                    interruption.repeat_at = Some(Instant::now() + REPEAT);
-                }
+                let seconds = job.limit.unwrap_or_default().as_secs_f64();
+                interrupt(worker, &mut interruption, || format!("the execution ran into its timeout of {seconds} s"));
                 continue;
             }
-            () = at(kill_at) => {
-                let why = interruption.map(|i| i.why).unwrap_or_default();
-                client.control(INTERRUPTED);
-                return client.over(TIMED_OUT, &format!("{why}; it did not react and was killed, its state is lost"), Ended::Lost).await;
+            () = job.interrupt.notified(), if interruption.is_none() => {
+                interrupt(worker, &mut interruption, || "the client interrupted the execution".to_owned());
+                continue;
             }
+            () = at(repeat_at) => match repeat(worker).await {
+                Some(frame) => worker::Event::Said(frame),
+                None => {
+                    if let Some(interruption) = &mut interruption {
+                        interruption.repeat_at = Some(Instant::now() + REPEAT);
+                    }
+                    continue;
+                }
+            },
+            () = at(kill_at) => match worker.said_already() {
+                // It has reacted; we were kept from listening.
+                Some(frame) => worker::Event::Said(frame),
+                None => {
+                    let why = interruption.map(|i| i.why).unwrap_or_default();
+                    client.control(INTERRUPTED);
+                    return client.over(TIMED_OUT, &format!("{why}; it did not react and was killed, its state is lost"), Ended::Lost).await;
+                }
+            },
             () = client.deliver(), if client.is_behind() => continue,
-            event = worker.next(), if !client.is_behind() => {
-                match event {
-                    worker::Event::Output(stream, bytes) => client.output(stream, &bytes),
-                    worker::Event::Said(frame) if frame.execution != execution => {}
-                    worker::Event::Said(Frame { kind: Kind::Ready, .. }) => {}
-                    worker::Event::Said(Frame { kind: Kind::Interrupted, .. }) => {
-                        if let Some(interruption) = &mut interruption {
-                            interruption.repeat_at = None;
-                        }
-                    }
-                    worker::Event::Said(Frame { kind: Kind::Error, payload, .. }) => {
-                        raised = serde_json::from_slice::<Raised>(&payload).ok();
-                    }
-                    worker::Event::Said(Frame { kind: Kind::Done, payload, .. }) => {
-                        client.rest_of(worker);
-                        if let Some(Raised { name, value, traceback }) = raised {
-                            client.send(ExecutionMessage::error(name, value, traceback));
-                        }
-                        if payload == INTERRUPTED.as_bytes() {
-                            client.control(INTERRUPTED);
-                            let why = interruption.map_or_else(|| "the execution was interrupted".to_owned(), |i| i.why);
-                            return client.over(TIMED_OUT, &format!("{why}; its state is kept"), Ended::Usable).await;
-                        }
-                        client.control(COMPLETED);
-                        return client.over(ws::NORMAL, "", Ended::Usable).await;
-                    }
-                    worker::Event::Gone(how) => {
-                        client.rest_of(worker);
-                        return client.lost(&how).await;
-                    }
-                }
-                continue;
-            }
+            event = worker.next(), if !client.is_behind() => event,
         };
-        if interruption.is_none() {
-            worker.interrupt();
-            let now = Instant::now();
-            interruption = Some(Interruption { why, repeat_at: Some(now + REPEAT), kill_at: now + INSIST });
+        match event {
+            worker::Event::Output(stream, bytes) => client.output(stream, &bytes),
+            worker::Event::Said(frame) if frame.execution != execution => {}
+            worker::Event::Said(Frame { kind: Kind::Ready, .. }) => {}
+            worker::Event::Said(Frame { kind: Kind::Interrupted, .. }) => {
+                if let Some(interruption) = &mut interruption {
+                    interruption.repeat_at = None;
+                }
+            }
+            worker::Event::Said(Frame { kind: Kind::Error, payload, .. }) => {
+                raised = serde_json::from_slice::<Raised>(&payload).ok();
+            }
+            worker::Event::Said(Frame { kind: Kind::Done, payload, .. }) => {
+                client.rest_of(worker);
+                if let Some(Raised { name, value, traceback }) = raised {
+                    client.send(ExecutionMessage::error(name, value, traceback));
+                }
+                if payload == INTERRUPTED.as_bytes() {
+                    client.control(INTERRUPTED);
+                    let why =
+                        interruption.map_or_else(|| "the execution was interrupted".to_owned(), |i| i.why);
+                    return client.over(TIMED_OUT, &format!("{why}; its state is kept"), Ended::Usable).await;
+                }
+                client.control(COMPLETED);
+                return client.over(ws::NORMAL, "", Ended::Usable).await;
+            }
+            worker::Event::Gone(how) => {
+                client.rest_of(worker);
+                return client.lost(&how).await;
+            }
         }
     }
+}
+
+/// Interrupts the code, unless that was done already.
+fn interrupt(worker: &Worker, interruption: &mut Option<Interruption>, why: impl FnOnce() -> String) {
+    if interruption.is_none() {
+        worker.interrupt();
+        let now = Instant::now();
+        *interruption =
+            Some(Interruption { why: why(), repeat_at: Some(now + REPEAT), kill_at: now + INSIST });
+    }
+}
+
+/// Interrupts the worker's children and then itself, unless it has said something meanwhile: code that has been reached is not interrupted twice.
+async fn repeat(worker: &mut Worker) -> Option<Frame> {
+    let said = worker.said_already();
+    if said.is_some() {
+        return said;
+    }
+    worker.interrupt_children().await;
+    let said = worker.said_already();
+    if said.is_none() {
+        worker.interrupt();
+    }
+    said
 }
 
 async fn at(when: Option<Instant>) {

@@ -172,6 +172,11 @@ impl Worker {
         }
     }
 
+    /// What it has said and nobody has heard yet.
+    pub(super) fn said_already(&mut self) -> Option<Frame> {
+        self.channel.now()
+    }
+
     /// What is in the pipes now: all that was written before the worker's last word.
     pub(super) fn drain(&mut self) -> Vec<(Stream, Bytes)> {
         let mut drained = Vec::new();

@@ -32,7 +32,7 @@ import types
 FILE = "<stdin>"
 PID = os.getpid()
 # How long a stream may take to be read before the other one is written, in seconds: while it is, and once it was not.
-PATIENT, HASTY = 0.5, 0.005
+PATIENT, HASTY = 5, 0.005
 
 
 class Pipe(io.FileIO):

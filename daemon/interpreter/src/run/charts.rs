@@ -3,21 +3,20 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pinfold_proto::toolbox::interpreter::Chart;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::language::Prepared;
 use crate::python::{BOOT, CHARTS};
 
 /// The most that all charts of a program may take together.
 const MAX_CHARTS: usize = 64 << 20;
-/// After the program's end: how long a child that it left behind may keep the channel open.
+/// After the program's end: how long a child that it left behind may keep the channel open without a word.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Whether `code` imports matplotlib, in any of the ways the contract lists, outside of comments.
@@ -71,50 +70,70 @@ pub(super) fn prepare(code: &str) -> io::Result<Prepared> {
         script.extend_from_slice(&length.to_be_bytes());
         script.extend_from_slice(part.as_bytes());
     }
-    let charts = Arc::<Mutex<Vec<Chart>>>::default();
-    let collecting = tokio::spawn(collect(channel, script, Arc::clone(&charts)));
-    Ok(Prepared { charts: Some(Charts { charts, collecting }), ..Prepared::new(command) })
+    let (over, ended) = watch::channel(false);
+    let collecting = tokio::spawn(collect(channel, script, ended));
+    Ok(Prepared { charts: Some(Charts { over, collecting }), ..Prepared::new(command) })
 }
 
 /// The charts of a running program.
 #[derive(Debug)]
 pub(super) struct Charts {
-    charts: Arc<Mutex<Vec<Chart>>>,
-    collecting: JoinHandle<()>,
+    /// Tells of the program's end.
+    over: watch::Sender<bool>,
+    collecting: JoinHandle<Vec<Chart>>,
 }
 
 impl Charts {
     /// All charts, once the program has ended.
-    pub(super) async fn collected(mut self) -> Vec<Chart> {
-        if timeout(GRACE, &mut self.collecting).await.is_err() {
-            self.collecting.abort();
-        }
-        std::mem::take(&mut self.charts.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) async fn collected(self) -> Vec<Chart> {
+        self.over.send_replace(true);
+        self.collecting.await.unwrap_or_default()
     }
 }
 
-async fn collect(mut channel: UnixStream, script: Vec<u8>, charts: Arc<Mutex<Vec<Chart>>>) {
-    if let Err(error) = channel.write_all(&script).await {
-        tracing::debug!(%error, "the program ended before it was read");
-        return;
-    }
+async fn collect(mut channel: UnixStream, script: Vec<u8>, mut ended: watch::Receiver<bool>) -> Vec<Chart> {
+    let mut charts = Vec::new();
     let mut left = MAX_CHARTS;
-    while let Ok(length) = channel.read_u32().await {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > left {
-            tracing::warn!(length, "the program's charts are too large; the rest is left out");
-            return;
-        }
-        left -= length;
-        let mut json = vec![0; length];
-        if channel.read_exact(&mut json).await.is_err() {
-            return;
-        }
+    let written = tokio::select! {
+        written = channel.write_all(&script) => written,
+        () = silence(&mut ended) => return charts,
+    };
+    if let Err(error) = written {
+        tracing::debug!(%error, "the program ended before it was read");
+        return charts;
+    }
+    loop {
+        let json = tokio::select! {
+            // What is there is taken, however late it is.
+            biased;
+            json = next(&mut channel, &mut left) => json,
+            () = silence(&mut ended) => None,
+        };
+        let Some(json) = json else { return charts };
         match serde_json::from_slice(&json) {
-            Ok(chart) => charts.lock().unwrap_or_else(PoisonError::into_inner).push(chart),
+            Ok(chart) => charts.push(chart),
             Err(error) => tracing::warn!(%error, "a chart does not fit the contract and is left out"),
         }
     }
+}
+
+/// The next chart; nothing at the end, or if it is too large.
+async fn next(channel: &mut UnixStream, left: &mut usize) -> Option<Vec<u8>> {
+    let length = usize::try_from(channel.read_u32().await.ok()?).unwrap_or(usize::MAX);
+    if length > *left {
+        tracing::warn!(length, "the program's charts are too large; the rest is left out");
+        return None;
+    }
+    *left -= length;
+    let mut json = vec![0; length];
+    channel.read_exact(&mut json).await.ok()?;
+    Some(json)
+}
+
+/// Resolves some time after the program's end.
+async fn silence(ended: &mut watch::Receiver<bool>) {
+    let _ = ended.wait_for(|ended| *ended).await;
+    tokio::time::sleep(GRACE).await;
 }
 
 #[cfg(test)]

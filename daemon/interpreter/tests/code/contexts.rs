@@ -107,29 +107,48 @@ async fn large_output_and_split_characters_arrive_whole() {
 #[tokio::test]
 async fn a_timeout_interrupts_and_keeps_the_state() {
     let server = start().await;
-    server.run("kept = 'yes'").await;
-    let began = Instant::now();
-    let run = server
-        .execute(&json!({"code":"import time\nprint('on')\nwhile True: time.sleep(0.01)","timeout":1}))
-        .await;
-    assert!((1.0..3.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
-    assert_eq!((run.stdout.as_str(), run.controls[0].as_str(), run.code()), ("on\n", "interrupted", 4008));
-    assert!(run.close.unwrap().1.contains("state is kept"));
-    assert_eq!(server.run("print(kept)").await.stdout, "yes\n");
-    // A child that the worker waits for deafly is interrupted as well.
+    let context = async || {
+        let (_, made) = server.call("POST", "/process/interpreter/context", "{}").await;
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (first, second, third) = (context().await, context().await, context().await);
     let run =
-        server.execute(&json!({"code":"import os\nos.system('sleep 60')\ntime.sleep(60)","timeout":1})).await;
-    assert_eq!(run.code(), 4008);
-    assert!(run.close.unwrap().1.contains("state is kept"));
+        async |context: &str, code: &str| server.execute(&json!({"code":code,"contextId":context})).await;
+    let limited = async |context: &str, code: &str, timeout: u32| {
+        server.execute(&json!({"code":code,"contextId":context,"timeout":timeout})).await
+    };
+    let plain = async {
+        run(&first, "kept = 'yes'").await;
+        let began = Instant::now();
+        // Far more time than the first line takes.
+        let run_out = limited(&first, "import time\nprint('on')\nwhile True: time.sleep(0.01)", 5).await;
+        assert!((5.0..45.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+        assert_eq!(
+            (run_out.stdout.as_str(), run_out.controls[0].as_str(), run_out.code()),
+            ("on\n", "interrupted", 4008)
+        );
+        assert!(run_out.close.unwrap().1.contains("state is kept"));
+        assert_eq!(run(&first, "print(kept)").await.stdout, "yes\n");
+    };
+    // A child that the worker waits for deafly is interrupted as well.
+    let deaf = async {
+        let run = limited(&second, "import os, time\nos.system('sleep 60')\ntime.sleep(60)", 1).await;
+        assert_eq!(run.code(), 4008);
+        assert!(run.close.unwrap().1.contains("state is kept"));
+    };
     // The code catches it once; it is over within two seconds all the same.
-    let code = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    time.sleep(60)";
-    let run = server.execute(&json!({"code":code,"timeout":1})).await;
-    assert_eq!((run.controls[0].as_str(), run.code()), ("interrupted", 4008));
-    assert!(run.close.unwrap().1.contains("state is lost"));
-    let run = server.run("print('kept' in globals())").await;
-    assert_eq!((run.stdout.as_str(), run.code()), ("False\n", 1000), "a fresh worker");
-    let run = server.run("raise KeyboardInterrupt").await;
-    assert_eq!((run.controls[0].as_str(), run.code()), ("interrupted", 4008));
+    let stubborn = async {
+        let code =
+            "import time\nlost = 1\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    time.sleep(60)";
+        let run_out = limited(&third, code, 1).await;
+        assert_eq!((run_out.controls[0].as_str(), run_out.code()), ("interrupted", 4008));
+        assert!(run_out.close.unwrap().1.contains("state is lost"));
+        let fresh = run(&third, "print('lost' in globals())").await;
+        assert_eq!((fresh.stdout.as_str(), fresh.code()), ("False\n", 1000), "a fresh worker");
+        let own = run(&third, "raise KeyboardInterrupt").await;
+        assert_eq!((own.controls[0].as_str(), own.code()), ("interrupted", 4008));
+    };
+    tokio::join!(plain, deaf, stubborn);
 }
 
 #[tokio::test]
