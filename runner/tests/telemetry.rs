@@ -154,10 +154,18 @@ async fn jobs_and_requests_are_traced() {
 
     eventually("the collector to have the job, its report and the requests", || {
         let all = collected.lock().unwrap();
-        let route = "GET /snapshots/info";
-        all.spans.iter().any(|span| span.name == "execute_MAKE_COFFEE")
-            && all.spans.iter().any(|span| span.name == route)
-            && all.span("update_job_status", TRACE).is_some()
+        // A batch may go out between any two.
+        let spans = [
+            "execute_CREATE_SANDBOX",
+            "wait_for_daemon_running",
+            "update_job_status",
+            "GET /sandboxes/{id}/toolbox/{*path}",
+        ];
+        spans.iter().all(|name| all.span(name, TRACE).is_some())
+            && ["execute_MAKE_COFFEE", "GET /snapshots/info"]
+                .iter()
+                .all(|name| all.spans.iter().any(|span| span.name == *name))
+            && all.logs.iter().any(|log| log.name == "job completed" && log.trace == TRACE)
             && all.logs.iter().any(|log| log.name == "job failed")
     })
     .await;
