@@ -43,7 +43,7 @@ async fn a_link_opens_neither_the_toolbox_nor_the_host() {
     real.node.destroy(&owner).await.unwrap();
     assert!(real.engine.network(&format!("daytona-link-{owner}")).await.unwrap_err().is_not_found());
     assert!(!shell("nft list set inet pinfold link_bridges").contains(&link.bridge));
-    real.stop.cancel();
+    real.end().await;
 }
 
 /// Takes the host's `pinfold` tables for itself: nothing else of Pinfold's may run beside it.
@@ -88,7 +88,7 @@ async fn sandboxes_reach_neither_each_other_nor_the_host() {
     assert_eq!(here.status(), 200);
     real.node.destroy(&one).await.unwrap();
     real.node.destroy(&two).await.unwrap();
-    real.stop.cancel();
+    real.end().await;
 }
 
 /// Pain B14, and what walls a sandbox in on the real engine: system calls are filtered, what the kernel shows is masked, processes are counted, the

@@ -368,7 +368,7 @@ async fn firewall(engine: &Docker) -> Arc<Firewall> {
     Arc::new(Firewall::install(bridge).await.unwrap())
 }
 
-/// Removes the host's `pinfold` tables at the end of a test that took them for itself: nothing else of Pinfold's may run beside it.
+/// Removes the host's `pinfold` tables at the end of a test that took them for itself: nothing else of Pinfold's may run beside it. A runner that has not ended by then puts them back.
 struct Tables;
 
 impl Drop for Tables {

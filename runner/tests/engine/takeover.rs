@@ -92,5 +92,5 @@ async fn a_host_of_the_original_runner_is_taken_over() {
         assert!(real.node.records.get(id).is_none());
         assert!(!rules.contains(&format!("sb_{}", id.as_str().replace('-', ""))), "{rules}");
     }
-    real.stop.cancel();
+    real.end().await;
 }
