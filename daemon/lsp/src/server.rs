@@ -17,10 +17,10 @@ use crate::document::{self, Stamp};
 use crate::error::LspError;
 use crate::language::Language;
 
-/// Servers index a project before they answer for the first time.
-const START: Duration = Duration::from_secs(30);
+/// Servers load themselves and index a project before they answer for the first time: seconds, and a minute where several begin on a busy machine.
+const START: Duration = Duration::from_secs(180);
 /// Any other request.
-pub(crate) const REQUEST: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST: Duration = Duration::from_secs(60);
 /// Time for an orderly end, and from then until the kill.
 const FAREWELL: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_secs(5);
