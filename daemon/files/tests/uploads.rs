@@ -5,6 +5,8 @@
 mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -266,27 +268,32 @@ async fn a_reader_never_sees_half_a_file() {
     let content = |n: usize| vec![[b'a', b'b'][n % 2]; 4 << 20];
     let path = daemon.path("f");
     let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
     let reader = std::thread::spawn(move || {
-        let mut read = 0;
         while stopped.try_recv().is_err_and(|e| e == std::sync::mpsc::TryRecvError::Empty) {
             let seen = std::fs::read(&path).unwrap();
             assert_eq!(seen.len(), 4 << 20);
             assert!(seen.iter().all(|b| *b == seen[0]));
-            read += 1;
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        read
     });
     for n in 1..8 {
         let content = content(n);
+        let before = reads.load(Ordering::Relaxed);
         assert_eq!(
             bulk(&daemon, &[("files[0].path", None, b"f"), ("files[0].file", Some("x"), &content)])
                 .await
                 .status,
             200
         );
+        wait("the reader, however late it is", || {
+            reads.load(Ordering::Relaxed) > before || reader.is_finished()
+        })
+        .await;
     }
     drop(stop);
-    assert!(reader.join().unwrap() > 0);
+    reader.join().unwrap();
 }
 
 #[tokio::test]

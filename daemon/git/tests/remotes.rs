@@ -372,10 +372,7 @@ async fn gits_own_daemon() {
     let world = World::new();
     world.repository("seed").await;
     world.bare("seed", "hub.git").await;
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = pinfold_testing::free_port();
     let mut command = Command::new("git");
     world.sandbox.environment.apply(&mut command, []);
     command.args(["daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", "--listen=127.0.0.1"]);
