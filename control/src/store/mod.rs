@@ -55,13 +55,9 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = pool(1).connect_with(options.clone()).await?;
         migrate::run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .min_connections(0)
-            .connect_with(options.read_only(true))
-            .await?;
+        let readers = pool(4).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, readers })
     }
 
@@ -85,6 +81,12 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Connections to a file need no renewal, and without it sqlx starts no task that looks for old ones. That task would rarely never end: it counts idle
+/// connections while they are given back, and at the wrong moment counts one less than none.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).max_lifetime(None).idle_timeout(None)
 }
 
 /// What the table modules write through.
