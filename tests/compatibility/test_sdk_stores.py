@@ -302,6 +302,11 @@ def test_a_deleted_volume_is_gone_from_the_disk(stack, daytona, make_sandbox):
 def test_a_registry_holds_what_is_made_and_only_while_it_is_needed(stack, daytona, restart, registry):
     """Built snapshots and backups go there and come back from there; deleted, they are gone from there. One that is gone is said to be gone."""
     restart(PINFOLD_REGISTRY=f"{registry.host}/boxes", PINFOLD_REGISTRY_USERNAME=registry.user, PINFOLD_REGISTRY_PASSWORD=registry.password)
+
+    def backups_here() -> str:
+        filters = ("--filter", f"reference={registry.host}/boxes/backup-*")
+        return subprocess.run(["docker", "images", "-q", *filters], check=True, capture_output=True, text=True).stdout
+
     name, mark = f"built-{uuid.uuid4()}", uuid.uuid4().hex
     image = Image.base(busybox()).run_commands(f"echo {mark} > /built")
     snapshot = daytona.snapshot.create(CreateSnapshotParams(name=name, image=image), timeout=100)
@@ -341,6 +346,7 @@ def test_a_registry_holds_what_is_made_and_only_while_it_is_needed(stack, dayton
         archive()
         daytona.delete(sandbox)
         eventually(lambda: registry.images() == {built}, "the backup of a deleted sandbox to be gone from the registry")
+        eventually(lambda: not backups_here(), "the backups that were pulled to be gone from the host", 60)
     finally:
         with contextlib.suppress(DaytonaNotFoundError):
             daytona.delete(sandbox)

@@ -1,5 +1,5 @@
-//! Images whose removal was asked for while sandboxes of this node still need them. Even a stopped sandbox needs its image's name, for a resize or a
-//! backup, so the name goes with the last of them. The list is a file: a restart forgets none.
+//! Images that go when no sandbox of this node needs them any more: those whose removal was asked for, and backups that a registry has. Even a
+//! stopped sandbox needs its image's name, for a resize or a backup, so the name goes with the last of them. The list is a file: a restart forgets none.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,13 @@ impl Node {
         Ok(!needed)
     }
 
+    /// Notes that an image goes with the sandbox that was just made from it.
+    pub(crate) async fn leave_with_sandbox(&self, reference: &str) {
+        self.images.retired.set(reference, true).await;
+    }
+
     /// Somebody wants the image again.
-    pub(super) async fn reinstate(&self, reference: &str) {
+    pub(crate) async fn reinstate(&self, reference: &str) {
         let _removing = self.images.retired.removing.lock().await;
         self.images.retired.set(reference, false).await;
     }

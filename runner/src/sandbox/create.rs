@@ -12,6 +12,7 @@ use pinfold_proto::runner::payload::{CreateSandbox, NetworkSettings, Started};
 use super::links::link_attachment;
 use super::{Urgency, android, definition, start};
 use crate::error::{Class, OpError, OpResult};
+use crate::images::build_id;
 use crate::index::{Sandbox, SandboxState, state_of};
 use crate::node::{Node, sandbox_id};
 use crate::policy;
@@ -88,7 +89,11 @@ impl Node {
         self.index.change(id, |s| s.state = SandboxState::Creating);
         let owner =
             self.prepare_link(request).await.map_err(|e| e.during("preparing the link network", began))?;
+        let is_restore = build_id(&request.snapshot) == format!("backup-{id}");
         let image = async {
+            if is_restore {
+                self.reinstate(&request.snapshot).await;
+            }
             let image = self.ensure_image(id, &request.snapshot, request.registry.as_ref()).await;
             image.map_err(|e| e.during("preparing the image", began))
         };
@@ -152,6 +157,10 @@ impl Node {
         };
         let (made, enforced, recorded) = tokio::join!(create, enforce, self.records.put(id, record.clone()));
         drop(gpu_turn);
+        // A registry has the backup for the next time; one that is only here is the only one.
+        if is_restore && !image.digests.is_empty() {
+            self.leave_with_sandbox(&request.snapshot).await;
+        }
         let container_id = match (made, enforced.and(recorded)) {
             (Ok(container_id), Ok(())) => container_id,
             (made, refused) => {

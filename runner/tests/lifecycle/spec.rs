@@ -221,6 +221,27 @@ async fn an_image_goes_with_the_last_who_needs_it_unless_it_is_wanted_again() {
     assert!(error.message.contains("timed out after 120 minutes"), "{error}");
 }
 
+/// A restored sandbox takes its backup along, archived or deleted, where a registry has it; the only one stays.
+#[tokio::test]
+async fn a_backup_that_a_registry_has_goes_with_its_sandbox() {
+    let bench = Bench::new().await;
+    let has = |name: &str| bench.engine.image_names().contains(&name.to_owned());
+    let id = SandboxId::random();
+    let pulled = format!("reg.test/p/backup-{id}:2026");
+    let only = format!("backup-{id}:2026");
+    for (backup, digests) in [(&pulled, vec![format!("reg.test/p/backup-{id}@sha256:01")]), (&only, vec![])] {
+        let image = Image { digests: digests.clone(), ..common::image() };
+        bench.engine.add_image(backup, image);
+        bench.node.create(CreateSandbox { snapshot: backup.clone(), ..request(&id) }).await.unwrap();
+        bench.node.stop(&id, StopSandbox::default()).await.unwrap();
+        bench.node.reclaim().await.unwrap();
+        assert!(has(backup), "a stopped sandbox needs it");
+        bench.node.destroy(&id).await.unwrap();
+        bench.node.reclaim().await.unwrap();
+        assert_eq!(has(backup), digests.is_empty());
+    }
+}
+
 /// Contract 7.5 and 7.6: both end in their time, and find another way where a commit cannot work.
 #[tokio::test]
 async fn commits_end_in_their_time_and_have_another_way() {
