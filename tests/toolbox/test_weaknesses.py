@@ -250,7 +250,8 @@ def test_weakness_l1_l2_language_servers_are_one_each_and_come_back(daemon, name
 
     assert daemon.post("/files/upload-v2", params={"path": f"{base}/a.py"}, content=b"import os\nclass First: pass\n").status_code == 200
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert {answer.status_code for answer in pool.map(lambda _: daemon.post("/lsp/start", server), range(4))} == {200}
+        started = list(pool.map(lambda _: daemon.post("/lsp/start", server), range(4)))
+    assert {answer.status_code for answer in started} == {200}, [answer.text for answer in started]
     assert len(servers()) == 1
     assert daemon.post("/lsp/did-open", document).status_code == 200
     assert "First" in symbols()
