@@ -71,16 +71,14 @@ impl Outputs {
             let mut left = CAPACITY;
             while left > 0 {
                 let reader = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
-                match reader.as_ref().map(|reader| reader.now(&mut self.buffer)) {
-                    Some(Ok(Some(read @ 1..))) => {
+                let Some(open) = reader else { break };
+                match open.now(&mut self.buffer) {
+                    Ok(None) => break,
+                    Ok(Some(0)) | Err(_) => *reader = None,
+                    Ok(Some(read)) => {
                         left = left.saturating_sub(read);
                         keep(&mut self.spool, self.tagger.as_mut(), stream, &self.buffer[..read]);
                     }
-                    Some(Ok(Some(0)) | Err(_)) => {
-                        *reader = None;
-                        break;
-                    }
-                    Some(Ok(None)) | None => break,
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! them a worse one. That is written right after the child starts: a hook before `exec` would cost the quick `posix_spawn` path, and raising the daemon's
 //! own score meanwhile would make it the victim. What a program has forked by then has the daemon's score, and is looked for.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use pinfold_cgroup::Kernel;
 
 use crate::tree;
 
-const OWN: &str = "/proc/self/oom_score_adj";
+/// This process, in `/proc`.
+const OWN: &str = "self";
 /// Not -1000: that would exempt the daemon, and a leak of its own could take the whole sandbox down.
 const PROTECTED: i32 = -999;
 /// By how much a child is likelier to be chosen: as if it used a third of the memory more.
@@ -23,30 +25,32 @@ const WORST: i32 = 1000;
 
 /// Makes this process a late victim, where that is permitted (`CAP_SYS_RESOURCE`). Says whether it is one now.
 pub fn protect() -> bool {
-    let _ = fs::write(OWN, PROTECTED.to_string());
-    score() == Some(PROTECTED)
+    let _ = fs::write(file(OWN), PROTECTED.to_string());
+    score_of(OWN) == Some(PROTECTED)
 }
 
-fn score() -> Option<i32> {
-    fs::read_to_string(OWN).ok()?.trim().parse().ok()
+fn file(process: impl Display) -> String {
+    format!("/proc/{process}/oom_score_adj")
+}
+
+fn score_of(process: impl Display) -> Option<i32> {
+    fs::read_to_string(file(process)).ok()?.trim().parse().ok()
 }
 
 /// What children are set to: the ordinary score if this process could lower its own, else one that is worse than its own, which is always permitted.
 pub(crate) fn childrens_score() -> Option<i32> {
-    score().map(|own| if own < 0 { 0 } else { (own + WORSE).min(WORST) })
+    score_of(OWN).map(|own| if own < 0 { 0 } else { (own + WORSE).min(WORST) })
 }
 
 /// Gives a child its score, and whatever it has forked with another. It may be gone already.
 pub(crate) fn set(pid: Pid, score: i32) {
-    let score = score.to_string();
-    let mut next = vec![pid];
-    while let Some(pid) = next.pop() {
-        let path = format!("/proc/{pid}/oom_score_adj");
-        if fs::read_to_string(&path).is_ok_and(|own| own.trim_end() != score)
-            && fs::write(path, &score).is_ok()
-        {
-            // Asked after the write: what is forked from here on inherits the new score.
-            next.extend(tree::children(pid));
+    if fs::write(file(pid), score.to_string()).is_err() {
+        return;
+    }
+    // Asked after the write: what is forked from here on inherits the new score.
+    for child in tree::children(pid) {
+        if score_of(child).is_some_and(|own| own != score) {
+            set(child, score);
         }
     }
 }
@@ -144,11 +148,10 @@ mod tests {
             assert!(Instant::now() < deadline, "a shell, two children and a grandchild: {:?}", family());
             thread::sleep(Duration::from_millis(5));
         }
-        let worse = (score().unwrap() + 7).min(WORST);
+        let worse = (score_of(OWN).unwrap() + 7).min(WORST);
         set(root, worse);
         for pid in family() {
-            let own = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
-            assert_eq!(own.trim(), worse.to_string(), "{pid}");
+            assert_eq!(score_of(pid), Some(worse), "{pid}");
         }
         // It ends with its input. Where all tests are one process, another one's reaper may have it already.
         let _ = shell.wait();
