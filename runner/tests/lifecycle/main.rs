@@ -30,10 +30,11 @@ use pinfold_engine::{ContainerStatus, Engine, EngineError, Fault};
 use pinfold_proto::id::SandboxId;
 use pinfold_proto::runner::payload::{
     CreateBackup, CreateSandbox, NetworkSettings, PullSnapshot, RecoverSandbox, ResizeSandbox,
-    SnapshotSandbox, StartSandbox, StopSandbox,
+    SnapshotSandbox, StartSandbox, Started, StopSandbox,
 };
-use pinfold_runner::error::Class;
+use pinfold_runner::error::{Class, OpResult};
 use pinfold_runner::index::SandboxState;
+use tokio::task::JoinHandle;
 
 fn request(id: &SandboxId) -> CreateSandbox {
     serde_json::from_value(create_payload(id)).unwrap()
@@ -246,13 +247,21 @@ async fn a_removal_that_fails_is_tried_again() {
     assert_eq!(bench.engine.calls("remove"), 4);
 }
 
+/// No daemon ever answers, and each start waits that long for one.
+async fn without_daemons(limit: Duration) -> Bench {
+    Bench::with(|c| (c.toolbox_port, c.daemon_start_timeout) = (1, limit)).await
+}
+
+/// A create is over with its container, and says how that ended.
+async fn fails_with_its_end(create: JoinHandle<OpResult<Started>>) {
+    let error =
+        tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
+    assert!(error.message.contains("code 127") && error.message.contains("last output: "), "{error}");
+}
+
 #[tokio::test]
 async fn pain_20_a_daemon_that_never_answers_is_explained() {
-    let bench = Bench::with(|c| {
-        c.toolbox_port = 1;
-        c.daemon_start_timeout = Duration::from_millis(50);
-    })
-    .await;
+    let bench = without_daemons(Duration::from_millis(50)).await;
     let error = bench.node.create(request(&SandboxId::random())).await.unwrap_err();
     for part in ["waiting for the daemon", "did not answer within", "last output: last words of"] {
         assert!(error.message.contains(part), "{part} in {error}");
@@ -261,21 +270,14 @@ async fn pain_20_a_daemon_that_never_answers_is_explained() {
 
 #[tokio::test]
 async fn a_container_that_dies_at_once_fails_the_start_at_once() {
-    let bench = Bench::with(|c| {
-        c.toolbox_port = 1;
-        c.daemon_start_timeout = Duration::from_secs(60);
-    })
-    .await;
-    let control = std::sync::Arc::new(Control::default());
-    let (_, stop, task) = bench.serve(control).await;
+    let bench = without_daemons(Duration::from_secs(60)).await;
+    let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
     let id = SandboxId::random();
     let (node, wanted) = (bench.node.clone(), request(&id));
     let create = tokio::spawn(async move { node.create(wanted).await });
     eventually("the start", || bench.engine.calls("start") == 1).await;
     bench.engine.exit(id.as_str(), 127, false);
-    let error =
-        tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
-    assert!(error.message.contains("code 127") && error.message.contains("last output: "), "{error}");
+    fails_with_its_end(create).await;
     stop.cancel();
     task.await.unwrap();
 }
@@ -283,11 +285,7 @@ async fn a_container_that_dies_at_once_fails_the_start_at_once() {
 /// What has ended by the time that the engine says that it runs is not waited for as if it ran.
 #[tokio::test]
 async fn a_container_that_dies_before_its_start_is_answered_fails_the_start_at_once() {
-    let bench = Bench::with(|c| {
-        c.toolbox_port = 1;
-        c.daemon_start_timeout = Duration::from_secs(60);
-    })
-    .await;
+    let bench = without_daemons(Duration::from_secs(60)).await;
     let (_, stop, task) = bench.serve(Arc::new(Control::default())).await;
     let (id, gate) = (SandboxId::random(), Arc::new(tokio::sync::Notify::new()));
     bench.engine.fail_next("start", Fault::Late(gate.clone()));
@@ -299,9 +297,7 @@ async fn a_container_that_dies_before_its_start_is_answered_fails_the_start_at_o
     let known = || bench.node.index.get(&id).map(|s| s.status);
     eventually("its end to be known", || known() == Some(ContainerStatus::Exited)).await;
     gate.notify_one();
-    let error =
-        tokio::time::timeout(Duration::from_secs(30), create).await.expect("prompt").unwrap().unwrap_err();
-    assert!(error.message.contains("code 127") && error.message.contains("last output: "), "{error}");
+    fails_with_its_end(create).await;
     stop.cancel();
     task.await.unwrap();
 }
